@@ -1,0 +1,1 @@
+"""Tubelet: large-scale video understanding with transformers."""
