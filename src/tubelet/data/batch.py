@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def _map(self, move) -> Batch:  # noqa: ANN001
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         targets = self.targets
         if isinstance(targets, dict):
             targets = {name: move(x) for name, x in targets.items()}
@@ -49,7 +51,7 @@ class Batch:
         if not 1 <= parts <= len(self):
             raise ValueError(f"cannot split a batch of {len(self)} examples into {parts} micro-batches")
         bounds = [len(self) * i // parts for i in range(parts + 1)]
-        return [self._slice(slice(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [self._slice(slice(a, b)) for a, b in pairwise(bounds)]
 
     def _slice(self, rows: slice) -> Batch:
         part = self._map(lambda x: x[rows])

@@ -1,0 +1,29 @@
+"""Test-time views: which clips and which spatial crops of a video are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Views:
+    """``clips`` clips spread evenly over the video, times ``crops`` spatial crops of each; written "4x3".
+
+    One clip is the middle one. One crop is the centre; three crops are left, centre and right of a wide picture, or
+    top, centre and bottom of a tall one.
+    """
+
+    clips: int = 1
+    crops: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise ValueError(f"{self.clips=} must be at least 1")
+        if self.crops not in (1, 3):
+            raise ValueError(f"{self.crops=} must be 1 (the centre) or 3 (both ends of the longer side too)")
+
+    def __len__(self) -> int:
+        return self.clips * self.crops
+
+    def __str__(self) -> str:
+        return f"{self.clips}x{self.crops}"
