@@ -1,0 +1,284 @@
+"""Configs as plain data and back: frozen dataclasses to JSON values, with errors that name the key.
+
+Where a field holds one of several dataclasses (a union such as ``SGD | AdamW``, or an abstract class such as
+``ModelConfig``), the plain data says which under "kind", by the class's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import math
+import pkgutil
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from cattrs import (
+    AttributeValidationNote,
+    BaseValidationError,
+    Converter,
+    ForbiddenExtraKeysError,
+    IterableValidationNote,
+)
+from cattrs.cols import mapping_structure_factory
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+
+T = TypeVar("T")
+KIND = "kind"
+
+
+class ConfigError(ValueError):
+    """A config that does not say what it must: one line per problem, each naming its dotted path."""
+
+
+def to_json(value: Any, declared: Any = None) -> Any:
+    """``value`` as lists, dicts and scalars. ``declared``: its type, where a union should leave its "kind"."""
+    return _converter.unstructure(value, unstructure_as=declared)
+
+
+def from_json(cls: type[T], data: Any) -> T:
+    """The ``cls`` that ``data`` describes.
+
+    Raises :class:`ConfigError` for an unknown, missing or wrong value, naming its path and the nearest known name.
+    """
+    try:
+        return _converter.structure(data, cls)
+    except Exception as error:
+        root = getattr(cls, "__name__", str(cls))
+        raise ConfigError("\n".join(f"{path or root}: {text}" for path, text in _problems(error, ""))) from None
+
+
+def differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    """(path, old, new) of every value of two configs, as plain data, that differs; "(absent)" where one has none."""
+
+    def walk(a: Any, b: Any, path: str) -> Iterable[tuple[str, Any, Any]]:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in dict.fromkeys([*a, *b]):
+                yield from walk(a.get(key, "(absent)"), b.get(key, "(absent)"), joined(path, key))
+        elif a != b:
+            yield path, a, b
+
+    return list(walk(to_json(old, type(old)), to_json(new, type(new)), ""))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'batch_size'?", or the known names where none is near."""
+    names = list(known)
+    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1)
+    if close:
+        return f"; did you mean {next(n for n in names if n.lower() == close[0])!r}?"
+    return f"; known: {', '.join(names)}" if names else ""
+
+
+def joined(path: str, name: str | int) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+# Unions and abstract classes -----------------------------------------------------------------------------------------
+
+
+def _is_union(cls: Any) -> bool:
+    return get_origin(cls) in (Union, types.UnionType)
+
+
+def _is_abstract(cls: Any) -> bool:
+    return inspect.isclass(cls) and dataclasses.is_dataclass(cls) and inspect.isabstract(cls)
+
+
+@lru_cache
+def _import_siblings(module: str) -> None:
+    """Import the modules beside an abstract class, where its subclasses live."""
+    package = importlib.import_module(module.rpartition(".")[0] or module)
+    for found in pkgutil.iter_modules(getattr(package, "__path__", [])):
+        importlib.import_module(f"{package.__name__}.{found.name}")
+
+
+def _concrete(cls: type) -> dict[str, type]:
+    below = {name: found for child in cls.__subclasses__() for name, found in _concrete(child).items()}
+    return below if inspect.isabstract(cls) else {cls.__name__: cls, **below}
+
+
+def kinds_of(cls: Any) -> dict[str, type]:
+    """The dataclasses that a value declared as ``cls`` may be, by name."""
+    if _is_abstract(cls):
+        _import_siblings(cls.__module__)
+        return _concrete(cls)
+    if _is_union(cls):
+        return {name: kind for member in get_args(cls) for name, kind in kinds_of(member).items()}
+    return {cls.__name__: cls} if _is_dataclass(cls) else {}
+
+
+def _kind(cls: Any, data: Any) -> type:
+    kinds = kinds_of(cls)
+    if not isinstance(data, Mapping):
+        raise TypeError(f"must be an object with a {KIND!r}, one of {', '.join(kinds)}; got {data!r}")
+    if KIND not in data:
+        if len(kinds) == 1:
+            return next(iter(kinds.values()))
+        raise TypeError(f"needs a {KIND!r}, one of {', '.join(kinds)}")
+    if data[KIND] not in kinds:
+        raise TypeError(f"no {KIND} {data[KIND]!r}{nearest(str(data[KIND]), kinds)}")
+    return kinds[data[KIND]]
+
+
+def _structure_union(cls: Any) -> Callable[[Any, Any], Any]:
+    members = get_args(cls)
+
+    def accepts(member: Any, data: Any) -> bool:
+        base = get_origin(member) or member
+        if base is type(None):
+            return False
+        if base is Literal:
+            return data in get_args(member)
+        if dataclasses.is_dataclass(base) or issubclass(base, Mapping):
+            return isinstance(data, Mapping)
+        if issubclass(base, tuple | list):
+            return isinstance(data, list | tuple)
+        return type(data) is base or (base is float and type(data) is int)
+
+    def structure(data: Any, _: Any) -> Any:
+        if data is None and type(None) in members:
+            return None
+        fitting = [member for member in members if accepts(member, data)]
+        if kinds_of(cls) and (isinstance(data, Mapping) or not fitting):
+            return _converter.structure(data, _kind(cls, data))
+        if not fitting:
+            raise TypeError(f"must be {' or '.join(map(_name, members))}; got {data!r}")
+        return _converter.structure(data, fitting[0])
+
+    return structure
+
+
+def _unstructure_union(value: Any) -> Any:
+    data = _converter.unstructure(value)
+    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return {KIND: type(value).__name__, **data} if is_dataclass else data
+
+
+# Strict values -------------------------------------------------------------------------------------------------------
+
+
+def _name(cls: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return words.get(cls) or getattr(cls, "__name__", str(cls))
+
+
+def _structure_scalar(data: Any, cls: Any) -> Any:
+    fits = type(data) is cls or (cls is float and type(data) is int)
+    if not fits or (cls is float and not math.isfinite(data)):
+        raise TypeError(f"must be {_name(cls)}; got {data!r}")
+    return cls(data)
+
+
+def _structure_literal(data: Any, cls: Any) -> Any:
+    if data not in get_args(cls):
+        raise TypeError(f"{data!r} is none of {', '.join(map(repr, get_args(cls)))}{_hint(data, get_args(cls))}")
+    return data
+
+
+def _hint(data: Any, known: Sequence[Any]) -> str:
+    hint = nearest(str(data), map(str, known))
+    return hint if hint.startswith("; did") else ""
+
+
+def _structure_tuple(data: Any, cls: Any) -> Any:
+    if not isinstance(data, list | tuple):
+        raise TypeError(f"must be a list; got {data!r}")
+    inner = get_args(cls)
+    inner = inner[:1] * len(data) if inner[1:] == (...,) else inner
+    if len(inner) != len(data):
+        raise TypeError(f"must have {len(inner)} values; got {list(data)!r}")
+    return tuple(_structure_item(x, t, i) for i, (x, t) in enumerate(zip(data, inner, strict=True)))
+
+
+def _structure_item(data: Any, cls: Any, index: int) -> Any:
+    try:
+        return _converter.structure(data, cls)
+    except Exception as error:
+        error.add_note(IterableValidationNote(f"item {index}", index, cls))
+        raise
+
+
+def _structure_dataclass(cls: Any) -> Callable[[Any, Any], Any]:
+    generated = make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True)
+
+    def structure(data: Any, _: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise TypeError(f"must be an object with the fields of {cls.__name__}; got {data!r}")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if KIND in data and KIND not in fields and data[KIND] == cls.__name__:
+            data = {key: value for key, value in data.items() if key != KIND}
+        return generated(data, cls)
+
+    return structure
+
+
+def _unstructure_dataclass(cls: Any) -> Callable[[Any], Any]:
+    generated = make_dict_unstructure_fn(cls, _converter)
+    tagged = any(_is_abstract(base) for base in cls.__mro__[1:])
+    return lambda value: {KIND: cls.__name__, **generated(value)} if tagged else generated(value)
+
+
+def _is_dataclass(cls: Any) -> bool:
+    return inspect.isclass(cls) and dataclasses.is_dataclass(cls)
+
+
+def _structure_mapping(cls: Any) -> Callable[[Any, Any], Any]:
+    generated = mapping_structure_factory(cls, _converter, dict, detailed_validation=True)
+
+    def structure(data: Any, _: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise TypeError(f"must be an object; got {data!r}")
+        return generated(data, cls)
+
+    return structure
+
+
+def _is_mapping(cls: Any) -> bool:
+    origin = get_origin(cls)
+    return inspect.isclass(origin) and issubclass(origin, Mapping)
+
+
+_converter = Converter(unstruct_collection_overrides={tuple: list, frozenset: list})
+for _scalar in (int, float, bool, str):
+    _converter.register_structure_hook(_scalar, _structure_scalar)
+_converter.register_structure_hook_func(lambda cls: get_origin(cls) is Literal, _structure_literal)
+_converter.register_structure_hook_func(lambda cls: get_origin(cls) is tuple, _structure_tuple)
+_converter.register_structure_hook_factory(_is_mapping, _structure_mapping)
+_converter.register_structure_hook_factory(_is_dataclass, _structure_dataclass)
+_converter.register_unstructure_hook_factory(_is_dataclass, _unstructure_dataclass)
+_converter.register_structure_hook_func(_is_abstract, lambda data, cls: _converter.structure(data, _kind(cls, data)))
+_converter.register_unstructure_hook_func(_is_abstract, lambda value: _converter.unstructure(value))
+_converter.register_structure_hook_factory(_is_union, _structure_union)
+_converter.register_unstructure_hook_func(_is_union, _unstructure_union)
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+
+def _problems(error: BaseException, path: str) -> Iterable[tuple[str, str]]:
+    """(dotted path, what is wrong) of every leaf of cattrs' tree of errors."""
+    if isinstance(error, BaseValidationError):
+        for child in error.exceptions:
+            yield from _problems(child, _extend(path, child))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = [field.name for field in dataclasses.fields(cast(Any, error.cl))]
+        for name in sorted(error.extra_fields):
+            yield path, f"no field {name!r}{nearest(name, known)}"
+    elif isinstance(error, KeyError):
+        yield path, "is missing"
+    else:
+        yield path, str(error)
+
+
+def _extend(path: str, error: BaseException) -> str:
+    for note in reversed(getattr(error, "__notes__", [])):
+        if isinstance(note, AttributeValidationNote):
+            path = joined(path, note.name)
+        elif isinstance(note, IterableValidationNote):
+            path = joined(path, note.index)
+    return path
