@@ -46,7 +46,7 @@ class ModelConfig(ABC):
 class Model(nn.Module):
     """An encoder and the heads of its tasks; one task is the one-head case.
 
-    A head is a module from :class:`Features` to logits (B, K), or to a dict of them where a task has several label sets.
+    A head is a module from :class:`Features` to logits (B, K), or to a dict of them for a task with several label sets.
     """
 
     def __init__(self, encoder: Encoder, heads: Mapping[str, nn.Module]) -> None:

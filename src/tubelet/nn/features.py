@@ -13,9 +13,9 @@ from torch import Tensor
 class Features:
     """The features of a minibatch.
 
-    ``tokens`` (B, N, D): after the final norm, special tokens left out. ``pooled`` (B, D): the class token, or the mean.
-    ``boxes`` (N, 3, 2): where each token sits in time, height and width, as fractions of the input in [0, 1]; None where
-    tokens have no place. ``parts``: the features of single modalities or streams, where a paper uses them.
+    ``tokens`` (B, N, D): after the final norm, special tokens left out. ``pooled`` (B, D): class token, or the mean.
+    ``boxes`` (N, 3, 2): where each token sits in time, height and width, as fractions of the input in [0, 1]; None
+    where tokens have no place. ``parts``: the features of single modalities or streams, where a paper uses them.
     ``attention``: the attention weights that were asked for, by the name of the attention layer; empty otherwise.
     """
 

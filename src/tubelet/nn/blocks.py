@@ -1,0 +1,97 @@
+"""The transformer block and stacks of it (ViViT Eq. 2-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tubelet.nn.attention import Attention
+from tubelet.nn.depth import StochasticDepth, depth_rates
+from tubelet.nn.initialisers import init_mlp_
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The size of a stack of blocks, and its regularisers.
+
+    ``gelu`` "tanh" and ``norm_eps`` 1e-6 are the released JAX code's; weights of other origin may want others.
+    ``rescale_depth``: see :class:`~tubelet.nn.depth.StochasticDepth`.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp: int
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    rescale_depth: bool = False
+    gelu: Literal["tanh", "exact"] = "tanh"
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"{self.width=} must be a multiple of {self.heads=}")
+        if self.depth < 0:
+            raise ValueError(f"{self.depth=} must not be negative")
+        for name in ("dropout", "attention_dropout", "stochastic_depth"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
+
+    def norm(self) -> nn.LayerNorm:
+        return nn.LayerNorm(self.width, eps=self.norm_eps)
+
+    def drop(self, rate: float) -> StochasticDepth:
+        return StochasticDepth(rate, self.rescale_depth)
+
+
+class MLP(nn.Sequential):
+    """Two linear maps with a GELU between them."""
+
+    def __init__(self, size: Backbone) -> None:
+        expand, reduce = nn.Linear(size.width, size.mlp), nn.Linear(size.mlp, size.width)
+        init_mlp_(expand, reduce)
+        gelu = nn.GELU("tanh" if size.gelu == "tanh" else "none")
+        super().__init__(expand, gelu, nn.Dropout(size.dropout), reduce, nn.Dropout(size.dropout))
+
+
+class Block(nn.Module):
+    """y = x + MSA(LN(x)), z = y + MLP(LN(y)) (Eq. 2-3)."""
+
+    def __init__(self, size: Backbone, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.norm_attention = size.norm()
+        self.attention = Attention(size.width, size.heads, size.attention_dropout)
+        self.dropout = nn.Dropout(size.dropout)
+        self.norm_mlp = size.norm()
+        self.mlp = MLP(size)
+        self.drop = size.drop(drop_rate)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        y = x + self.drop(self.dropout(self.attention(self.norm_attention(x))))
+        return y + self.drop(self.mlp(self.norm_mlp(y)))
+
+    def attention_maps(self, x: Float[Tensor, "B N D"]) -> dict[str, Tensor]:
+        """The attention weights of this block for its input ``x``, by the name of the attention layer."""
+        return {"attention": self.attention.weights(self.norm_attention(x))}
+
+
+class Transformer(nn.Module):
+    """L blocks and a final norm. ``block`` is the class of the blocks: the factorised models bring their own."""
+
+    def __init__(self, size: Backbone, block: type[Block] = Block) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(block(size, rate) for rate in depth_rates(size.stochastic_depth, size.depth))
+        self.norm = size.norm()
+
+    def forward(self, x: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
+        """``maps``, where given, is filled with every block's attention weights, by "layer/attention layer"."""
+        for layer, block in enumerate(cast("Iterable[Block]", self.blocks)):
+            if maps is not None:
+                maps |= {f"{layer}/{name}": weights for name, weights in block.attention_maps(x).items()}
+            x = block(x)
+        return self.norm(x)

@@ -1,0 +1,38 @@
+"""Tokens with places to features: what ViT, ViViT's Model 1 and both halves of Model 2 are made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tubelet.nn.blocks import Backbone, Transformer
+from tubelet.nn.features import Features
+from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
+
+Pool = Literal["token", "mean"]
+
+
+class TokenEncoder(nn.Module):
+    """z = [z_cls, E x_1, ..., E x_N] + p (ViViT Eq. 1), then L blocks and the final norm.
+
+    ``pool`` "token": a class token is prepended and its output is the pooled feature; "mean": no class token, the mean
+    of all tokens.
+    """
+
+    def __init__(self, size: Backbone, grid: Grid, pool: Pool) -> None:
+        super().__init__()
+        self.cls = nn.Parameter(torch.zeros(int(pool == "token"), size.width))
+        self.positions = LearnedPositions(grid, size.width, special=len(self.cls))
+        self.dropout = nn.Dropout(size.dropout)
+        self.transformer = Transformer(size)
+
+    def forward(self, tokens: Float[Tensor, "B t h w D"], maps: dict[str, Tensor] | None = None) -> Features:
+        grid = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
+        z = torch.cat([self.cls.expand(len(tokens), -1, -1).to(tokens.dtype), tokens.flatten(1, 3)], dim=1)
+        z = self.transformer(self.dropout(z + self.positions(grid)), maps)
+        cls, tokens = z[:, : len(self.cls)], z[:, len(self.cls) :]
+        pooled = cls[:, 0] if len(self.cls) else tokens.mean(1)
+        return Features(tokens, pooled, grid_boxes(grid))

@@ -1,0 +1,70 @@
+"""Where tokens are: learned tables that fit any clip, fixed sinusoids, and the boxes that tokens cover."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Grid = tuple[int, int, int]
+
+
+class LearnedPositions(nn.Module):
+    """A learned vector per place of a (t, h, w) grid, and one per special token, whose rows come first (Eq. 1).
+
+    A clip of another size gets the table interpolated in (t, h, w), linearly and with the corners aligned, as the
+    released code resizes its tables.
+    """
+
+    def __init__(self, grid: Grid, width: int, special: int = 0) -> None:
+        super().__init__()
+        self.grid, self.special = grid, special
+        self.table = nn.Parameter(torch.empty(special + math.prod(grid), width))
+        nn.init.normal_(self.table, std=0.02)
+
+    def forward(self, grid: Grid) -> Float[Tensor, "N D"]:
+        """The rows for the special tokens and the places of ``grid``, which may differ from the table's own."""
+        if grid == self.grid:
+            return self.table
+        special, places = self.table[: self.special], self.table[self.special :]
+        return torch.cat([special, interpolate_grid(places, self.grid, grid)])
+
+
+def interpolate_grid(places: Float[Tensor, "N D"], source: Grid, target: Grid) -> Float[Tensor, "M D"]:
+    """A table of a (t, h, w) grid resized to another one: trilinear, corners aligned."""
+    t, h, w = source
+    volume = rearrange(places, "(t h w) D -> 1 D t h w", t=t, h=h, w=w)
+    resized = F.interpolate(volume, size=target, mode="trilinear", align_corners=True)
+    return rearrange(resized, "1 D t h w -> (t h w) D")
+
+
+def grid_boxes(grid: Grid) -> Float[Tensor, "N 3 2"]:
+    """The [start, end) of every token of a (t, h, w) grid in time, height and width, as fractions of the input."""
+    axes = [torch.arange(n, dtype=torch.float32) for n in grid]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    size = torch.tensor(grid, dtype=torch.float32)
+    return torch.stack([places / size, (places + 1) / size], dim=-1)
+
+
+def sinusoid_1d(length: int, width: int, longest: float = 10_000.0) -> Float[Tensor, "N D"]:
+    """Sine and cosine interleaved, frequencies longest^(-2j / D) (Vaswani et al. 2017, Sec. 3.5)."""
+    frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(longest) / width))
+    angles = torch.arange(length)[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
+
+
+def sinusoids(places: Float[Tensor, "N A"], width: int, longest: float = 10_000.0) -> Float[Tensor, "N D"]:
+    """For each of the A axes in turn, the sines and then the cosines of width / 2A frequencies longest^(-j / (D / 2A)).
+
+    The released code's tables are ``places`` of (x, y) for images and (t, x, y) for videos.
+    """
+    axes = places.shape[1]
+    if width % (2 * axes):
+        raise ValueError(f"{width=} must be a multiple of {2 * axes} for sinusoids over {axes} axes")
+    count = width // (2 * axes)
+    angles = places[:, :, None] * longest ** (-torch.arange(count) / count)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)

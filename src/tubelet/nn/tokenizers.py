@@ -1,0 +1,56 @@
+"""Rasters to tokens: image patches, tubelets and uniformly sampled frames (ViViT Sec. 3.2)."""
+
+from __future__ import annotations
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tubelet.nn.initialisers import init_dense_
+
+Tubelet = tuple[int, int, int]
+
+
+class TubeletTokenizer(nn.Module):
+    """Non-overlapping tubelets of (t, h, w) pixels, each mapped linearly to one token.
+
+    Equal to a valid convolution whose stride is its kernel: frames and pixels that fill no tubelet are left out. With
+    t = 1 every frame is cut into image patches.
+    """
+
+    def __init__(self, tubelet: Tubelet, width: int, channels: int = 3) -> None:
+        super().__init__()
+        self.tubelet, self.channels = tubelet, channels
+        self.projection = nn.Linear(channels * tubelet[0] * tubelet[1] * tubelet[2], width)
+        init_dense_(self.projection)
+
+    def forward(self, video: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B t h w D"]:
+        t, h, w = self.tubelet
+        frames, height, width = grid_of((video.shape[1], video.shape[3], video.shape[4]), self.tubelet)
+        video = video[:, : frames * t, :, : height * h, : width * w]
+        blocks = rearrange(video, "B (T t) C (H h) (W w) -> B T H W (C t h w)", t=t, h=h, w=w)
+        return self.projection(blocks)
+
+
+def grid_of(size: tuple[int, int, int], tubelet: Tubelet) -> tuple[int, int, int]:
+    """(n_t, n_h, n_w): how many tubelets fit into (T, H, W), rounded down (Sec. 3.2)."""
+    grid = (size[0] // tubelet[0], size[1] // tubelet[1], size[2] // tubelet[2])
+    if min(grid) < 1:
+        raise ValueError(f"a clip of (frames, height, width) {size} is smaller than one tubelet {tubelet}")
+    return grid
+
+
+def uniform_frames(frames: int, count: int) -> list[int]:
+    """The indices of ``count`` frames spread evenly over a clip of ``frames`` (uniform frame sampling, Sec. 3.2).
+
+    As the released code rounds: for a few pairs, (8, 2) among them, one more index than asked comes out, which is what
+    its tables of positions are made for.
+    """
+    if count < 1:
+        raise ValueError(f"{count=} frames cannot be sampled")
+    if count >= frames:
+        return list(range(frames))
+    step = frames / (count + 1)
+    places = np.arange(step, frames, step, dtype=np.float32)
+    return np.clip(np.round(places), 0, frames - 1).astype(int).tolist()
