@@ -1,0 +1,97 @@
+"""Pictures of a training run and an evaluation, by matplotlib (extra ``demo``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+ACCENT, SECOND = "#3b6fe0", "#e0803b"
+_INK = "#80808f"  # readable on white and on black; svg() turns it into the page's own colour
+_SHADES = LinearSegmentedColormap.from_list("shades", [(0.231, 0.435, 0.878, 0.0), (0.231, 0.435, 0.878, 1.0)])
+_CELLS_WITH_NUMBERS, _CLASSES_WITH_NAMES = 16, 50
+
+
+def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str]) -> Figure:
+    """Rows are the true classes, columns the answers; a cell's shade is its share of the row."""
+    classes = len(names)
+    side = min(3.0 + 0.42 * classes, 9.0)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.pcolormesh(shares, cmap=_SHADES, vmin=0, vmax=1, rasterized=classes > _CLASSES_WITH_NAMES)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.set_xlabel("answer")
+    axes.set_ylabel("truth")
+    if classes <= _CLASSES_WITH_NAMES:
+        axes.set_xticks(np.arange(classes) + 0.5, names, rotation=45 if max(map(len, names)) > 2 else 0, ha="right")
+        axes.set_yticks(np.arange(classes) + 0.5, names)
+    if classes <= _CELLS_WITH_NUMBERS:
+        for row, column in np.argwhere(confusion):
+            colour = "white" if shares[row, column] > 0.5 else _INK
+            place = (column + 0.5, row + 0.5)
+            axes.annotate(str(confusion[row, column]), place, color=colour, ha="center", va="center", fontsize=8)
+    _plain(axes)
+    return figure
+
+
+def curves_picture(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Training loss and learning rate over updates, from the lines of a run's ``log.jsonl``; a colour per task."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    loss, rate = figure.subplots(1, 2)
+    tasks = list(dict.fromkeys(line["task"] for line in lines if "loss" in line))
+    for number, task in enumerate(tasks):
+        points = [(line["step"], line["loss"]) for line in lines if line.get("task") == task and "loss" in line]
+        steps, values = np.array(points, dtype=float).T
+        colour = ACCENT if number == 0 else SECOND if number == 1 else f"C{number}"
+        loss.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
+        loss.plot(steps, smooth(values), color=colour, linewidth=1.8, label=task)
+    if len(tasks) > 1:
+        loss.legend(frameon=False, labelcolor=_INK)
+    loss.set_title("loss", color=_INK, fontsize=10)
+    rates = [(line["step"], line["learning_rate"]) for line in lines if "learning_rate" in line]
+    if rates:
+        rate.plot(*np.array(rates, dtype=float).T, color=ACCENT, linewidth=1.8)
+    rate.set_title("learning rate", color=_INK, fontsize=10)
+    for axes in (loss, rate):
+        axes.set_xlabel("update")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(color=_INK, alpha=0.2, linewidth=0.6)
+        _plain(axes)
+    return figure
+
+
+def smooth(values: NDArray[np.float64], width: int = 9) -> NDArray[np.float64]:
+    """A centred moving average over ``width`` values, over fewer at the ends."""
+    width = min(width, len(values))
+    kernel = np.ones(width)
+    return np.convolve(values, kernel, mode="same") / np.convolve(np.ones_like(values), kernel, mode="same")
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element to stand in a page: no background, text in the page's font and colour."""
+    out = StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tubelet", "font.family": "sans-serif"}):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1)
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(colors=_INK, labelsize=8, length=0)
+    axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

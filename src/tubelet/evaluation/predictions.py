@@ -1,0 +1,62 @@
+"""What a model answered for each example, as lines of JSON: the report and a person's own scripts read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+Answer = tuple[str, float]
+"""A label and its probability."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One example of an evaluation. ``labels`` and ``top`` are by label set ("label" is the plain one).
+
+    ``start`` and ``end``: the part of the file, in seconds; None for the whole. ``top``: the five most probable labels,
+    best first.
+    """
+
+    task: str
+    key: str
+    path: str
+    start: float | None
+    end: float | None
+    labels: dict[str, tuple[str, ...]]
+    top: dict[str, tuple[Answer, ...]]
+
+    @property
+    def right(self) -> bool:
+        """Whether the best answer of every label set is one of its labels."""
+        return all(self.top[name][0][0] in labels for name, labels in self.labels.items())
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the best answer (of the least sure label set, where there are several)."""
+        return min(answers[0][1] for answers in self.top.values())
+
+
+def write_predictions(path: Path, examples: Iterable[Scored]) -> None:
+    """One line per example; probabilities keep four digits."""
+    with path.open("w", encoding="utf-8") as file:
+        for example in examples:
+            line = asdict(example)
+            line["top"] = {
+                name: [[label, round(p, 4)] for label, p in answers] for name, answers in example.top.items()
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_predictions(path: Path) -> list[Scored]:
+    """The examples that :func:`write_predictions` wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [_scored(json.loads(line)) for line in file]
+
+
+def _scored(line: dict[str, Any]) -> Scored:
+    labels = {name: tuple(values) for name, values in line.pop("labels").items()}
+    top = {name: tuple((label, p) for label, p in answers) for name, answers in line.pop("top").items()}
+    return Scored(**line, labels=labels, top=top)

@@ -1,0 +1,234 @@
+"""A run as one HTML page to look at: numbers with their views and coverage, curves, clips with their predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tubelet.evaluation import pictures
+from tubelet.evaluation.predictions import Scored, read_predictions
+from tubelet.evaluation.showcase import choose, cut
+from tubelet.media.errors import MediaError
+from tubelet.version import __version__
+
+_TITLES = {"top1": "top-1", "top5": "top-5", "mAP": "mAP", "mean_class_accuracy": "mean class accuracy"}
+_HEADLINES = ("action_top1", "top1", "mAP")
+
+
+def write_report(run: str | Path, *, notes: str = "", clips: int = 24) -> Path:
+    """Write ``report.html`` (and the clips it plays, in ``report_media/``) into a run folder; returns the page's path.
+
+    It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``log.jsonl`` and ``config.json``.
+    ``notes``: paragraphs about the data (what is real, what is synthetic); without them, the experiment's own notes.
+    ``clips``: how many mistakes, and how many right answers, are shown per task.
+    """
+    run = Path(run)
+    if not (run / "results.json").is_file():
+        raise FileNotFoundError(f"{run} has no results.json: run `tubelet eval {run}` first")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    config = _read_json(run / "config.json")
+    predictions = read_predictions(run / "predictions.jsonl") if (run / "predictions.jsonl").is_file() else []
+    notes = notes or str(config.get("notes", ""))
+    media = run / "report_media"
+    media.mkdir(exist_ok=True)
+    sections = [
+        _head(run, config, notes),
+        _cards(results["tasks"]),
+        _curves(run / "log.jsonl"),
+        *(_task(name, task, _of(predictions, name), media, clips) for name, task in results["tasks"].items()),
+        _config(config),
+    ]
+    page = run / "report.html"
+    page.write_text(_page(f"{run.resolve().name} · Tubelet", "\n".join(sections)), encoding="utf-8")
+    return page
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``log.jsonl`` by step; of a step that a resumed run repeated, the last; a torn line is skipped."""
+    lines: dict[Any, dict[str, Any]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if "step" in line and "loss" in line:
+            lines[line["step"]] = line
+    return [lines[step] for step in sorted(lines)]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _of(predictions: Sequence[Scored], task: str) -> list[Scored]:
+    return [example for example in predictions if example.task == task]
+
+
+def _page(title: str, body: str) -> str:
+    css = files("tubelet.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{css}</style>\n</head>\n'
+        f"<body><main>\n{body}\n<footer>Written by Tubelet {__version__}, {date.today():%d %B %Y}.</footer>\n"
+        "</main></body>\n</html>\n"
+    )
+
+
+def _head(run: Path, config: Mapping[str, Any], notes: str) -> str:
+    paragraphs = "".join(f"<p>{escape(part.strip())}</p>" for part in notes.split("\n\n") if part.strip())
+    model = config.get("model", {}).get("kind", "")
+    subtitle = f'<p class="soft">{escape(model)}</p>' if model else ""
+    return f"<h1>{escape(run.resolve().name)}</h1>{subtitle}{paragraphs}"
+
+
+def _title(metric: str) -> str:
+    known = _TITLES.get(metric)
+    return known or metric.replace("_top", " top-").replace("_", " ")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _coverage(task: Mapping[str, Any]) -> tuple[str, bool]:
+    scored, expected = task["coverage"]["scored"], task["coverage"]["expected"]
+    return f"{scored:,} of {expected:,} scored", scored == expected
+
+
+def _cards(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    return f'<div class="cards">{"".join(_card(name, task) for name, task in tasks.items())}</div>'
+
+
+def _card(name: str, task: Mapping[str, Any]) -> str:
+    metrics = dict(task["metrics"])
+    first = next((metric for metric in _HEADLINES if metric in metrics), next(iter(metrics)))
+    value = metrics.pop(first)
+    coverage, whole = _coverage(task)
+    chips = [f'<span class="chip">{escape(task["views"])} views</span>']
+    chips.append(f'<span class="chip{"" if whole else " warn"}">{coverage}</span>')
+    chips += [f'<span class="chip warn">{escape(warning)}</span>' for warning in task.get("warnings", ())]
+    numbers = [(_title(metric), number) for metric, number in metrics.items()]
+    single = task.get("single_view")
+    if single:
+        numbers += [
+            (f"{_title(metric)}, {single['views']} view", number)
+            for metric, number in single["metrics"].items()
+            if metric == first
+        ]
+    rows = "".join(f"<dt>{escape(title)}</dt><dd>{_percent(number)}</dd>" for title, number in numbers)
+    return (
+        f'<div class="card"><div class="name">{escape(name)}</div>'
+        f'<div class="headline">{_percent(value)}<small>{escape(_title(first))}</small></div>'
+        f'<div class="chips">{"".join(chips)}</div><dl class="numbers">{rows}</dl></div>'
+    )
+
+
+def _curves(path: Path) -> str:
+    lines = read_log(path) if path.is_file() else []
+    if len(lines) < 2:
+        return ""
+    return f'<h2>Training</h2><div class="picture">{pictures.svg(pictures.curves_picture(lines))}</div>'
+
+
+def _task(name: str, task: Mapping[str, Any], examples: Sequence[Scored], media: Path, clips: int) -> str:
+    unread = "".join(f"<li><code>{escape(error['message'])}</code></li>" for error in task.get("errors", ()))
+    parts = [
+        _clips(examples, media, clips) if examples else "",
+        f"<h3>Not scored, because they cannot be read</h3><ul>{unread}</ul>" if unread else "",
+        *(
+            _classes(label_set, rows, task.get("confusion", {}).get(label_set))
+            for label_set, rows in task.get("classes", {}).items()
+        ),
+    ]
+    return f"<h2>{escape(name)}</h2>{''.join(parts)}" if any(parts) else ""
+
+
+def _clips(examples: Sequence[Scored], media: Path, count: int) -> str:
+    mistakes, right = choose(examples, count)
+    wrong_in_all = sum(not example.right for example in examples)
+    html = ""
+    if mistakes:
+        shown = "" if len(mistakes) == wrong_in_all else f", the {len(mistakes)} most confident"
+        title = f"{wrong_in_all:,} mistake{'s' if wrong_in_all > 1 else ''} in {len(examples):,}{shown}"
+        html += f'<h3>{title}</h3><div class="clips">{"".join(_clip(e, media) for e in mistakes)}</div>'
+    if right:
+        html += f'<h3>Right answers</h3><div class="clips">{"".join(_clip(e, media) for e in right)}</div>'
+    return html
+
+
+def _clip(example: Scored, media: Path) -> str:
+    try:
+        cutting = cut(example, media)
+    except MediaError as error:
+        return f'<div class="clip wrong"><div class="text">{escape(str(error))}</div></div>'
+    source = f"{media.name}/{cutting.path.name}"
+    style = ' class="pixels"' if cutting.width < 128 else ""
+    if cutting.kind == "video":
+        picture = f'<video{style} src="{source}" autoplay muted loop playsinline></video>'
+    else:
+        picture = f'<img{style} src="{source}" alt="">'
+    truth = ", ".join(label for labels in example.labels.values() for label in labels)
+    answers = "".join(_answers(top[:3], example.labels.get(name, ())) for name, top in example.top.items())
+    return (
+        f'<div class="clip {"right" if example.right else "wrong"}" title="{escape(example.key)}">{picture}'
+        f'<div class="text"><div class="truth">{escape(truth)}</div>{answers}</div></div>'
+    )
+
+
+def _answers(top: Sequence[tuple[str, float]], truth: Sequence[str]) -> str:
+    def row(place: int, label: str, p: float) -> str:
+        mark = " hit" if label in truth else " miss" if place == 0 else ""
+        return (
+            f'<div class="answer{mark}"><i style="width:{100 * p:.1f}%"></i>'
+            f"<span>{escape(label)}</span><span>{100 * p:.0f}</span></div>"
+        )
+
+    return "".join(row(place, label, p) for place, (label, p) in enumerate(top))
+
+
+def _classes(label_set: str, rows: Sequence[Mapping[str, Any]], confusion: Sequence[Sequence[int]] | None) -> str:
+    title = "Classes" if label_set == "label" else f"Classes: {label_set}"
+    table = _class_table(rows)
+    if confusion is None:
+        return f"<h3>{escape(title)}</h3>{table}"
+    picture = pictures.svg(pictures.confusion_picture(np.array(confusion), [row["name"] for row in rows]))
+    return (
+        f'<h3>{escape(title)}</h3><div class="columns"><div class="picture square">{picture}</div>'
+        f'<div class="scroll">{table}</div></div>'
+    )
+
+
+def _class_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = [key for key in rows[0] if key != "name"]
+    head = "".join(f'<th class="{_align(name)}">{escape(name.replace("_", " "))}</th>' for name in names)
+    body = "".join(
+        f"<tr><td>{escape(row['name'])}</td>{''.join(_cell(name, row[name]) for name in names)}</tr>" for row in rows
+    )
+    return f"<table><thead><tr><th>class</th>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _align(name: str) -> str:
+    return "" if name == "mistaken_for" else "number"
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return f'<td class="{_align(name)} soft">–</td>'
+    if isinstance(value, float):
+        bar = f'<span class="bar"><i style="width:{100 * value:.1f}%"></i></span>'
+        return f'<td class="number">{_percent(value)}{bar}</td>'
+    return f'<td class="{_align(name)}">{escape(str(value))}</td>'
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    if not config:
+        return ""
+    text = escape(json.dumps(config, indent=2, ensure_ascii=False))
+    return f"<h2>Experiment</h2><details><summary>every setting of this run</summary><pre>{text}</pre></details>"

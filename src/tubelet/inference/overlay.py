@@ -1,0 +1,33 @@
+"""A heat map laid over the frames it explains."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+_COLOURS = ((0.00, 0.00, 0.20), (0.45, 0.05, 0.45), (0.95, 0.35, 0.15), (1.00, 0.95, 0.35))  # dark to bright
+
+
+def overlay(
+    frames: UInt8[Tensor, "T 3 H W"], shares: Float[Tensor, "t h w"], strength: float = 0.65
+) -> UInt8[Tensor, "T 3 H W"]:
+    """The frames greyed, with the largest shares bright: the map is stretched in time and space to fit the frames.
+
+    One scale serves all frames, from no share to the largest, so that frames which matter more are brighter.
+    """
+    heat = F.interpolate(shares[None, None].float(), size=(len(frames), *frames.shape[-2:]), mode="trilinear")[0, 0]
+    heat = (heat / heat.amax().clamp_min(torch.finfo(heat.dtype).tiny)).unsqueeze(1)
+    grey = frames.float().mean(dim=1, keepdim=True) / 255
+    mixed = grey * (1 - strength * heat) + strength * heat * _colour(heat)
+    return (mixed * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _colour(heat: Float[Tensor, "T 1 H W"]) -> Float[Tensor, "T 3 H W"]:
+    """Linear between the colours of the scale."""
+    scale = torch.tensor(_COLOURS, device=heat.device)
+    place = heat[:, 0] * (len(scale) - 1)
+    below = place.long().clamp(max=len(scale) - 2)
+    part = (place - below)[..., None]
+    return (scale[below] * (1 - part) + scale[below + 1] * part).movedim(-1, 1)

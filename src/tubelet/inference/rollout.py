@@ -1,0 +1,111 @@
+"""Attention rollout (Abnar & Zuidema 2020): how much of each token reaches the pooled feature, by factorisation.
+
+A block's attention, averaged over its heads and mixed half and half with the residual connection, moves shares of the
+result from tokens to the tokens they were made of. Starting at what reads the result (the class token, or the mean of
+all tokens) and going backwards costs a product of a vector and a matrix per block, not of two matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from tubelet.models.model import ModelConfig
+from tubelet.models.vit import ViTConfig
+from tubelet.models.vivit import ViViTConfig
+from tubelet.nn.positions import Grid
+from tubelet.nn.tokenizers import grid_of
+
+Maps = Mapping[str, Tensor]
+Shares = Float[Tensor, "B t h w"]
+
+
+@singledispatch
+def rollout(config: ModelConfig, maps: Maps) -> Shares:
+    """The share of every token of the (t, h, w) grid in the result; shares sum to 1, class tokens left out.
+
+    ``maps``: the ``attention`` of the features that ``config``'s encoder returned.
+    """
+    raise TypeError(f"attention rollout is written for ViT and ViViT, not for {type(config).__name__}")
+
+
+@rollout.register
+def _(config: ViTConfig, maps: Maps) -> Shares:
+    return _joint(list(maps.values()), grid_of((1, *config.image.size), (1, *config.patch)))
+
+
+@rollout.register
+def _(config: ViViTConfig, maps: Maps) -> Shares:
+    grid = grid_of((config.clip_frames, *config.video.size), config.tubelet)
+    match config.attends:
+        case "joint":
+            return _joint(list(maps.values()), grid)
+        case "factorized_encoder":
+            return _factorized_encoder(maps, grid)
+        case "factorized_self_attention":
+            return _factorized_self_attention(maps, grid)
+        case "factorized_dot_product":
+            return _factorized_dot_product(maps, grid)
+
+
+def _joint(layers: Sequence[Tensor], grid: Grid) -> Shares:
+    """ViT and Model 1: attention among all tokens, (B, heads, N, N) per layer."""
+    t, h, w = grid
+    return _sequence(layers, t * h * w).unflatten(-1, grid)
+
+
+def _factorized_encoder(maps: Maps, grid: Grid) -> Shares:
+    """Model 2: a time index's share in the temporal encoder, times a token's share in its index's spatial encoder."""
+    t, h, w = grid
+    space = _sequence([a for name, a in maps.items() if name.startswith("spatial/")], h * w)
+    temporal = [a for name, a in maps.items() if name.startswith("temporal/")]
+    time = _sequence(temporal, t) if temporal else torch.full(space.shape[:2], 1 / t, device=space.device)
+    return (time[..., None] * space).unflatten(-1, (h, w))
+
+
+def _factorized_self_attention(maps: Maps, grid: Grid) -> Shares:
+    """Model 3: attention over space and over time follow each other in a block, each with its own residual."""
+    shares = _uniform(maps, grid)
+    for name, weights in reversed(maps.items()):
+        shares = (shares + _moved(shares, name, weights)) / 2
+    return shares.unflatten(-1, grid[1:])
+
+
+def _factorized_dot_product(maps: Maps, grid: Grid) -> Shares:
+    """Model 4: half of a block's heads attend over space, half over time, around one residual."""
+    shares = _uniform(maps, grid)
+    for layer in reversed(dict.fromkeys(name.partition("/")[0] for name in maps)):
+        moved = [_moved(shares, name, maps[name]) for name in (f"{layer}/space", f"{layer}/time")]
+        shares = shares / 2 + sum(moved, torch.zeros_like(shares)) / 4
+    return shares.unflatten(-1, grid[1:])
+
+
+def _sequence(layers: Sequence[Float[Tensor, "... heads M M"]], tokens: int) -> Float[Tensor, "... N"]:
+    """Shares of ``tokens`` tokens, before which a class token may stand: then it reads the result, else the mean."""
+    length = layers[0].shape[-1]
+    special = length - tokens
+    shares = layers[0].new_zeros(*layers[0].shape[:-3], length)
+    shares[..., : special or length] = 1 / (special or length)
+    for weights in reversed(layers):
+        shares = (shares + einsum(shares, weights.mean(-3), "... n, ... n m -> ... m")) / 2
+    shares = shares[..., special:]
+    return shares / shares.sum(-1, keepdim=True)
+
+
+def _uniform(maps: Maps, grid: Grid) -> Float[Tensor, "B t n"]:
+    t, h, w = grid
+    first = next(iter(maps.values()))
+    return first.new_full((len(first), t, h * w), 1 / (t * h * w))
+
+
+def _moved(shares: Float[Tensor, "B t n"], name: str, weights: Tensor) -> Float[Tensor, "B t n"]:
+    """One step back through attention over space (B, t, heads, n, n) or over time (B, n, heads, t, t)."""
+    mean = weights.mean(2)
+    if name.endswith("/space"):
+        return einsum(shares, mean, "B t n, B t n m -> B t m")
+    return rearrange(einsum(shares, mean, "B t n, B n t s -> B n s"), "B n s -> B s n")
