@@ -1,0 +1,104 @@
+"""Sound by time, on the clock of the pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from jaxtyping import Float32
+from torch import Tensor
+
+from tubelet.media.containers import FFMPEG_ERRORS, describe, moving_picture, open_container
+from tubelet.media.errors import MediaError
+
+_LEAD = 0.5  # seconds decoded before a span: AAC needs frames before, and the resampler's filter samples around
+_JITTER = 0.02  # seconds: smaller holes between frames are rounding of their timestamps, not gaps
+
+
+def read_audio(
+    path: str | Path, start: float, end: float, rate: int, zero: float | None = None
+) -> Float32[Tensor, "S"]:
+    """``round((end - start) * rate)`` samples between two times in seconds, the mean of all channels.
+
+    ``zero``: where time 0 lies on the container's clock; by default the first picture, or the first sound in a file
+    without pictures. Silence fills what the track leaves open. Raises :class:`MediaError` without an audio track or
+    where none of the span lies on it.
+    """
+    if not (0 <= start < end < math.inf) or rate < 1:
+        raise ValueError(f"{start=} must be at least 0, {end=} after it, {rate=} positive")
+    with open_container(path) as container:
+        stream = next(iter(container.streams.audio), None)
+        if stream is None:
+            raise MediaError(str(path), None, "there is no audio track in this file; use a model or task without sound")
+        zero = _time_zero(container, stream) if zero is None else zero
+        native = stream.rate
+        lead = math.floor((start - _LEAD) * native)
+        samples = np.zeros(math.ceil((end + _LEAD) * native) - lead, np.float32)
+        track_end = _fill(samples, path, container, stream, zero, lead)
+    if track_end is None or track_end <= start * native:
+        last = "before that time" if track_end is None else f"at {track_end / native:.3f} s"
+        raise MediaError(str(path), start, f"the sound ends {last}; ask for an earlier span")
+    resampled = _resample(samples, native, rate)
+    first = round(start * rate - lead / native * rate)
+    return torch.from_numpy(resampled[first : first + round((end - start) * rate)].copy())
+
+
+def _time_zero(container: InputContainer, stream: AudioStream) -> float:
+    timed = moving_picture(container) or stream
+    return float((timed.start_time or 0) * (timed.time_base or 0))
+
+
+def _fill(
+    samples: np.ndarray, path: str | Path, container: InputContainer, stream: AudioStream, zero: float, lead: int
+) -> int | None:
+    """Put the track into ``samples``, whose first is native sample number ``lead``; return the last one's end."""
+    native = stream.rate
+    if lead > 0 and stream.time_base:
+        container.seek(max(0, math.floor((lead / native + zero) / stream.time_base)), stream=stream)
+    end: int | None = None
+    try:
+        for mono, time in _mono(container, stream):
+            at = None if time is None else round((time - zero) * native)
+            if end is not None and (at is None or abs(at - end) <= _JITTER * native):
+                at = end
+            at = at or 0
+            end = at + len(mono)
+            low, high = max(at, lead), min(end, lead + len(samples))
+            if low < high:
+                samples[low - lead : high - lead] = mono[low - at : high - at]
+            if end >= lead + len(samples):
+                break
+    except FFMPEG_ERRORS as error:
+        if end is None or end < lead + len(samples):
+            at = None if end is None else end / native
+            raise MediaError(str(path), at, f"the sound cannot be decoded ({describe(error)})") from error
+    return end
+
+
+def _mono(container: InputContainer, stream: AudioStream) -> Iterator[tuple[np.ndarray, float | None]]:
+    """Decoded stretches of the track at its own rate, each with its time on the container's clock."""
+    planar: AudioResampler | None = None
+    for frame in container.decode(stream):
+        planar = planar or AudioResampler(format="fltp", layout=frame.layout, rate=frame.sample_rate)
+        time = frame.time
+        for part in planar.resample(frame):
+            yield part.to_ndarray().mean(axis=0, dtype=np.float32), time
+            time = None
+
+
+def _resample(samples: np.ndarray, native: int, rate: int) -> np.ndarray:
+    if native == rate:
+        return samples
+    frame: AudioFrame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+    frame.sample_rate = native
+    resampler = AudioResampler(format="fltp", layout="mono", rate=rate)
+    parts = [part.to_ndarray()[0] for step in (frame, None) for part in resampler.resample(step)]
+    return np.concatenate(parts)

@@ -1,0 +1,138 @@
+"""What a media file holds, found by reading its packets rather than by trusting its header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from tubelet.media.containers import (
+    FFMPEG_ERRORS,
+    WAY_OUT,
+    check_file,
+    frame_ticks,
+    is_image,
+    moving_picture,
+    open_container,
+    stores_no_pts,
+)
+from tubelet.media.errors import MediaError
+from tubelet.media.images import image_size
+
+Kind = Literal["video", "image", "audio"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaInfo:
+    """The facts of one media file.
+
+    ``duration``: seconds from the first presented frame (time 0) to the end of the last one that the file really
+    holds; 0 for an image. ``frames``: presented packets, counted (frames, in every codec that puts one in a packet).
+    ``fps``: ``frames / duration``, the average. ``width``, ``height``: after ``rotation`` (degrees clockwise, one of
+    0, 90, 180, 270) is applied. ``audio_channels``: 0 without an audio track.
+    """
+
+    path: str
+    kind: Kind
+    duration: float
+    fps: float
+    frames: int
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    pixel_format: str
+    audio_rate: int
+    audio_channels: int
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """The facts of a media file. Reads every packet once but decodes a single frame.
+
+    Raises :class:`MediaError` where the file cannot be opened or not one frame of it decoded.
+    """
+    check_file(path)
+    size = image_size(path)
+    if size is not None:
+        return _image(path, *size)
+    with open_container(path) as container:
+        video = moving_picture(container)
+        sound = next(iter(container.streams.audio), None)
+        if video is not None and not is_image(container):
+            return _video(path, container, video, sound)
+        if sound is not None:
+            return _audio(path, container, sound)
+    raise MediaError(str(path), None, "holds neither a picture nor sound")
+
+
+def rotation_of(frame: VideoFrame) -> int:
+    """Degrees clockwise, in quarter turns, by which a frame must be turned to stand upright."""
+    return round(-frame.rotation / 90) % 4 * 90
+
+
+def _image(path: str | Path, width: int, height: int, form: str, mode: str) -> MediaInfo:
+    return MediaInfo(
+        path=str(path), kind="image", duration=0.0, fps=0.0, frames=1, width=width, height=height, rotation=0,
+        codec=form, pixel_format=mode, audio_rate=0, audio_channels=0,
+    )  # fmt: skip
+
+
+def _video(path: str | Path, container: InputContainer, stream: VideoStream, sound: AudioStream | None) -> MediaInfo:
+    stream.codec_context.thread_count = 1
+    by_dts, usual = stores_no_pts(container), frame_ticks(stream)
+    first: VideoFrame | None = None
+    starts: list[int] = []
+    end = 0
+    try:
+        for packet in container.demux(stream):
+            first = first or _decode_first(packet)
+            start = packet.dts if by_dts else packet.pts
+            if start is not None and packet.size and not (packet.is_discard or packet.is_corrupt):
+                starts.append(start)
+                end = max(end, start + (packet.duration or usual))
+    except FFMPEG_ERRORS:
+        pass  # the readable part is what the file holds; where nothing is, the next lines say so
+    if first is None or not starts:
+        raise MediaError(str(path), None, f"no frame of this video can be decoded; {WAY_OUT}")
+    zero = min(starts) if by_dts or first.pts is None else first.pts
+    frames = sum(start >= zero for start in starts)
+    duration = float((end - zero) * (stream.time_base or 0))
+    rotation = rotation_of(first)
+    width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+    return MediaInfo(
+        path=str(path), kind="video", duration=duration, fps=frames / duration if duration else 0.0, frames=frames,
+        width=width, height=height, rotation=rotation, codec=stream.codec_context.name, pixel_format=first.format.name,
+        audio_rate=sound.rate if sound else 0, audio_channels=sound.channels if sound else 0,
+    )  # fmt: skip
+
+
+def _decode_first(packet: av.Packet) -> VideoFrame | None:
+    try:
+        frame = next(iter(packet.decode()), None)
+    except FFMPEG_ERRORS:
+        return None
+    return frame if isinstance(frame, VideoFrame) else None
+
+
+def _audio(path: str | Path, container: InputContainer, stream: AudioStream) -> MediaInfo:
+    start, end = None, 0
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None and packet.size:
+                start = packet.pts if start is None else start
+                end = max(end, packet.pts + (packet.duration or 0))
+    except FFMPEG_ERRORS:
+        pass  # as above
+    if start is None:
+        raise MediaError(str(path), None, f"no sound of this file can be read; {WAY_OUT}")
+    return MediaInfo(
+        path=str(path), kind="audio", duration=float((end - start) * (stream.time_base or 0)), fps=0.0, frames=0,
+        width=0, height=0, rotation=0, codec=stream.codec_context.name, pixel_format="",
+        audio_rate=stream.rate, audio_channels=stream.channels,
+    )  # fmt: skip

@@ -1,0 +1,258 @@
+"""The decoder that is always there: PyAV, with the FFmpeg inside its wheel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from jaxtyping import Float32
+from torch import Tensor
+
+from tubelet.media.audio import read_audio
+from tubelet.media.containers import (
+    FFMPEG_ERRORS,
+    WAY_OUT,
+    describe,
+    frame_ticks,
+    open_input,
+    stores_no_pts,
+    video_stream,
+)
+from tubelet.media.errors import MediaError
+from tubelet.media.info import MediaInfo, probe, rotation_of
+from tubelet.media.video import FrameBatch
+
+_LONG_GAP = 10.0  # seconds: where a file has no index, a wanted time this far ahead is worth a seek
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A decoded frame on the decoder's clock (ticks since the first frame)."""
+
+    start: int
+    end: int
+    picture: VideoFrame
+    whole: bool  # neither this frame nor one it may refer to was damaged
+
+
+class _WrongPts(Exception):
+    """Presentation times fell while frames came out in presentation order: the file's pts are wrong."""
+
+
+class PyAVDecoder:
+    """See :class:`tubelet.media.video.Decoder`. One seek to the keyframe before, then forward.
+
+    FFmpeg conceals damage; here a damaged frame, and every frame after it up to the next whole keyframe, is an error.
+    Where pts fall in presentation order (AVI stores none, and some muxers write decoding times), dts are the clock.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 1) -> None:
+        self.path = str(path)
+        self._threads = threads
+        self._info: MediaInfo | None = None
+        self._rgb = VideoReformatter()
+        self._container = open_input(path)
+        try:
+            self._stream = video_stream(self._container, path)
+            self._by_dts = stores_no_pts(self._container)
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def probe(self) -> MediaInfo:
+        self._info = self._info or probe(self.path)
+        return self._info
+
+    def frames_at(self, times: Sequence[float]) -> FrameBatch:
+        if not len(times):
+            raise ValueError("frames_at needs at least one time")
+        try:
+            return self._frames_at(times)
+        except _WrongPts:
+            self._by_dts = True
+            self._reopen()
+            return self._frames_at(times)
+
+    def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, "S"]:
+        return read_audio(self.path, start, end, rate, zero=float(self._zero_pts * self._tick))
+
+    def close(self) -> None:
+        self._shown = self._ahead = None
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _frames_at(self, times: Sequence[float]) -> FrameBatch:
+        order = sorted(range(len(times)), key=times.__getitem__)
+        frames: np.ndarray | None = None
+        pts = torch.empty(len(times), dtype=torch.float64)
+        last: _Frame | None = None
+        row = 0
+        for index in order:
+            frame = self._frame_at(times[index])
+            pts[index] = frame.start * float(self._tick)
+            if frame is last and frames is not None:
+                frames[index] = frames[row]
+            else:
+                picture = self._upright_rgb(frame.picture)
+                if frames is None:
+                    frames = np.empty((len(times), *picture.shape), np.uint8)
+                frames[index] = picture
+            last, row = frame, index
+        return FrameBatch(torch.from_numpy(frames).permute(0, 3, 1, 2), pts)
+
+    def _upright_rgb(self, picture: VideoFrame) -> np.ndarray:
+        """(H, W, 3); a frame whose size differs from the first one's, as streams may change, is scaled to it."""
+        rgb = self._rgb.reformat(picture, width=self._width, height=self._height, format="rgb24").to_ndarray()
+        return np.rot90(rgb, -self._rotation // 90) if self._rotation else rgb
+
+    def _frame_at(self, time: float) -> _Frame:
+        if not (math.isfinite(time) and time >= 0):
+            raise MediaError(self.path, time, "not a time of this video; its first frame is at 0 s")
+        target = math.floor((time + self._slack) / float(self._tick))
+        if self._must_seek(target):
+            self._seek(target)
+        while self._ahead is None or self._ahead.start <= target:
+            self._shown = self._ahead or self._shown
+            self._ahead = next(self._decoded, None)
+            if self._ahead is None:
+                break
+        return self._checked(self._shown, target, time)
+
+    def _checked(self, frame: _Frame | None, target: int, time: float) -> _Frame:
+        if frame is None:
+            raise MediaError(self.path, time, f"the data before this time cannot be decoded; {WAY_OUT}")
+        if not frame.whole or any(frame.start < hole <= target for hole in self._holes):
+            raise MediaError(self.path, time, f"the data of this frame, or of one it builds on, are damaged; {WAY_OUT}")
+        if self._ahead is None and target >= frame.end:
+            raise MediaError(self.path, time, self._why_over(frame.end * float(self._tick)))
+        return frame
+
+    def _why_over(self, end: float) -> str:
+        promised = float((self._stream.duration or 0) * self._tick)
+        if self._failure is not None:
+            return f"the file cannot be read past {end:.3f} s ({self._failure}); {WAY_OUT}"
+        if promised > end + 1 and not self._by_dts:
+            return f"the pictures end at {end:.3f} s though the header promises {promised:.3f} s; {WAY_OUT}"
+        return f"the video ends at {end:.3f} s; ask for earlier times (probe() gives the duration)"
+
+    def _must_seek(self, target: int) -> bool:
+        if self._shown is None or target < self._shown.start:
+            return True
+        if self._ahead is None or target <= self._ahead.start:
+            return False
+        index = self._stream.index_entries
+        if len(index) and index[-1].timestamp >= target + self._zero:
+            entry = index.search_timestamp(target + self._zero)
+            return entry >= 0 and index[entry].timestamp > self._ahead.start + self._zero
+        return (target - self._ahead.start) * float(self._tick) > _LONG_GAP
+
+    def _seek(self, target: int) -> None:
+        """Stand before a frame at or before ``target``: containers seek by dts, so a keyframe may still lie after it."""
+        back = 0
+        usual = max(1, round(1 / self._tick))
+        while target - back > 0:
+            try:
+                self._container.seek(target - back + self._zero, stream=self._stream)
+            except FFMPEG_ERRORS:
+                break
+            self._decoded = self._decode()
+            self._shown, self._ahead = None, next(self._decoded, None)
+            if self._ahead is not None and self._ahead.start <= target:
+                return
+            back = 2 * back + usual
+        self._reopen()
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._container = open_input(self.path)
+        self._stream = video_stream(self._container, self.path)
+        self._start()
+
+    def _start(self) -> None:
+        """Stand at the first frame, which sets time 0, the size and the rotation."""
+        self._tick = self._stream.time_base or 1
+        self._slack = min(float(self._tick) / 2, 5e-4)
+        self._usual = frame_ticks(self._stream)
+        self._zero = self._zero_pts = 0
+        self._failure: str | None = None
+        self._stream.codec_context.thread_count = self._threads
+        self._stream.codec_context.thread_type = "AUTO"
+        self._decoded = self._decode()
+        self._shown: _Frame | None = None
+        self._ahead: _Frame | None = next(self._decoded, None)
+        if self._ahead is None:
+            raise MediaError(self.path, None, f"no frame of this video can be decoded; {self._failure or WAY_OUT}")
+        first = self._ahead
+        self._zero = min([first.start, *self._holes])
+        self._zero_pts = self._zero if first.picture.pts is None else first.picture.pts
+        self._ahead = _Frame(first.start - self._zero, first.end - self._zero, first.picture, first.whole)
+        self._holes = [hole - self._zero for hole in self._holes]
+        self._rotation = rotation_of(first.picture)
+        self._width, self._height = first.picture.width, first.picture.height
+
+    def _decode(self) -> Iterator[_Frame]:
+        """Frames from the container's position on, in presentation order, until the file or its readable part ends."""
+        self._holes: list[int] = []
+        damaged: list[int] = []  # decoding order of the packets that were damaged since the last whole keyframe
+        order: dict[int, int] = {}  # pts -> decoding order
+        previous: _Frame | None = None
+        packets = self._container.demux(self._stream)
+        count = 0
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except FFMPEG_ERRORS as error:
+                self._failure = describe(error)
+                return
+            count += 1
+            if packet.pts is not None:
+                order[packet.pts] = count
+            broken = packet.is_corrupt
+            pictures: list[VideoFrame] = []
+            try:
+                pictures = [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+            except FFMPEG_ERRORS as error:
+                self._failure = describe(error)
+                broken = True
+            if broken:
+                damaged.append(count - self._threads + 1)
+                start = packet.dts if self._by_dts else packet.pts
+                if start is not None:
+                    self._holes.append(start - self._zero)
+            for picture in pictures:
+                at = order.pop(picture.pts, count) if picture.pts is not None else count
+                if picture.is_corrupt:
+                    damaged.append(at)
+                elif picture.key_frame:
+                    damaged = [packet for packet in damaged if packet > at]
+                whole = not any(packet <= at for packet in damaged)
+                previous = self._placed(picture, previous, whole)
+                yield previous
+
+    def _placed(self, picture: VideoFrame, previous: _Frame | None, whole: bool) -> _Frame:
+        start = picture.dts if self._by_dts else picture.pts
+        start = None if start is None else start - self._zero
+        if previous is not None and (start is None or start < previous.start):
+            if start is not None and not self._by_dts:
+                raise _WrongPts
+            start = previous.end
+        start = start or 0
+        return _Frame(start, start + (picture.duration or self._usual), picture, whole)
