@@ -21,6 +21,7 @@ class Batch:
     ``inputs``: by the names of the model's specs, rasters still uint8; "<name>_mask" (B,) where an example may lack an
     input. ``targets``: class indices (B,), multi-hot (B, K), or a dict of them by label set; None where unlabelled.
     ``keys``: each example's id, carried to the metrics. ``replaced``: unreadable examples that a worker passed over.
+    ``seed``: of the objective's own random numbers, such as mixup's weight; the same for all micro-batches.
     """
 
     task: str
@@ -28,6 +29,7 @@ class Batch:
     targets: Targets | None
     keys: list[str]
     replaced: list[MediaError] = field(default_factory=list)
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models.model import ModelConfig
 from tubelet.training.objectives import Classification
+from tubelet.training.schedules import Decay, Schedule, Weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,23 +23,29 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """How long a task trains: in passes over its data, or in updates; exactly one of the two is given."""
+    """A number of updates, or of passes over a task's data; ``Length()`` is none at all."""
 
     epochs: float = 0.0
     steps: int = 0
 
     def __post_init__(self) -> None:
-        if (self.epochs > 0) == (self.steps > 0):
-            raise ValueError(f"give either epochs or steps, above zero: {self}")
+        if min(self.epochs, self.steps) < 0 or (self.epochs > 0 and self.steps > 0):
+            raise ValueError(f"give either epochs or steps, and set the other to 0: {self}")
 
     def resolve(self, examples: int, batch_size: int) -> int:
-        """Updates: epochs * floor(examples / batch_size), as the released code counts them; at least one."""
-        return self.steps or max(1, int(self.epochs * max(1, examples // batch_size)))
+        """Updates: epochs * floor(examples / batch_size), as the released code counts them; one at least, if any."""
+        if not self.epochs:
+            return self.steps
+        return max(1, int(self.epochs * max(1, examples // batch_size)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A source of examples, an objective, and the hyper-parameters of training on it."""
+    """A source of examples, an objective, and the hyper-parameters of training on it.
+
+    ``batch_size`` is global: all ranks and micro-batches together. ``warmup`` is part of ``length``. ``learning_rate``
+    is the highest one. ``stochastic_depth`` is the rate of the last block while this task trains (ViViT Eq. 10).
+    """
 
     source: Source
     objective: Classification = Classification()
@@ -51,13 +58,13 @@ class Task:
     stochastic_depth: float = 0.0
     views: Views = Views(clips=4, crops=3)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Weighted:
-    """Every task gets exactly its own number of minibatches, in a random order. With one task: that task's length."""
-
-
-Schedule = Weighted
+    def __post_init__(self) -> None:
+        if self.length == Length():
+            raise ValueError("length must be above zero: Length(epochs=30), or Length(steps=10_000)")
+        if self.batch_size < 1:
+            raise ValueError(f"{self.batch_size=} must be at least 1")
+        if not 0 <= self.stochastic_depth < 1:
+            raise ValueError(f"{self.stochastic_depth=} must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +109,19 @@ class Init:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How to train, apart from what: nothing here changes which examples are seen."""
+    """How to train, apart from what: nothing here changes which examples are seen.
+
+    ``micro_batches`` splits a rank's part of a minibatch to fit memory. ``clip_norm`` bounds the global norm of the
+    gradient; 0 does not. ``ema`` is the decay of a moving average of the weights, which is then what is evaluated and
+    exported; 0 keeps none. ``parallel`` says how several ranks share the work. ``compile`` and
+    ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded clips.
+    ``evaluate_every``: updates between evaluations; 0 evaluates at the end alone. ``replace_budget``: the share of the
+    training examples that may be unreadable before the run stops.
+    """
 
     micro_batches: int = 1
     clip_norm: float = 1.0
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    decay: Decay = "cosine"
     precision: Literal["float32", "bfloat16"] = "float32"
     ema: float = 0.0
     compile: bool = False
@@ -120,10 +135,23 @@ class Training:
     evaluate_every: int = 0
     replace_budget: float = 0.01
 
+    def __post_init__(self) -> None:
+        for name in ("micro_batches", "log_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("clip_norm", "workers", "cache_gib", "evaluate_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.ema < 1 or not 0 <= self.replace_budget <= 1:
+            raise ValueError(f"{self.ema=} must be in [0, 1), {self.replace_budget=} in [0, 1]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that decides a training run."""
+    """Everything that decides a training run.
+
+    ``trainable``: patterns over parameter names (``encoder.*``, ``heads.motion.*``); what none matches stays frozen.
+    """
 
     model: ModelConfig
     tasks: dict[str, Task]
@@ -133,4 +161,8 @@ class Experiment:
     init: tuple[Init, ...] = ()
     trainable: tuple[str, ...] = ("*",)
     seed: int = 0
-    notes: str = field(default="")
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("tasks must have at least one task")
