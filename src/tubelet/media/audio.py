@@ -16,7 +16,7 @@ from av.container import InputContainer
 from jaxtyping import Float32
 from torch import Tensor
 
-from tubelet.media.containers import FFMPEG_ERRORS, describe, moving_picture, open_container
+from tubelet.media.containers import FFMPEG_ERRORS, describe, moving_picture, open_container, require_codec
 from tubelet.media.errors import MediaError
 
 _LEAD = 0.5  # seconds decoded before a span: AAC needs frames before, and the resampler's filter samples around
@@ -25,7 +25,7 @@ _JITTER = 0.02  # seconds: smaller holes between frames are rounding of their ti
 
 def read_audio(
     path: str | Path, start: float, end: float, rate: int, zero: float | None = None
-) -> Float32[Tensor, "S"]:
+) -> Float32[Tensor, " S"]:
     """``round((end - start) * rate)`` samples between two times in seconds, the mean of all channels.
 
     ``zero``: where time 0 lies on the container's clock; by default the first picture, or the first sound in a file
@@ -38,6 +38,7 @@ def read_audio(
         stream = next(iter(container.streams.audio), None)
         if stream is None:
             raise MediaError(str(path), None, "there is no audio track in this file; use a model or task without sound")
+        require_codec(stream, path)
         zero = _time_zero(container, stream) if zero is None else zero
         native = stream.rate
         lead = math.floor((start - _LEAD) * native)

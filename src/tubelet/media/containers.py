@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from tubelet.media.errors import MediaError
 
 WAY_OUT = "copy or download it again, or leave it out (`tubelet data check` lists such files)"
-FFMPEG_ERRORS = (av.FFmpegError, OSError, EOFError, ValueError)
+FFMPEG_ERRORS = (FFmpegError, OSError)
 
 
 @contextmanager
-def open_container(path: str | Path) -> Iterator[InputContainer]:
+def open_container(path: str | Path) -> Generator[InputContainer]:
     """The file's container, closed at the end. Raises :class:`MediaError` where there is no readable media file."""
     container = open_input(path)
     try:
@@ -53,7 +55,14 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     stream = moving_picture(container)
     if stream is None:
         raise MediaError(str(path), None, "there is no video track in this file, only sound or data")
+    require_codec(stream, path)
     return stream
+
+
+def require_codec(stream: Stream, path: str | Path) -> None:
+    if not stream.codec_context:  # PyAV leaves it empty where FFmpeg lacks the codec
+        reason = f"PyAV's FFmpeg has no decoder for this {stream.type} track; convert it to H.264 and AAC"
+        raise MediaError(str(path), None, reason)
 
 
 def is_image(container: InputContainer) -> bool:
@@ -63,8 +72,8 @@ def is_image(container: InputContainer) -> bool:
 
 def moving_picture(container: InputContainer) -> VideoStream | None:
     """The first video stream that is not a cover picture."""
-    cover = av.stream.Disposition.attached_pic
-    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+    moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
+    return next(moving, None)
 
 
 def stores_no_pts(container: InputContainer) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -20,6 +20,7 @@ from tubelet.media.containers import (
     is_image,
     moving_picture,
     open_container,
+    require_codec,
     stores_no_pts,
 )
 from tubelet.media.errors import MediaError
@@ -84,6 +85,7 @@ def _image(path: str | Path, width: int, height: int, form: str, mode: str) -> M
 
 
 def _video(path: str | Path, container: InputContainer, stream: VideoStream, sound: AudioStream | None) -> MediaInfo:
+    require_codec(stream, path)
     stream.codec_context.thread_count = 1
     by_dts, usual = stores_no_pts(container), frame_ticks(stream)
     first: VideoFrame | None = None
@@ -112,12 +114,11 @@ def _video(path: str | Path, container: InputContainer, stream: VideoStream, sou
     )  # fmt: skip
 
 
-def _decode_first(packet: av.Packet) -> VideoFrame | None:
+def _decode_first(packet: Packet[VideoStream]) -> VideoFrame | None:
     try:
-        frame = next(iter(packet.decode()), None)
+        return next(iter(packet.decode()), None)
     except FFMPEG_ERRORS:
         return None
-    return frame if isinstance(frame, VideoFrame) else None
 
 
 def _audio(path: str | Path, container: InputContainer, stream: AudioStream) -> MediaInfo:

@@ -43,7 +43,7 @@ class _Frame:
     whole: bool  # neither this frame nor one it may refer to was damaged
 
 
-class _WrongPts(Exception):
+class _WrongPtsError(Exception):
     """Presentation times fell while frames came out in presentation order: the file's pts are wrong."""
 
 
@@ -77,12 +77,12 @@ class PyAVDecoder:
             raise ValueError("frames_at needs at least one time")
         try:
             return self._frames_at(times)
-        except _WrongPts:
+        except _WrongPtsError:
             self._by_dts = True
             self._reopen()
             return self._frames_at(times)
 
-    def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, "S"]:
+    def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         return read_audio(self.path, start, end, rate, zero=float(self._zero_pts * self._tick))
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class PyAVDecoder:
         return (target - self._ahead.start) * float(self._tick) > _LONG_GAP
 
     def _seek(self, target: int) -> None:
-        """Stand before a frame at or before ``target``: containers seek by dts, so a keyframe may still lie after it."""
+        """Stand at a frame at or before ``target``; containers seek by dts, so a keyframe found may lie after it."""
         back = 0
         usual = max(1, round(1 / self._tick))
         while target - back > 0:
@@ -228,7 +228,7 @@ class PyAVDecoder:
             broken = packet.is_corrupt
             pictures: list[VideoFrame] = []
             try:
-                pictures = [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+                pictures = packet.decode()
             except FFMPEG_ERRORS as error:
                 self._failure = describe(error)
                 broken = True
@@ -252,7 +252,7 @@ class PyAVDecoder:
         start = None if start is None else start - self._zero
         if previous is not None and (start is None or start < previous.start):
             if start is not None and not self._by_dts:
-                raise _WrongPts
+                raise _WrongPtsError
             start = previous.end
         start = start or 0
         return _Frame(start, start + (picture.duration or self._usual), picture, whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,13 +76,13 @@ class TorchcodecDecoder:
         for time in times:
             if not time >= 0:
                 raise MediaError(self.path, time, "not a time of this video; its first frame is at 0 s")
-            if time + self._slack >= self._end:
+            if time >= self._end:
                 reason = f"the video ends at {self._end:.3f} s; ask for earlier times (probe() gives the duration)"
                 raise MediaError(self.path, time, reason)
         try:
             batch = self._played_at(times)
         except Exception as error:
-            self._raise_at(times, error)
+            raise self._first_failure(times, error) from error
         pts = batch.pts_seconds.to(torch.float64) - self._zero
         for time, at in zip(times, pts.tolist(), strict=True):
             if at > time + self._slack + 1e-6:
@@ -89,7 +90,7 @@ class TorchcodecDecoder:
                 raise MediaError(self.path, time, reason)
         return FrameBatch(batch.data, pts)
 
-    def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, "S"]:
+    def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         return read_audio(self.path, start, end, rate, zero=self._zero)
 
     def close(self) -> None:
@@ -112,10 +113,11 @@ class TorchcodecDecoder:
             ) from error
 
     def _played_at(self, times: Sequence[float]) -> Any:
-        return self._decoder.get_frames_played_at([self._zero + time + self._slack for time in times])
+        last = math.nextafter(self._zero + self._end, 0)
+        return self._decoder.get_frames_played_at([min(self._zero + time + self._slack, last) for time in times])
 
-    def _raise_at(self, times: Sequence[float], error: Exception) -> None:
-        """Name the first time that fails: torchcodec does not say which one of a batch it was."""
+    def _first_failure(self, times: Sequence[float], error: Exception) -> MediaError:
+        """The first time that fails, one by one: torchcodec does not say which one of a batch it was."""
         failed, cause = min(times), error
         for time in sorted(times):
             self._open()  # after an error a decoder stands past the damage and would go on as if nothing were
@@ -124,7 +126,7 @@ class TorchcodecDecoder:
             except Exception as at_time:
                 failed, cause = time, at_time
                 break
-        raise MediaError(self.path, failed, f"this frame cannot be decoded ({_words(cause)}); {WAY_OUT}") from error
+        return MediaError(self.path, failed, f"this frame cannot be decoded ({_words(cause)}); {WAY_OUT}")
 
 
 def _words(error: Exception) -> str:

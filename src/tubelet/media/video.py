@@ -19,7 +19,7 @@ class FrameBatch:
     """Frames of one video: ``frames`` upright RGB, ``pts`` the time in seconds at which each came on screen."""
 
     frames: UInt8[Tensor, "T C H W"]
-    pts: Float64[Tensor, "T"]
+    pts: Float64[Tensor, " T"]
 
 
 class Decoder(Protocol):
@@ -41,7 +41,7 @@ class Decoder(Protocol):
         """
         ...
 
-    def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, "S"]:
+    def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         """``round((end - start) * rate)`` mono samples between two times; silence where the track has none.
 
         Raises :class:`MediaError` without an audio track, or where none of the span lies on it.

@@ -21,12 +21,13 @@ def write_video(
     path: str | Path,
     frames: UInt8[Tensor, "T 3 H W"],
     fps: float,
-    audio: Float[Tensor, "S"] | None = None,
+    audio: Float[Tensor, " S"] | None = None,
     audio_rate: int = 16_000,
 ) -> None:
     """Write an MP4 file: H.264 in yuv420p and, with ``audio`` (mono, in [-1, 1]), AAC; the index comes first.
 
-    Both sides must be even, as yuv420p halves them for colour. The same input gives the same file on one version of PyAV.
+    Both sides must be even, as yuv420p halves them for colour. One version of PyAV always writes the same
+    bytes for the same input.
     """
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
         raise ValueError(f"frames must be (T, 3, H, W) uint8, not {tuple(frames.shape)} {frames.dtype}")
@@ -55,7 +56,7 @@ def _write_frames(container: OutputContainer, stream: VideoStream, frames: UInt8
     container.mux(stream.encode(None))
 
 
-def _write_sound(container: OutputContainer, stream: AudioStream, audio: Float[Tensor, "S"]) -> None:
+def _write_sound(container: OutputContainer, stream: AudioStream, audio: Float[Tensor, " S"]) -> None:
     samples = np.ascontiguousarray(audio.to(torch.float32).numpy()[None])
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
     frame.sample_rate, frame.pts, frame.time_base = stream.rate, 0, Fraction(1, stream.rate)
