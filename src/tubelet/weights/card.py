@@ -1,0 +1,67 @@
+"""The model card: what a person who finds a model folder wants to know first."""
+
+from __future__ import annotations
+
+import json
+
+from tubelet.models.model import ModelConfig
+from tubelet.models.names import model_name
+from tubelet.specs import VideoSpec, value_range
+from tubelet.version import __version__
+from tubelet.weights.loaded import Loaded, TaskCard
+
+
+def model_card(name: str, loaded: Loaded) -> str:
+    """A README.md in Markdown, with the front matter that the Hugging Face hub reads."""
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    sections = [
+        _front_matter(loaded.config),
+        f"# {name}\n\n{_kind(loaded.config)} with {parameters / 1e6:.1f} million parameters, by Tubelet {__version__}.",
+        "## Input\n\n" + "\n".join(_inputs(loaded.config)),
+        *(_task(task, card) for task, card in loaded.tasks.items()),
+        _usage(name, loaded.config),
+    ]
+    if loaded.provenance:
+        sections.append(f"## Where the weights come from\n\n```json\n{json.dumps(loaded.provenance, indent=2)}\n```")
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(config: ModelConfig) -> str:
+    pipeline = "video-classification" if "video" in config.inputs else "image-classification"
+    return (
+        f"---\nlibrary_name: tubelet\npipeline_tag: {pipeline}\ntags:\n- tubelet\n- {pipeline.partition('-')[0]}\n---"
+    )
+
+
+def _kind(config: ModelConfig) -> str:
+    family = type(config).__name__.removesuffix("Config")
+    named = model_name(config)
+    return f"A {family} (`{named}`)" if named else f"A {family}"
+
+
+def _inputs(config: ModelConfig) -> list[str]:
+    lines: list[str] = []
+    for name, spec in config.inputs.items():
+        height, width = spec.size
+        low, high = value_range(spec)
+        pixels = f"{height}x{width} pixels in [{low:g}, {high:g}]"
+        if isinstance(spec, VideoSpec):
+            rate = f"{spec.fps:g} frames per second" if spec.fps else "the video's own frame rate"
+            lines.append(f"- `{name}`: {spec.frames} frames, every {spec.stride} of {rate}, {pixels}")
+        else:
+            lines.append(f"- `{name}`: {pixels}")
+    return lines
+
+
+def _task(name: str, card: TaskCard) -> str:
+    sets = card.classes if isinstance(card.classes, dict) else {"": card.classes}
+    lines = [f"- {len(names)} classes{f' of {label_set}' if label_set else ''}" for label_set, names in sets.items()]
+    views = f" ({card.views} views)" if card.views else ""
+    lines += [f"- {metric}: {100 * value:.1f} %{views}" for metric, value in card.metrics.items()]
+    return f"## Task `{name}`\n\n" + "\n".join(lines)
+
+
+def _usage(name: str, config: ModelConfig) -> str:
+    example = "clip.mp4" if "video" in config.inputs else "picture.jpg"
+    code = f'import tubelet\n\nmodel = tubelet.load("{name}")\nprint(model.predict("{example}"))'
+    return f"## Use\n\n```python\n{code}\n```"

@@ -1,0 +1,37 @@
+"""A 2D patch kernel as a 3D tubelet kernel (ViViT Sec. 3.4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Inflation = Literal["central", "average", "rank"]
+
+
+def inflate(kernel: Float[Tensor, "D C h w"], frames: int, how: Inflation) -> Float[Tensor, "D C t h w"]:
+    """The kernel over ``frames`` frames that starts from an image kernel.
+
+    "central": the image kernel at frame t // 2, zeros elsewhere (Eq. 9). "average": every frame has kernel / t
+    (Eq. 8). "rank": every frame has kernel * alpha_i / t, with the weights alpha of approximate rank pooling.
+    """
+    weights = frame_weights(frames, how).to(kernel)
+    return kernel[:, :, None] * weights[:, None, None]
+
+
+def frame_weights(frames: int, how: Inflation) -> Float[Tensor, " t"]:
+    """What each frame's copy of the image kernel is multiplied by."""
+    if how == "central":
+        return torch.eye(frames, dtype=torch.float64)[frames // 2]
+    if how == "average":
+        return torch.full((frames,), 1 / frames, dtype=torch.float64)
+    return rank_pooling(frames) / frames
+
+
+def rank_pooling(frames: int) -> Float[Tensor, " t"]:
+    """2 (t - i + 1) - (t + 1) (H_t - H_{i-1}) for i = 1..t, H the harmonic numbers (Bilen et al. 2017, Eq. 3)."""
+    i = torch.arange(1, frames + 1, dtype=torch.float64)
+    harmonic = torch.cat([torch.zeros(1, dtype=torch.float64), (1 / i).cumsum(0)])
+    return 2 * (frames - i + 1) - (frames + 1) * (harmonic[-1] - harmonic[:-1])

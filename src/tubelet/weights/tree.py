@@ -1,0 +1,77 @@
+"""Foreign parameters by name: each is taken once, a missing one has an error, and what is left over is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tubelet.configs import nearest
+from tubelet.weights.errors import WeightsError
+from tubelet.weights.loaded import listed
+
+Leaf = Callable[[str], tuple[Tensor, Tensor]]
+
+
+class Tree:
+    """``arrays`` by their foreign names; ``origin`` is the file, for errors."""
+
+    def __init__(self, arrays: Mapping[str, Tensor], origin: str) -> None:
+        self._arrays, self._left, self.origin = arrays, dict.fromkeys(arrays), origin
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._find(name).shape)
+
+    def take(self, name: str) -> Tensor:
+        self._left.pop(name, None)
+        return self._find(name)
+
+    def _find(self, name: str) -> Tensor:
+        if name not in self._arrays:
+            raise WeightsError(f"{self.origin}: no parameter {name!r}{nearest(name, self._arrays)}")
+        return self._arrays[name]
+
+    def layer(self, name: str) -> tuple[Tensor, Tensor]:
+        """The weight and the bias of a PyTorch layer."""
+        return self.take(f"{name}.weight"), self.take(f"{name}.bias")
+
+    def count(self, pattern: str) -> int:
+        """How many consecutive numbers, from 0, ``pattern`` has: ``count("blocks.{}.norm1.weight")``."""
+        number = 0
+        while pattern.format(number) in self._arrays:
+            number += 1
+        return number
+
+    def finish(self, may_drop: Sequence[str] = ()) -> tuple[str, ...]:
+        """The parameters that nothing took, whose names must start with one of ``may_drop``; else WeightsError."""
+        left = tuple(self._left)
+        unknown = [f"{name} {self.shape(name)}" for name in left if not name.startswith(tuple(may_drop))]
+        if unknown:
+            raise WeightsError(
+                f"{self.origin}: another architecture than this library's; it has no place for {listed(unknown)}"
+            )
+        return left
+
+
+def gather(table: Mapping[str, Sequence[str]], leaf: Leaf, prefix: str = "") -> dict[str, Tensor]:
+    """Weights and biases by our names: ``table`` says which foreign layers make up each of ours, row after row."""
+    state: dict[str, Tensor] = {}
+    for ours, theirs in table.items():
+        weights, biases = zip(*map(leaf, theirs), strict=True)
+        state[f"{prefix}{ours}.weight"], state[f"{prefix}{ours}.bias"] = torch.cat(weights), torch.cat(biases)
+    return state
+
+
+def gather_blocks(
+    table: Mapping[str, Sequence[str]], leaf: Leaf, theirs: str, depth: int, prefix: str
+) -> dict[str, Tensor]:
+    """:func:`gather` for every block of a stack; ``theirs`` is a foreign block's name with "{}" for its number."""
+    state: dict[str, Tensor] = {}
+    for i in range(depth):
+        numbered = {ours: [theirs.format(i) + name for name in names] for ours, names in table.items()}
+        state |= gather(numbered, leaf, f"{prefix}transformer.blocks.{i}.")
+    return state
