@@ -1,0 +1,7 @@
+"""``python -m tubelet``, for torchrun: ``torchrun --nproc-per-node 2 -m tubelet train ...``."""
+
+import sys
+
+from tubelet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,228 @@
+"""What this machine offers Tubelet, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tubelet.version import __version__
+
+_REQUIRED = ("numpy", "av", "pillow", "safetensors", "huggingface-hub", "pyarrow", "scikit-learn", "tensorboard")
+_SHARED_MEMORY = Path("/dev/shm")
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. ``state``: "ok", "note" (works, but look) or "missing" (something will not work).
+
+    ``advice`` says what to do next; empty where nothing is to be done.
+    """
+
+    topic: str
+    name: str
+    found: str
+    state: Literal["ok", "note", "missing"] = "ok"
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at versions, decoders, devices, threads, memory and disk, and distributed training."""
+    return [*_versions(), *_decoders(), *_devices(), *_processor(), *_storage(), *_distributed(), *_extras()]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("versions", "tubelet", f"{__version__} in {Path(__file__).parent}")
+    yield Finding("versions", "python", f"{platform.python_version()} on {platform.platform()}")
+    import torch
+
+    yield Finding("versions", "torch", torch.__version__)
+    others = {package: _version(package) for package in _REQUIRED}
+    yield Finding("versions", "packages", ", ".join(f"{k} {v}" for k, v in others.items() if v))
+    if absent := [package for package, version in others.items() if not version]:
+        advice = f"pip install {' '.join(absent)}"
+        yield Finding("versions", "packages", f"no {', '.join(absent)}", state="missing", advice=advice)
+
+
+def _decoders() -> Iterator[Finding]:
+    try:
+        import av
+    except ImportError as error:
+        advice = "pip install --force-reinstall av   (its wheel brings FFmpeg along)"
+        yield Finding("decoders", "PyAV", _last_line(error), state="missing", advice=advice)
+    else:
+        codec = ".".join(map(str, av.library_versions["libavcodec"]))
+        yield Finding("decoders", "PyAV", f"{av.__version__} with its own FFmpeg (libavcodec {codec})")
+    yield _torchcodec()
+
+
+def _torchcodec() -> Finding:
+    version = _version("torchcodec")
+    if not version:
+        advice = 'not needed; pip install "tubelet[torchcodec]" where FFmpeg is installed too'
+        return Finding("decoders", "torchcodec", "not installed; PyAV reads", advice=advice)
+    try:
+        importlib.import_module("torchcodec.decoders")
+    except Exception as error:  # a library that does not load raises RuntimeError, OSError or ImportError
+        return Finding(
+            "decoders",
+            "torchcodec",
+            f"{version} does not load; PyAV reads instead",
+            state="note",
+            advice=_torchcodec_advice(error),
+        )
+    return Finding("decoders", "torchcodec", f"{version} loads")
+
+
+def _torchcodec_advice(error: Exception) -> str:
+    if not shutil.which("ffmpeg"):
+        return (
+            "install FFmpeg's shared libraries, 4 to 8 (apt install ffmpeg, brew install ffmpeg, conda install ffmpeg)"
+        )
+    import torch
+
+    return (
+        f"each torchcodec is built for one torch: find the one for torch {torch.__version__} in its README's table "
+        f"and install it with the same index as torch; it said: {_last_line(error)}"
+    )
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:160] if lines else type(error).__name__
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    for i in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(i)
+        bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: train in float32"
+        found = f"{card.name}, {card.total_memory / _GIB:.0f} GiB, compute {card.major}.{card.minor}, {bf16}"
+        yield Finding("devices", f"cuda:{i}", found)
+    if torch.backends.mps.is_available():
+        yield Finding("devices", "mps", "Apple's GPU")
+    if torch.cuda.device_count():
+        return
+    if shutil.which("nvidia-smi"):
+        build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a CPU build"
+        yield Finding(
+            "devices",
+            "cuda",
+            f"an NVIDIA driver is here, but torch {torch.__version__} {build} and sees no GPU",
+            state="missing",
+            advice="reinstall torch for the CUDA that `nvidia-smi` names: https://pytorch.org/get-started/locally",
+        )
+    elif not torch.backends.mps.is_available():
+        advice = "enough for the demo and small models; the papers' models need GPUs"
+        yield Finding("devices", "gpu", "none; the CPU computes", advice=advice)
+
+
+def _processor() -> Iterator[Finding]:
+    import torch
+
+    cores = usable_cores()
+    yield Finding("processor", "cores", f"{cores} usable of {os.cpu_count()}; {_cpu_name()}")
+    threads = torch.get_num_threads()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    found = f"torch computes with {threads}" + (f" (OMP_NUM_THREADS={asked})" if asked else "")
+    if threads > cores:
+        advice = f"more threads than cores slow each other down: export OMP_NUM_THREADS={cores}"
+        yield Finding("processor", "threads", found, state="note", advice=advice)
+    elif threads < cores and asked:
+        advice = f"{cores - threads} cores stay idle outside the data workers: unset OMP_NUM_THREADS to use them"
+        yield Finding("processor", "threads", found, state="note", advice=advice)
+    else:
+        yield Finding("processor", "threads", found)
+    flags = _cpu_flags()
+    if {"amx_bf16", "amx_tile"} <= flags:
+        yield Finding("processor", "bfloat16", "AMX: faster than float32, --training.precision bfloat16")
+    elif "avx512_bf16" in flags or "bf16" in flags:
+        found = "native (AVX512-bf16 or Arm bf16): faster than float32, --training.precision bfloat16"
+        yield Finding("processor", "bfloat16", found)
+    else:
+        found = "not native on this CPU: slower than float32 here"
+        yield Finding("processor", "bfloat16", found, advice="keep --training.precision float32 on the CPU")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its control group."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, _, period = quota.read_text().partition(" ")
+        if limit != "max":
+            cores = min(cores, max(1, round(int(limit) / int(period))))
+    return cores
+
+
+def _cpu_info(*keys: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
+
+
+def _cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info("flags", "Features").split())
+
+
+def _storage() -> Iterator[Finding]:
+    free = shutil.disk_usage(Path.cwd()).free / _GIB
+    advice = "checkpoints of large models need several GiB: give --out a folder on a larger disk" if free < 5 else ""
+    state = "note" if advice else "ok"
+    yield Finding("storage", "disk", f"{free:.0f} GiB free in {Path.cwd()}", state=state, advice=advice)
+    if _SHARED_MEMORY.is_dir():
+        shared = shutil.disk_usage(_SHARED_MEMORY).total / _GIB
+        advice = (
+            "data workers pass batches through it: docker run --shm-size=8g (or --ipc=host), or --training.workers 0"
+            if shared < 1
+            else ""
+        )
+        state = "note" if advice else "ok"
+        found = f"{shared:.1f} GiB at {_SHARED_MEMORY}"
+        yield Finding("storage", "shared memory", found, state=state, advice=advice)
+
+
+def _distributed() -> Iterator[Finding]:
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        advice = "this build of torch has no torch.distributed: training runs as one process"
+        yield Finding("distributed", "torch.distributed", "absent", state="note", advice=advice)
+        return
+    backends = [
+        name for name, there in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available())) if there
+    ]
+    found = f"{', '.join(backends)}: torchrun --nproc-per-node N -m tubelet train ..."
+    yield Finding("distributed", "torch.distributed", found)
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, package, what in (
+        ("demo", "espeakng-loader", "speech in Talking Digits"),
+        ("demo", "matplotlib", "pictures in reports"),
+        ("wandb", "wandb", "logging to Weights & Biases"),
+    ):
+        version = _version(package)
+        advice = "" if version else f'for {what}: pip install "tubelet[{extra}]"'
+        yield Finding("extras", package, version or "not installed", advice=advice)
