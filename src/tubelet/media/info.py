@@ -89,12 +89,15 @@ def _video(path: str | Path, container: InputContainer, stream: VideoStream, sou
     stream.codec_context.thread_count = 1
     by_dts, usual = stores_no_pts(container), frame_ticks(stream)
     first: VideoFrame | None = None
+    zero: int | None = None  # time 0: the first frame, or a damaged one before it
     starts: list[int] = []
     end = 0
     try:
         for packet in container.demux(stream):
-            first = first or _decode_first(packet)
             start = packet.dts if by_dts else packet.pts
+            if first is None:
+                first, damaged = _decode_first(packet)
+                zero = start if damaged and zero is None else zero
             if start is not None and packet.size and not (packet.is_discard or packet.is_corrupt):
                 starts.append(start)
                 end = max(end, start + (packet.duration or usual))
@@ -102,7 +105,8 @@ def _video(path: str | Path, container: InputContainer, stream: VideoStream, sou
         pass  # the readable part is what the file holds; where nothing is, the next lines say so
     if first is None or not starts:
         raise MediaError(str(path), None, f"no frame of this video can be decoded; {WAY_OUT}")
-    zero = min(starts) if by_dts or first.pts is None else first.pts
+    if zero is None:
+        zero = min(starts) if by_dts or first.pts is None else first.pts
     frames = sum(start >= zero for start in starts)
     duration = float((end - zero) * (stream.time_base or 0))
     rotation = rotation_of(first)
@@ -114,11 +118,12 @@ def _video(path: str | Path, container: InputContainer, stream: VideoStream, sou
     )  # fmt: skip
 
 
-def _decode_first(packet: Packet[VideoStream]) -> VideoFrame | None:
+def _decode_first(packet: Packet[VideoStream]) -> tuple[VideoFrame | None, bool]:
+    """A frame if this packet completes one, and whether the packet is damaged."""
     try:
-        return next(iter(packet.decode()), None)
+        return next(iter(packet.decode()), None), False
     except FFMPEG_ERRORS:
-        return None
+        return None, True
 
 
 def _audio(path: str | Path, container: InputContainer, stream: AudioStream) -> MediaInfo:

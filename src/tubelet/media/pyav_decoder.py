@@ -35,7 +35,7 @@ _LONG_GAP = 10.0  # seconds: where a file has no index, a wanted time this far a
 
 @dataclass(frozen=True)
 class _Frame:
-    """A decoded frame on the decoder's clock (ticks since the first frame)."""
+    """A decoded frame on the stream's clock, in ticks."""
 
     start: int
     end: int
@@ -52,6 +52,9 @@ class PyAVDecoder:
 
     FFmpeg conceals damage; here a damaged frame, and every frame after it up to the next whole keyframe, is an error.
     Where pts fall in presentation order (AVI stores none, and some muxers write decoding times), dts are the clock.
+
+    ``zero``: time 0 in seconds on the container's clock; ``slack``: what "at" forgives, half a tick or half a
+    millisecond.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
@@ -83,7 +86,7 @@ class PyAVDecoder:
             return self._frames_at(times)
 
     def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
-        return read_audio(self.path, start, end, rate, zero=float(self._zero_pts * self._tick))
+        return read_audio(self.path, start, end, rate, zero=self.zero)
 
     def close(self) -> None:
         self._shown = self._ahead = None
@@ -105,7 +108,7 @@ class PyAVDecoder:
         row = 0
         for index in order:
             frame = self._frame_at(times[index])
-            pts[index] = frame.start * float(self._tick)
+            pts[index] = self._seconds(frame.start)
             if frame is last and frames is not None:
                 frames[index] = frames[row]
             else:
@@ -124,7 +127,7 @@ class PyAVDecoder:
     def _frame_at(self, time: float) -> _Frame:
         if not (math.isfinite(time) and time >= 0):
             raise MediaError(self.path, time, "not a time of this video; its first frame is at 0 s")
-        target = math.floor((time + self._slack) / float(self._tick))
+        target = self._zero + math.floor((time + self.slack) / float(self._tick))
         if self._must_seek(target):
             self._seek(target)
         while self._ahead is None or self._ahead.start <= target:
@@ -140,8 +143,11 @@ class PyAVDecoder:
         if not frame.whole or any(frame.start < hole <= target for hole in self._holes):
             raise MediaError(self.path, time, f"the data of this frame, or of one it builds on, are damaged; {WAY_OUT}")
         if self._ahead is None and target >= frame.end:
-            raise MediaError(self.path, time, self._why_over(frame.end * float(self._tick)))
+            raise MediaError(self.path, time, self._why_over(self._seconds(frame.end)))
         return frame
+
+    def _seconds(self, ticks: int) -> float:
+        return (ticks - self._zero) * float(self._tick)
 
     def _why_over(self, end: float) -> str:
         promised = float((self._stream.duration or 0) * self._tick)
@@ -152,23 +158,24 @@ class PyAVDecoder:
         return f"the video ends at {end:.3f} s; ask for earlier times (probe() gives the duration)"
 
     def _must_seek(self, target: int) -> bool:
-        if self._shown is None or target < self._shown.start:
+        here = self._shown or self._ahead
+        if here is None or target < here.start:
             return True
         if self._ahead is None or target <= self._ahead.start:
             return False
         index = self._stream.index_entries
-        if len(index) and index[-1].timestamp >= target + self._zero:
-            entry = index.search_timestamp(target + self._zero)
-            return entry >= 0 and index[entry].timestamp > self._ahead.start + self._zero
+        if len(index) and index[-1].timestamp >= target:
+            entry = index.search_timestamp(target)
+            return entry >= 0 and index[entry].timestamp > self._ahead.start
         return (target - self._ahead.start) * float(self._tick) > _LONG_GAP
 
     def _seek(self, target: int) -> None:
         """Stand at a frame at or before ``target``; containers seek by dts, so a keyframe found may lie after it."""
         back = 0
         usual = max(1, round(1 / self._tick))
-        while target - back > 0:
+        while target - back > self._zero:
             try:
-                self._container.seek(target - back + self._zero, stream=self._stream)
+                self._container.seek(target - back, stream=self._stream)
             except FFMPEG_ERRORS:
                 break
             self._decoded = self._decode()
@@ -187,9 +194,8 @@ class PyAVDecoder:
     def _start(self) -> None:
         """Stand at the first frame, which sets time 0, the size and the rotation."""
         self._tick = self._stream.time_base or 1
-        self._slack = min(float(self._tick) / 2, 5e-4)
+        self.slack = min(float(self._tick) / 2, 5e-4)
         self._usual = frame_ticks(self._stream)
-        self._zero = self._zero_pts = 0
         self._failure: str | None = None
         self._stream.codec_context.thread_count = self._threads
         self._stream.codec_context.thread_type = "AUTO"
@@ -198,13 +204,11 @@ class PyAVDecoder:
         self._ahead: _Frame | None = next(self._decoded, None)
         if self._ahead is None:
             raise MediaError(self.path, None, f"no frame of this video can be decoded; {self._failure or WAY_OUT}")
-        first = self._ahead
-        self._zero = min([first.start, *self._holes])
-        self._zero_pts = self._zero if first.picture.pts is None else first.picture.pts
-        self._ahead = _Frame(first.start - self._zero, first.end - self._zero, first.picture, first.whole)
-        self._holes = [hole - self._zero for hole in self._holes]
-        self._rotation = rotation_of(first.picture)
-        self._width, self._height = first.picture.width, first.picture.height
+        first = self._ahead.picture
+        self._zero = min([self._ahead.start, *self._holes])
+        self.zero = float((self._zero if first.pts is None else first.pts) * self._tick)
+        self._rotation = rotation_of(first)
+        self._width, self._height = first.width, first.height
 
     def _decode(self) -> Iterator[_Frame]:
         """Frames from the container's position on, in presentation order, until the file or its readable part ends."""
@@ -236,7 +240,7 @@ class PyAVDecoder:
                 damaged.append(count - self._threads + 1)
                 start = packet.dts if self._by_dts else packet.pts
                 if start is not None:
-                    self._holes.append(start - self._zero)
+                    self._holes.append(start)
             for picture in pictures:
                 at = order.pop(picture.pts, count) if picture.pts is not None else count
                 if picture.is_corrupt:
@@ -249,7 +253,6 @@ class PyAVDecoder:
 
     def _placed(self, picture: VideoFrame, previous: _Frame | None, whole: bool) -> _Frame:
         start = picture.dts if self._by_dts else picture.pts
-        start = None if start is None else start - self._zero
         if previous is not None and (start is None or start < previous.start):
             if start is not None and not self._by_dts:
                 raise _WrongPtsError

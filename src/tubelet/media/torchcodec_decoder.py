@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -14,20 +13,18 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from tubelet.media.audio import read_audio
-from tubelet.media.containers import WAY_OUT, open_container, video_stream
 from tubelet.media.errors import MediaError
-from tubelet.media.info import MediaInfo, probe
+from tubelet.media.info import MediaInfo
+from tubelet.media.pyav_decoder import PyAVDecoder
 from tubelet.media.video import FrameBatch
 
-_USE_PYAV = 'open the video with decoder="pyav", which is always there'
-_CPP_PLACE = re.compile(r"^\w+, \S+\.(?:cpp|cu|h):\d+, ")
+_ROUNDING = 1e-6  # seconds
 
 
 def torchcodec_problem() -> str | None:
     """Why torchcodec cannot be used here and what to do about it; None where it loads."""
     try:
-        _decoders()
+        _torchcodec()
     except ImportError:
         return 'torchcodec is not installed; PyAV is used. To add it: pip install "tubelet[torchcodec]"'
     except Exception as error:
@@ -40,61 +37,41 @@ def torchcodec_problem() -> str | None:
     return None
 
 
-def _decoders() -> ModuleType:
+def _torchcodec() -> ModuleType:
     return importlib.import_module("torchcodec.decoders")
 
 
 class TorchcodecDecoder:
-    """See :class:`tubelet.media.video.Decoder`. Damage that FFmpeg conceals goes unnoticed here."""
+    """See :class:`tubelet.media.video.Decoder`.
+
+    torchcodec reads the whole file once at opening. Where it cannot follow a file (cuts by edit list, transport
+    streams, falling pts) or fails, PyAV decodes, so that times and errors are the same; damage that FFmpeg conceals
+    without an error goes unnoticed here.
+    """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         self.path = str(path)
-        self._threads = threads
-        self._info: MediaInfo | None = None
         problem = torchcodec_problem()
         if problem is not None:
-            raise MediaError(self.path, None, f"{problem}; or {_USE_PYAV}")
-        with open_container(path) as container:
-            stream = video_stream(container, path)
-            self._slack = min(float(stream.time_base or 0) / 2, 5e-4)
-        self._open()
-        try:
-            self._zero = float(self._decoder.get_frame_at(0).pts_seconds)
-        except Exception as error:
-            raise MediaError(
-                self.path, 0.0, f"the first frame cannot be decoded ({_words(error)}); {WAY_OUT}"
-            ) from error
-        self._end = float(self._decoder.metadata.end_stream_seconds) - self._zero
+            raise MediaError(self.path, None, f'{problem}; or open the video with decoder="pyav"')
+        self._pyav = PyAVDecoder(path, threads)
+        self._decoder = _opened(self.path, threads)
 
     def probe(self) -> MediaInfo:
-        self._info = self._info or probe(self.path)
-        return self._info
+        return self._pyav.probe()
 
     def frames_at(self, times: Sequence[float]) -> FrameBatch:
-        if not len(times):
-            raise ValueError("frames_at needs at least one time")
-        for time in times:
-            if not time >= 0:
-                raise MediaError(self.path, time, "not a time of this video; its first frame is at 0 s")
-            if time >= self._end:
-                reason = f"the video ends at {self._end:.3f} s; ask for earlier times (probe() gives the duration)"
-                raise MediaError(self.path, time, reason)
-        try:
-            batch = self._played_at(times)
-        except Exception as error:
-            raise self._first_failure(times, error) from error
-        pts = batch.pts_seconds.to(torch.float64) - self._zero
-        for time, at in zip(times, pts.tolist(), strict=True):
-            if at > time + self._slack + 1e-6:
-                reason = f"the file's presentation times are not in order, which torchcodec cannot follow; {_USE_PYAV}"
-                raise MediaError(self.path, time, reason)
-        return FrameBatch(batch.data, pts)
+        batch = self._batch(times)
+        if batch is None:
+            return self._pyav.frames_at(times)
+        return FrameBatch(batch.data, batch.pts_seconds.to(torch.float64) - self._pyav.zero)
 
     def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
-        return read_audio(self.path, start, end, rate, zero=self._zero)
+        return self._pyav.audio(start, end, rate)
 
     def close(self) -> None:
         self._decoder = None
+        self._pyav.close()
 
     def __enter__(self) -> Self:
         return self
@@ -104,32 +81,25 @@ class TorchcodecDecoder:
     ) -> None:
         self.close()
 
-    def _open(self) -> None:
+    def _batch(self, times: Sequence[float]) -> Any:
+        """torchcodec's batch, or None where it has none or one that starts after the time asked for."""
+        wanted = [self._pyav.zero + time for time in times]
+        if self._decoder is None or not wanted or not min(times) >= 0:
+            return None
+        end = math.nextafter(self._decoder.metadata.end_stream_seconds, 0)
+        if max(wanted) > end:
+            return None
+        forgiven = [time + self._pyav.slack for time in wanted]
         try:
-            self._decoder: Any = _decoders().VideoDecoder(self.path, num_ffmpeg_threads=self._threads)
-        except Exception as error:
-            raise MediaError(
-                self.path, None, f"torchcodec cannot read this file ({_words(error)}); {WAY_OUT}"
-            ) from error
-
-    def _played_at(self, times: Sequence[float]) -> Any:
-        last = math.nextafter(self._zero + self._end, 0)
-        return self._decoder.get_frames_played_at([min(self._zero + time + self._slack, last) for time in times])
-
-    def _first_failure(self, times: Sequence[float], error: Exception) -> MediaError:
-        """The first time that fails, one by one: torchcodec does not say which one of a batch it was."""
-        failed, cause = min(times), error
-        for time in sorted(times):
-            self._open()  # after an error a decoder stands past the damage and would go on as if nothing were
-            try:
-                self._played_at([time])
-            except Exception as at_time:
-                failed, cause = time, at_time
-                break
-        return MediaError(self.path, failed, f"this frame cannot be decoded ({_words(cause)}); {WAY_OUT}")
+            batch = self._decoder.get_frames_played_at([min(time, end) for time in forgiven])
+        except (RuntimeError, IndexError, ValueError):
+            return None
+        late = batch.pts_seconds > torch.tensor(forgiven, dtype=torch.float64) + _ROUNDING
+        return None if bool(late.any()) else batch
 
 
-def _words(error: Exception) -> str:
-    """torchcodec's message without the C++ function, file and line it begins with."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return _CPP_PLACE.sub("", lines[0]).rstrip(".") if lines else type(error).__name__
+def _opened(path: str, threads: int) -> Any:
+    try:
+        return _torchcodec().VideoDecoder(path, num_ffmpeg_threads=threads)
+    except (RuntimeError, ValueError):
+        return None
