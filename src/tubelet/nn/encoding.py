@@ -24,15 +24,17 @@ class TokenEncoder(nn.Module):
 
     def __init__(self, size: Backbone, grid: Grid, pool: Pool) -> None:
         super().__init__()
-        self.cls = nn.Parameter(torch.zeros(int(pool == "token"), size.width))
-        self.positions = LearnedPositions(grid, size.width, special=len(self.cls))
+        self.cls = nn.Parameter(torch.zeros(1, size.width)) if pool == "token" else None
+        self.positions = LearnedPositions(grid, size.width, special=int(pool == "token"))
         self.dropout = nn.Dropout(size.dropout)
         self.transformer = Transformer(size)
 
     def forward(self, tokens: Float[Tensor, "B t h w D"], maps: dict[str, Tensor] | None = None) -> Features:
         grid = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
-        z = torch.cat([self.cls.expand(len(tokens), -1, -1).to(tokens.dtype), tokens.flatten(1, 3)], dim=1)
+        z = tokens.flatten(1, 3)
+        if self.cls is not None:
+            z = torch.cat([self.cls.expand(len(z), 1, -1).to(z.dtype), z], dim=1)
         z = self.transformer(self.dropout(z + self.positions(grid)), maps)
-        cls, tokens = z[:, : len(self.cls)], z[:, len(self.cls) :]
-        pooled = cls[:, 0] if len(self.cls) else tokens.mean(1)
-        return Features(tokens, pooled, grid_boxes(grid))
+        if self.cls is None:
+            return Features(z, z.mean(1), grid_boxes(grid))
+        return Features(z[:, 1:], z[:, 0], grid_boxes(grid))

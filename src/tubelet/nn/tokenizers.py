@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ def grid_of(size: tuple[int, int, int], tubelet: Tubelet) -> tuple[int, int, int
     return grid
 
 
+@torch.compiler.assume_constant_result
 def uniform_frames(frames: int, count: int) -> list[int]:
     """The indices of ``count`` frames spread evenly over a clip of ``frames`` (uniform frame sampling, Sec. 3.2).
 

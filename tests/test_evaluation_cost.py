@@ -1,0 +1,59 @@
+"""Costs against the papers' tables and against counting by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from tubelet.evaluation.cost import cost
+from tubelet.evaluation.published import published_rows
+from tubelet.models import ModelConfig
+
+from zoo import SMALL, ZOO, build
+
+# Half a unit of the last printed digit, besides 2 % of the multiply-adds and 1 % of the parameters.
+_TOLERANCE = {"gflops": 0.02, "params_m": 0.01}
+
+
+def test_every_vivit_row_is_within_its_tolerance() -> None:
+    rows, waiting = published_rows()
+    vivit = [row for row in rows if row.source.startswith("ViViT")]
+    assert len(vivit) == 8
+    assert not [name for name in waiting if name.startswith("ViViT")]
+    for row in vivit:
+        for name, ratio in row.ratio.items():
+            assert ratio == pytest.approx(1, abs=_TOLERANCE[name]), (row.model, row.input, name)
+
+
+def _block(tokens: int, attended: int) -> int:
+    """Multiply-adds of one block of the zoo's width on ``tokens`` tokens that attend to ``attended`` each."""
+    d, m = SMALL.width, SMALL.mlp
+    return 4 * tokens * d * d + 2 * tokens * attended * d + 2 * tokens * d * m
+
+
+def test_multiply_adds_equal_counting_by_hand() -> None:
+    patches, tubelets, d = 6, 18, SMALL.width
+    embed = tubelets * (2 * 8 * 8 * 3) * d
+    head = d * 7
+    assert cost(ZOO["vit"], 7).multiply_adds == patches * 8 * 8 * 3 * d + 2 * _block(7, 7) + head
+    assert cost(ZOO["model1"], 7).multiply_adds == embed + 2 * _block(19, 19) + head
+    assert cost(ZOO["model2"], 7).multiply_adds == embed + 3 * 2 * _block(7, 7) + 2 * _block(4, 4) + head
+    attention = 4 * tubelets * d * d + 2 * tubelets * 3 * d
+    assert cost(ZOO["model3"], 7).multiply_adds == embed + 2 * (_block(18, 6) + attention) + head
+    halves = 2 * tubelets * (3 + 6) * d // 2
+    assert cost(ZOO["model4"], 7).multiply_adds == embed + 2 * (_block(18, 0) + halves) + head
+
+
+@pytest.mark.parametrize("config", ZOO.values(), ids=ZOO.keys())
+def test_parameters_are_the_models_and_the_parts_sum_up(config: ModelConfig) -> None:
+    counted = cost(config, 5)
+    assert counted.parameters == sum(p.numel() for p in build(config).parameters())
+    assert sum(part.parameters for part in counted.parts) == counted.parameters
+    assert sum(part.multiply_adds for part in counted.parts) == counted.multiply_adds
+
+
+def test_tokens_and_activations() -> None:
+    counted = cost(ZOO["model1"], 5)
+    assert counted.tokens == 19
+    assert cost(ZOO["model2"], 5).tokens == 3 * 7
+    block = 19 * (4 * 16 + 2 * 32) * 4
+    assert 2 * block < counted.activation_bytes < 20 * block

@@ -1,0 +1,51 @@
+"""Every kind of model that the library names, small enough to run in a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tubelet.evaluation.cost import input_shape
+from tubelet.models import Model, ModelConfig, ViTConfig, ViViTConfig
+from tubelet.nn.blocks import Backbone
+from tubelet.nn.heads import LinearHead
+from tubelet.specs import ImageSpec, VideoSpec
+
+SMALL = Backbone(width=16, depth=2, heads=2, mlp=32)
+IMAGE = ImageSpec(size=(16, 24), short_side=24)
+VIDEO = VideoSpec(frames=6, size=(16, 24), short_side=24)
+
+_VIVIT = ViViTConfig(backbone=SMALL, tubelet=(2, 8, 8), video=VIDEO)
+
+ZOO: dict[str, ModelConfig] = {
+    "vit": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE),
+    "vit-mean": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE, pool="mean"),
+    "vit-representation": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE, representation=12),
+    "model1": _VIVIT,
+    "model1-mean": replace(_VIVIT, pool="mean"),
+    "model1-sampling": replace(_VIVIT, tubelet=(1, 8, 8), sampled_frames=3),
+    "model2": replace(_VIVIT, attends="factorized_encoder", temporal_depth=2),
+    "model2-mean": replace(_VIVIT, attends="factorized_encoder", temporal_depth=1, pool="mean"),
+    "model2-average": replace(_VIVIT, attends="factorized_encoder", temporal_depth=0),
+    "model3": replace(_VIVIT, attends="factorized_self_attention", pool="mean"),
+    "model3-time-space": replace(_VIVIT, attends="factorized_self_attention", pool="mean", order="time_space"),
+    "model4": replace(_VIVIT, attends="factorized_dot_product", pool="mean"),
+}
+
+
+def build(config: ModelConfig, classes: int = 5) -> Model:
+    """A model whose every parameter is random, heads included, so that gradients reach all of it."""
+    torch.manual_seed(0)
+    encoder = config.build()
+    model = Model(encoder, {"task": LinearHead(encoder.width, classes, init="lecun")})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def example(config: ModelConfig, batch: int = 2) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(batch, *input_shape(spec), generator=generator) for name, spec in config.inputs.items()}
