@@ -10,6 +10,7 @@ from tubelet.data.views import Views
 from tubelet.models.model import ModelConfig
 from tubelet.training.objectives import Classification
 from tubelet.training.schedules import Decay, Schedule, Weighted
+from tubelet.weights.initialise import Init
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,22 +90,6 @@ class AdamW:
 
 
 Optimizer = SGD | Adam | AdamW
-
-
-@dataclass(frozen=True, kw_only=True)
-class Init:
-    """Weights to start from: ``source`` is a model folder, ``hf:org/name``, ``timm:NAME.safetensors`` or a file.
-
-    ``into``: the part of the encoder that takes them ("" for the whole). ``kernel``: how a 2D patch kernel becomes a
-    tubelet kernel (ViViT Sec. 3.4). ``positions``: how a table of positions changes its length. ``temporal``: what
-    Model 3's temporal attention starts from ("residual": the block starts as a residual connection and can learn).
-    """
-
-    source: str
-    into: str = ""
-    kernel: Literal["central", "average", "random"] = "central"
-    positions: Literal["tile", "resize", "resize_tile"] = "resize_tile"
-    temporal: Literal["residual", "copy", "zero", "fresh"] = "residual"
 
 
 @dataclass(frozen=True, kw_only=True)

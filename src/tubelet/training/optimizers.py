@@ -14,12 +14,12 @@ from tubelet.training.experiment import SGD, Adam, AdamW, Optimizer
 
 
 def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """torch's own optimizer, with its fused kernels; the learning rate is set before every update."""
+    """torch's own optimizer, with kernels that FSDP's shards can use too; the learning rate is set before every update."""
     trained = [p for p in parameters if p.requires_grad]
     match config:
         case SGD():
             return torch.optim.SGD(
-                trained, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+                trained, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True
             )
         case Adam():
             return torch.optim.Adam(trained, lr=0.0, betas=config.betas, eps=config.eps, fused=True)

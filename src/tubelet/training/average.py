@@ -1,0 +1,44 @@
+"""A moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from tubelet.training.loop import Update
+
+
+class MovingAverage:
+    """average = d average + (1 - d) weights after every update, with d = min(decay, (1 + n) / (10 + n)) at update n.
+
+    The smaller decay of the first updates lets the average forget the weights that training started from.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = dict(model.named_parameters())
+        self.average = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
+
+    @torch.no_grad()
+    def __call__(self, update: Update) -> None:
+        decay = min(self.decay, (1 + update.step) / (10 + update.step))
+        for name, average in self.average.items():
+            average.lerp_(self.weights[name].detach(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Generator[None]:
+        """The model computes with the average inside, and with its weights again after."""
+        kept = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
+        self._set(self.average)
+        try:
+            yield
+        finally:
+            self._set(kept)
+
+    @torch.no_grad()
+    def _set(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.weights[name].copy_(value)

@@ -1,0 +1,41 @@
+"""A model and the tasks that it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from tubelet.configs import ConfigError
+from tubelet.data.batch import Batch
+from tubelet.models.model import Model
+from tubelet.nn.depth import StochasticDepth, set_stochastic_depth
+from tubelet.training.experiment import Task
+
+
+class Learner(nn.Module):
+    """What a minibatch goes into and a loss comes out of: the module that the ranks share."""
+
+    def __init__(self, model: Model, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.model, self.tasks = model, tasks
+        self._task = ""
+        _check_depth(model, tasks)
+        for task in tasks.values():  # so that what drops anything later draws its random numbers from the first step on
+            set_stochastic_depth(model, task.stochastic_depth)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        task = self.tasks[batch.task]
+        if batch.task != self._task:
+            set_stochastic_depth(self.model, task.stochastic_depth)
+            self._task = batch.task
+        return task.objective(self.model, batch)
+
+
+def _check_depth(model: Model, tasks: Mapping[str, Task]) -> None:
+    own = max((float(m.rate) for m in model.modules() if isinstance(m, StochasticDepth)), default=0.0)
+    if own > 0 and all(own > task.stochastic_depth + 1e-6 for task in tasks.values()):
+        raise ConfigError(
+            f"model: its stochastic depth of {own:g} would be replaced by the tasks' own rates, which are lower; "
+            "give the rate as stochastic_depth of each task"
+        )

@@ -1,0 +1,110 @@
+"""Ranks, devices, and what is applied to a model from outside: DDP, FSDP2, compilation, recomputation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from tubelet.training.experiment import Training
+from tubelet.training.learner import Learner
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together. ``control`` is their group for messages that live on the CPU."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The average of ``values`` over all ranks, on the CPU; waits for the device."""
+        values = values.detach().cpu()
+        if self.control is not None:
+            dist.all_reduce(values, group=self.control)
+        return values / self.size
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is set on any rank."""
+        return bool(self.mean(torch.tensor(float(flag))) > 0)
+
+    def wait(self) -> None:
+        """Until all ranks have come this far."""
+        if self.control is not None:
+            dist.barrier(group=self.control)
+
+
+@contextmanager
+def join_ranks() -> Generator[Ranks]:
+    """The ranks that torchrun started (NCCL on GPUs, Gloo on CPUs), or this process alone."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if "LOCAL_RANK" not in os.environ:
+        yield Ranks(torch.device(accelerator or "cpu"))
+        return
+    device = torch.device("cpu")
+    if accelerator is not None:
+        device = torch.device(accelerator.type, int(os.environ["LOCAL_RANK"]))
+        torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=device if device.index else None)
+    try:
+        control = dist.new_group(backend="gloo")
+        assert isinstance(control, dist.ProcessGroup), control
+        yield Ranks(device, dist.get_rank(), dist.get_world_size(), control)
+    finally:
+        dist.destroy_process_group()
+
+
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of every transformer inside ``model``: the items of each ModuleList that is called ``blocks``."""
+    stacks = (getattr(module, "blocks", None) for module in model.modules())
+    return [block for stack in stacks if isinstance(stack, nn.ModuleList) for block in stack]
+
+
+def parallelise(learner: Learner, training: Training, ranks: Ranks) -> nn.Module:
+    """``learner`` on its device, recomputing, compiled and spread over the ranks as ``training`` says.
+
+    The learner's own modules keep their names and classes; what is returned is called in its place.
+    """
+    learner.to(ranks.device)
+    for block in transformer_blocks(learner.model):
+        if training.activation_checkpointing:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        if training.compile:
+            block.compile()
+    if ranks.control is None:
+        return learner
+    if training.parallel == "fsdp":
+        mesh = init_device_mesh(ranks.device.type, (ranks.size,))
+        for block in transformer_blocks(learner.model):
+            fully_shard(block, mesh=mesh)
+        fully_shard(learner.model, mesh=mesh)
+        return learner
+    # Another task's head has no gradient in this task's minibatch.
+    return DistributedDataParallel(learner, find_unused_parameters=len(learner.tasks) > 1)
+
+
+def gradient_sync(module: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """Whether this backward pass averages the gradients over the ranks; until one does, they add up on each."""
+    if isinstance(module, DistributedDataParallel):
+        return nullcontext() if now else module.no_sync()
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.set_requires_gradient_sync(now, recurse=False)
+    return nullcontext()
