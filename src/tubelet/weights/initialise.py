@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from tubelet.models.model import Model, ModelConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.positions import LearnedPositions, interpolate_grid
+from tubelet.nn.positions import LearnedPositions
 from tubelet.nn.tokenizers import TubeletTokenizer
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.inflate import inflate
+from tubelet.weights.interpolate import resize_positions
 from tubelet.weights.loaded import Loaded, TaskCard, listed
 
 
@@ -91,8 +92,8 @@ def initialise_from(
 ) -> InitReport:
     """Start ``model`` from a source that is loaded already; see :func:`initialise`."""
     route = _route(source.config, config, init)
-    given = {route.rename(name): parameter for name, parameter in _parameters(source.model.encoder).items()}
-    wanted = _parameters(model.encoder)
+    given = {route.rename(name): parameter for name, parameter in source.model.encoder.named_parameters()}
+    wanted = dict(model.encoder.named_parameters())
     offered = _offer(given, source.model.encoder, model.encoder, route, init)
     differences = _differences(source.config, config)
     problems = [differences.pop("heads")] if "heads" in differences else []
@@ -118,11 +119,6 @@ def initialise_from(
         ),
         notes=tuple(differences.values()),
     )
-
-
-def _parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """By name, without those that hold nothing: the class token of a model that has none."""
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.numel()}
 
 
 @dataclass(frozen=True)
@@ -169,13 +165,13 @@ def _offer(
     given: Mapping[str, Tensor], source: nn.Module, target: nn.Module, route: _Route, init: Init
 ) -> dict[str, Tensor]:
     """The source's values for the parameters of ``target``, changed where the two differ by design."""
-    wanted = _parameters(target)
+    wanted = dict(target.named_parameters())
     offered = {name: value for name, value in given.items() if name in wanted}
     sources = {route.rename(name): layer for name, layer in source.named_modules()}
     for name, layer in target.named_modules():
         theirs = sources.get(name)
         if isinstance(layer, LearnedPositions) and isinstance(theirs, LearnedPositions):
-            offered[f"{name}.table"] = _resize(theirs, layer)
+            offered[f"{name}.table"] = resize_positions(theirs, layer)
         if isinstance(layer, TubeletTokenizer) and isinstance(theirs, TubeletTokenizer):
             offered |= {f"{name}.projection.weight": _inflate(theirs, layer, init)}
     offered |= _temporal_attention(offered, wanted, init)
@@ -184,15 +180,6 @@ def _offer(
 
 def _left_out(init: Init) -> tuple[str, ...]:
     return (*init.fresh, "tokenizer.*") if init.kernel == "random" else init.fresh
-
-
-def _resize(source: LearnedPositions, target: LearnedPositions) -> Tensor:
-    """The source's places interpolated; a special token that only the target has keeps its own row."""
-    special = (source if source.special >= target.special else target).table[: target.special]
-    places = source.table[source.special :]
-    if source.grid != target.grid:
-        places = interpolate_grid(places.double(), source.grid, target.grid).to(places)
-    return torch.cat([special, places])
 
 
 def _inflate(source: TubeletTokenizer, target: TubeletTokenizer, init: Init) -> Tensor:

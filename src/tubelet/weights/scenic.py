@@ -87,7 +87,7 @@ def _read_arrays(path: Path) -> dict[str, Tensor]:
 def vit_config(tree: Tree) -> ViTConfig:
     """The config of an image ViT, read off its shapes."""
     h, w, channels, width = tree.shape("embedding/kernel")
-    block = _block_of(tree, "Transformer")
+    block = block_of(tree, "Transformer")
     heads = tree.shape(f"Transformer/encoderblock_0/{block['attention.qkv'][0]}/bias")[0]
     mlp = tree.shape(f"Transformer/encoderblock_0/{block['mlp.0'][0]}/bias")[0]
     depth = tree.count("Transformer/encoderblock_{}/LayerNorm_0/scale")
@@ -110,7 +110,7 @@ def vit_config(tree: Tree) -> ViTConfig:
 def vit(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
     """The state of a :class:`~tubelet.models.vit.ViT`."""
     return {
-        **_tokenizer(tree),
+        **tokenizer(tree),
         **_token_encoder(tree, "Transformer", "cls", config.backbone.depth, "encoder."),
         **_representation(tree, config.representation),
     }
@@ -125,12 +125,12 @@ def vivit(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
             encoder = _factorized_encoder(tree, config)
         case "factorized_self_attention" | "factorized_dot_product":
             encoder = _transformer(tree, "Transformer", config.backbone.depth, "encoder.")
-    return {**_tokenizer(tree), **encoder, **_representation(tree, config.representation)}
+    return {**tokenizer(tree), **encoder, **_representation(tree, config.representation)}
 
 
 def head(tree: Tree) -> dict[str, Tensor]:
     """The state of a :class:`~tubelet.nn.heads.LinearHead`."""
-    return gather({"projection": [_head_name(tree)]}, _leaf(tree))
+    return gather({"projection": [_head_name(tree)]}, leaf(tree))
 
 
 def _head_name(tree: Tree) -> str:
@@ -154,20 +154,19 @@ def _factorized_encoder(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
 
 
 def _token_encoder(tree: Tree, theirs: str, cls: str, depth: int, ours: str) -> dict[str, Tensor]:
-    width = tree.shape(_positions(tree, theirs))[-1]
-    token = tree.take(cls).reshape(1, width) if cls in tree else torch.zeros(0, width)
-    return {f"{ours}cls": token, **_transformer(tree, theirs, depth, ours)}
+    token = {f"{ours}cls": tree.take(cls)[0]} if cls in tree else {}
+    return {**token, **_transformer(tree, theirs, depth, ours)}
 
 
 def _transformer(tree: Tree, theirs: str, depth: int, ours: str) -> dict[str, Tensor]:
     return {
         f"{ours}positions.table": tree.take(_positions(tree, theirs))[0],
-        **gather({"norm": [f"{theirs}/encoder_norm"]}, _leaf(tree), f"{ours}transformer."),
-        **gather_blocks(_block_of(tree, theirs), _leaf(tree), f"{theirs}/encoderblock_{{}}/", depth, ours),
+        **gather({"norm": [f"{theirs}/encoder_norm"]}, leaf(tree), f"{ours}transformer."),
+        **gather_blocks(block_of(tree, theirs), leaf(tree), f"{theirs}/encoderblock_{{}}/", depth, ours),
     }
 
 
-def _block_of(tree: Tree, transformer: str) -> Table:
+def block_of(tree: Tree, transformer: str) -> Table:
     """Which of the three namings of a block this tree has: the first whose second norm is there."""
     tables = (BLOCK, AUGREG_BLOCK, FACTORIZED_BLOCK)
     return next((t for t in tables if f"{transformer}/encoderblock_0/{t['norm_mlp'][0]}/scale" in tree), BLOCK)
@@ -178,7 +177,8 @@ def _positions(tree: Tree, transformer: str) -> str:
     return "pos_embedding" if "pos_embedding" in tree else f"{transformer}/posembed_input/pos_embedding"
 
 
-def _tokenizer(tree: Tree) -> dict[str, Tensor]:
+def tokenizer(tree: Tree) -> dict[str, Tensor]:
+    """The state of a :class:`~tubelet.nn.tokenizers.TubeletTokenizer`, its name before it."""
     kernel = tree.take("embedding/kernel")
     kernel = kernel if kernel.ndim == 5 else kernel[None]
     weight = rearrange(kernel, "t h w C D -> D (C t h w)")
@@ -186,10 +186,10 @@ def _tokenizer(tree: Tree) -> dict[str, Tensor]:
 
 
 def _representation(tree: Tree, width: int) -> dict[str, Tensor]:
-    return gather({"representation.dense": ["pre_logits"]}, _leaf(tree)) if width else {}
+    return gather({"representation.dense": ["pre_logits"]}, leaf(tree)) if width else {}
 
 
-def _leaf(tree: Tree) -> Leaf:
+def leaf(tree: Tree) -> Leaf:
     """Reads a layer as (out, in) weight and (out,) bias: heads flattened, kernels transposed; a norm has its scale."""
 
     def read(name: str) -> tuple[Tensor, Tensor]:

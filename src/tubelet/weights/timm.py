@@ -104,10 +104,11 @@ def _tasks(tree: Tree, config: Mapping[str, Any]) -> dict[str, TaskCard]:
 
 
 def _encoder(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
+    token = {"encoder.cls": tree.take("cls_token")[0]} if "cls_token" in tree else {}
     return {
+        **token,
         "tokenizer.projection.weight": tree.take("patch_embed.proj.weight").flatten(1),
         "tokenizer.projection.bias": tree.take("patch_embed.proj.bias"),
-        "encoder.cls": tree.take("cls_token")[0] if "cls_token" in tree else tree.take("pos_embed")[0, :0],
         "encoder.positions.table": tree.take("pos_embed")[0],
         **gather({"norm": ["norm"]}, tree.layer, "encoder.transformer."),
         **gather_blocks(_BLOCK, tree.layer, "blocks.{}.", config.backbone.depth, "encoder."),

@@ -1,0 +1,23 @@
+"""Tables of positions for another size of input (ViViT Sec. 3.4)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tubelet.nn.positions import LearnedPositions, interpolate_grid
+
+
+def resize_positions(source: LearnedPositions, target: LearnedPositions) -> Float[Tensor, "N D"]:
+    """The table of ``source`` for the grid of ``target``: linear in time, height and width, corners aligned.
+
+    An image's table is so repeated in time and resized in space: what the released code's "tile", "resize" and
+    "resize_tile" do where they are used as meant. It guesses grids from lengths, and copies a table of equal length
+    whatever its grid; here the grids are known. A special token that only the target has keeps its own row.
+    """
+    special = (source if source.special >= target.special else target).table[: target.special]
+    places = source.table[source.special :]
+    if source.grid != target.grid:
+        places = interpolate_grid(places.double(), source.grid, target.grid).to(places)
+    return torch.cat([special, places])
