@@ -40,10 +40,6 @@ class Checkpoints:
     ) -> None:
         self.folder, self.model, self.optimizer, self.average, self.ranks = folder, model, optimizer, average, ranks
 
-    def latest(self) -> int:
-        """The step of the last checkpoint; 0 if there is none."""
-        return max((_step(path) for path in self.folder.glob("step-*")), default=0)
-
     def save(self, step: int, scalars: Mapping[str, Any], keep: int) -> Path:
         """Write the state after ``step`` updates, and remove all but the last ``keep`` checkpoints."""
         final, beside = self._path(step), self.folder / f".new-{step:08d}"
@@ -99,6 +95,11 @@ class Checkpoints:
                 self.optimizer.state[parameter] = state
 
 
+def latest(folder: Path) -> int:
+    """The step of the last checkpoint in ``folder``; 0 if there is none."""
+    return max((_step(path) for path in folder.glob("step-*")), default=0)
+
+
 class SaveRegularly:
     """A hook that saves every ``every`` updates. ``check`` raises if the state is not worth saving."""
 
@@ -111,7 +112,7 @@ class SaveRegularly:
 
     def save(self, step: int) -> None:
         """Save the state after ``step`` updates now, unless that was done."""
-        if step != self.checkpoints.latest():
+        if step != latest(self.checkpoints.folder):
             self.check()
             self.checkpoints.save(step, {"ranks": self.checkpoints.ranks.size}, self.keep)
 

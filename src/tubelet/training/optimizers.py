@@ -14,7 +14,7 @@ from tubelet.training.experiment import SGD, Adam, AdamW, Optimizer
 
 
 def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """torch's own optimizer, with kernels that FSDP's shards can use too; the learning rate is set before every update."""
+    """torch's own optimizer, with kernels that FSDP's shards can use; its learning rate is set before every update."""
     trained = [p for p in parameters if p.requires_grad]
     match config:
         case SGD():

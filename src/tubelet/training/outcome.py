@@ -1,0 +1,101 @@
+"""What comes out of a run: evaluations on the way, results at the end, and the model's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from tubelet.models.model import Model
+from tubelet.training.average import MovingAverage
+from tubelet.training.experiment import Experiment
+from tubelet.training.loop import Update
+from tubelet.training.parallel import Ranks
+from tubelet.training.records import Records
+from tubelet.weights.folder import TaskCard, save_model
+
+Evaluate = Callable[[Model, Experiment, Ranks], Mapping[str, Any]]
+"""Scores a model on the tasks' test splits: {"tasks": {task: {"metrics": {...}, "views": ..., "coverage": ...}}}.
+
+With several ranks all of them call it, and it must run the same number of forwards on each.
+"""
+
+
+class Outcome:
+    """The model as it is evaluated and exported: with the moving average of its weights, where there is one."""
+
+    def __init__(
+        self,
+        model: Model,
+        experiment: Experiment,
+        average: MovingAverage | None,
+        evaluate: Evaluate | None,
+        ranks: Ranks,
+    ) -> None:
+        self.model, self.experiment, self.average, self.ranks = model, experiment, average, ranks
+        self._evaluate = evaluate
+
+    def every(self, updates: int, total: int, records: Records) -> Callable[[Update], None]:
+        """A hook that evaluates every so many updates, though not after the last; 0 never does."""
+
+        def hook(update: Update) -> None:
+            if updates and update.step % updates == 0 and update.step < total:
+                records.write({"step": update.step, "evaluation": self.evaluate()})
+
+        return hook
+
+    def evaluate(self) -> Mapping[str, Any]:
+        """What the evaluation says now; nothing without one."""
+        if self._evaluate is None:
+            return {}
+        self.model.eval()
+        with self._final_weights():
+            results = self._evaluate(self.model, self.experiment, self.ranks)
+        self.model.train()
+        return results
+
+    def export(self, folder: Path, results: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Write the model's folder, from the first rank; every rank must call this."""
+        with self._final_weights():
+            state = {name: whole(tensor) for name, tensor in self.model.state_dict().items()}
+        if self.ranks.first:
+            encoder = self.experiment.model.build()
+            heads = {name: task.objective.head(encoder.width) for name, task in self.experiment.tasks.items()}
+            model = Model(encoder, heads)
+            model.load_state_dict(state)
+            save_model(folder, model, self.experiment.model, cards(self.experiment, results), provenance)
+        self.ranks.wait()
+
+    def _final_weights(self) -> AbstractContextManager[None]:
+        return self.average.in_place() if self.average else nullcontext()
+
+
+def cards(experiment: Experiment, results: Mapping[str, Any]) -> dict[str, TaskCard]:
+    """The heads as a model folder describes them, with their metrics where ``results`` has them."""
+    found = {name: results.get("tasks", {}).get(name, {}) for name in experiment.tasks}
+    return {
+        name: TaskCard(
+            classes=task.objective.classes,
+            multilabel=task.objective.labels == "several",
+            metrics=dict(found[name].get("metrics", {})),
+            views=found[name].get("views", ""),
+        )
+        for name, task in experiment.tasks.items()
+    }
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be spread over ranks; every rank must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.rename(path)

@@ -1,0 +1,159 @@
+"""An experiment against its data: classes filled in, lengths as updates, and a run's folder that remembers both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tubelet.configs import ConfigError, differences, from_json, to_json
+from tubelet.data.manifest import Manifest, Record, read_manifest
+from tubelet.training.experiment import Experiment, Task
+from tubelet.training.objectives import Classification
+from tubelet.version import __version__
+
+CONFIG = "config.json"
+
+# What may change from one session of a run to the next: nothing that the weights depend on.
+_FREE_TRAINING = (
+    "workers",
+    "cache_gib",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "evaluate_every",
+    "replace_budget",
+)
+FREE = ("notes", *(f"training.{name}" for name in _FREE_TRAINING))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """What a task's training data decided: ``sha256`` is of its examples' keys, labels and times, in their order."""
+
+    examples: int
+    updates: int
+    warmup: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """An experiment whose classes are filled in, and what its data decided, by task."""
+
+    experiment: Experiment
+    data: dict[str, TaskData]
+
+    @property
+    def updates(self) -> int:
+        """Updates in all."""
+        return sum(data.updates for data in self.data.values()) // self.experiment.schedule.tasks_per_update
+
+    @property
+    def warmup(self) -> int:
+        """Updates until the learning rate is at its highest: those of the tasks together."""
+        return sum(data.warmup for data in self.data.values()) // self.experiment.schedule.tasks_per_update
+
+    def plan(self) -> list[str]:
+        """The task of each minibatch."""
+        lengths = {name: data.updates for name, data in self.data.items()}
+        return self.experiment.schedule.plan(lengths, self.experiment.seed)
+
+
+def resolve(experiment: Experiment) -> tuple[Resolved, dict[str, Sequence[Record]]]:
+    """Read the manifests: the experiment with its classes, and each task's training examples.
+
+    Raises ManifestError and ConfigError.
+    """
+    tasks: dict[str, Task] = {}
+    data: dict[str, TaskData] = {}
+    examples: dict[str, Sequence[Record]] = {}
+    for name, task in experiment.tasks.items():
+        _check_inputs(experiment, name, task)
+        manifest = read_manifest(task.source.path)
+        records = [record for record in manifest.split(task.source.train) if not record.error]
+        if not records:
+            raise ConfigError(f"tasks.{name}.source: the index could read none of {manifest.path}'s examples")
+        objective = _with_classes(task.objective, manifest, task.source.train)
+        tasks[name], examples[name] = replace(task, objective=objective), records
+        data[name] = TaskData(
+            examples=len(records),
+            updates=task.length.resolve(len(records), task.batch_size),
+            warmup=task.warmup.resolve(len(records), task.batch_size),
+            sha256=_digest(records),
+        )
+    return Resolved(experiment=replace(experiment, tasks=tasks), data=data), examples
+
+
+def _check_inputs(experiment: Experiment, name: str, task: Task) -> None:
+    has = experiment.model.inputs
+    for wanted in task.inputs:
+        if wanted not in has:
+            raise ConfigError(f"tasks.{name}.inputs: the model has no input {wanted!r}; it has {', '.join(has)}")
+
+
+def _with_classes(objective: Classification, manifest: Manifest, split: str) -> Classification:
+    if objective.classes:
+        return objective
+    by_set = {label_set: manifest.classes(label_set, split) for label_set in objective.label_sets}
+    return replace(objective, classes=by_set if len(by_set) > 1 else next(iter(by_set.values())))
+
+
+def _digest(records: Sequence[Record]) -> str:
+    lines = (json.dumps([r.key, {n: list(x) for n, x in r.labels.items()}, r.start, r.end]) for r in records)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_run(folder: str | Path) -> Resolved:
+    """The experiment of a run's folder, as it was resolved. Raises ConfigError where there is no run."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no run here ({CONFIG} is missing)")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    return from_json(Resolved, {name: saved.get(name) for name in ("experiment", "data")})
+
+
+def write_run(folder: Path, resolved: Resolved) -> None:
+    """Write ``config.json``, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{CONFIG}.new"
+    beside.write_text(json.dumps({"library": f"tubelet {__version__}", **to_json(resolved)}, indent=2) + "\n", "utf-8")
+    beside.rename(folder / CONFIG)
+
+
+def check_same_run(folder: Path, resolved: Resolved) -> bool:
+    """Whether ``folder`` holds this very run; False where it holds nothing yet.
+
+    Raises ConfigError where it holds something else, with every difference and the ways out.
+    """
+    if not (folder / CONFIG).exists():
+        strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
+        if strangers:
+            raise ConfigError(f"{folder}: is no run ({CONFIG} is missing) and not empty: {', '.join(strangers[:5])}")
+        return False
+    saved = read_run(folder)
+    changed = differences(saved.experiment, resolved.experiment)
+    changed = [(path, old, new) for path, old, new in changed if path not in FREE]
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run of another experiment:\n{_listed(changed)}\n"
+            "Give another --out, change these back to go on with that run, or remove the folder"
+        )
+    if other := differences(saved.data, resolved.data):
+        raise ConfigError(
+            f"{folder} holds a run that began with other training data:\n{_listed(other)}\n"
+            "Restore the data to go on with that run, or start a new one with another --out"
+        )
+    return True
+
+
+def _listed(changed: Sequence[tuple[str, Any, Any]]) -> str:
+    return "\n".join(f"  {path}: {_short(old)} -> {_short(new)}" for path, old, new in changed)
+
+
+def _short(value: Any) -> str:
+    text = value if value == "(absent)" else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

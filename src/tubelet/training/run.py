@@ -1,0 +1,224 @@
+"""A training run: from an experiment to a folder with its log, checkpoints, results and model."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tubelet.configs import ConfigError, to_json
+from tubelet.data.batch import Batch
+from tubelet.data.dataset import TrainSet
+from tubelet.data.loader import train_batches
+from tubelet.data.manifest import Record
+from tubelet.models.model import Model
+from tubelet.seeds import mix
+from tubelet.training.average import MovingAverage
+from tubelet.training.checkpoints import Checkpoints, SaveRegularly, latest
+from tubelet.training.experiment import Experiment
+from tubelet.training.interruption import StopOnSignal
+from tubelet.training.learner import Learner
+from tubelet.training.loop import Hook, Loop
+from tubelet.training.optimizers import build_optimizer, choose_trainable
+from tubelet.training.outcome import Evaluate, Outcome, cards, write_json
+from tubelet.training.parallel import Ranks, join_ranks, parallelise
+from tubelet.training.quarantine import Quarantine
+from tubelet.training.records import Health, Records
+from tubelet.training.resolve import Resolved, check_same_run, resolve, write_run
+from tubelet.training.schedules import learning_rate
+from tubelet.version import __version__
+from tubelet.weights.initialise import initialise
+
+Examples = Mapping[str, Sequence[Record]]
+
+CHECKPOINTS, MODEL, RESULTS, SESSIONS = "checkpoints", "model", "results.json", "sessions.jsonl"
+_INITIAL = 4  # keeps the random numbers of the fresh weights apart from the plan's, the model's and the objective's
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """``results`` is what the evaluation returned at the end; empty without one."""
+
+    folder: Path
+    updates: int
+    results: Mapping[str, Any]
+
+
+def train(
+    experiment: Experiment, out: str | Path, *, evaluate: Evaluate | None = None, progress: bool = True
+) -> RunResult:
+    """Train, or go on training where ``out`` holds this very experiment; evaluate and export the model at the end.
+
+    Runs on every rank that torchrun started, or as one process. Raises ConfigError where ``out`` holds another
+    experiment or its data has changed; TrainingDivergedError; TooManyUnreadableError; Interrupted after SIGTERM or
+    SIGINT, when the state is saved.
+    """
+    folder = Path(out)
+    resolved, examples = resolve(experiment)
+    with join_ranks() as ranks:
+        _check_ranks(resolved.experiment, ranks)
+        exists = check_same_run(folder, resolved)
+        ranks.wait()
+        if ranks.first and not exists:
+            write_run(folder, resolved)
+        ranks.wait()
+        if (done := _finished(folder, resolved, evaluate)) is not None:
+            return done
+        return _session(resolved, examples, folder, ranks, evaluate, progress)
+
+
+def _finished(folder: Path, resolved: Resolved, evaluate: Evaluate | None) -> RunResult | None:
+    """The result of a run that has come to its end before."""
+    results = folder / RESULTS
+    if not (folder / MODEL).exists() or (evaluate is not None and not results.exists()):
+        return None
+    saved = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    return RunResult(folder=folder, updates=resolved.updates, results=saved)
+
+
+def build_model(experiment: Experiment) -> Model:
+    """The model with a head for every task, freshly initialised from the experiment's seed."""
+    torch.manual_seed(mix(experiment.seed, _INITIAL))
+    encoder = experiment.model.build()
+    return Model(encoder, {name: task.objective.head(encoder.width) for name, task in experiment.tasks.items()})
+
+
+def _session(
+    resolved: Resolved,
+    examples: Examples,
+    folder: Path,
+    ranks: Ranks,
+    evaluate: Evaluate | None,
+    progress: bool,
+) -> RunResult:
+    experiment, training, total = resolved.experiment, resolved.experiment.training, resolved.updates
+    start = latest(folder / CHECKPOINTS)
+    with Records(folder, ranks, training.log_every, start, total, progress) as records:
+        for note in _begin_session(folder, ranks, start):
+            records.say(note)
+        model = build_model(experiment)
+        if start == 0:
+            for report in initialise(model, experiment.model, experiment.init, cards(experiment, {})):
+                records.say(str(report))
+        choose_trainable(model, experiment.trainable)
+        learner = Learner(model, experiment.tasks)
+        module = parallelise(learner, training, ranks)
+        optimizer = build_optimizer(experiment.optimizer, model.parameters())
+        average = MovingAverage(model, training.ema) if training.ema else None
+        checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, average, ranks)
+        if start > 0:
+            checkpoints.load(start)
+            records.say(f"goes on after update {start} of {total}")
+        health = Health(ranks, training.log_every)
+        saver = SaveRegularly(checkpoints, training.checkpoint_every, training.keep_checkpoints, health.check)
+        outcome = Outcome(model, experiment, average, evaluate, ranks)
+        loop = Loop(
+            module=module,
+            optimizer=optimizer,
+            ranks=ranks,
+            seed=experiment.seed,
+            learning_rate=_learning_rates(resolved),
+            tasks_per_update=experiment.schedule.tasks_per_update,
+            micro_batches=training.micro_batches,
+            clip_norm=training.clip_norm,
+            precision=torch.bfloat16 if training.precision == "bfloat16" else torch.float32,
+        )
+        with StopOnSignal(ranks, total, saver.save) as stop:
+            hooks: list[Hook] = [
+                Quarantine(folder, sum(data.examples for data in resolved.data.values()), training.replace_budget),
+                *([average] if average else []),
+                health,
+                records,
+                outcome.every(training.evaluate_every, total, records),
+                saver,
+                stop,
+            ]
+            if start < total:
+                loop.run(_batches(resolved, examples, start, ranks), start, total, hooks)
+            saver.save(total)
+        results = outcome.evaluate()
+        if ranks.first and results:
+            write_json(folder / RESULTS, results)
+        outcome.export(folder / MODEL, results, _provenance(resolved))
+    return RunResult(folder=folder, updates=total, results=results)
+
+
+def _check_ranks(experiment: Experiment, ranks: Ranks) -> None:
+    parts = experiment.training.micro_batches
+    for name, task in experiment.tasks.items():
+        if task.batch_size % ranks.size or task.batch_size // ranks.size < parts:
+            raise ConfigError(
+                f"tasks.{name}.batch_size: {task.batch_size} examples cannot be shared equally by {ranks.size} ranks "
+                f"with at least one for each of {parts} micro-batches"
+            )
+
+
+def _learning_rates(resolved: Resolved) -> Callable[[int, Sequence[str]], float]:
+    """The rate of an update: the mean of its tasks' own rates, times the schedule's factor."""
+    tasks, decay = resolved.experiment.tasks, resolved.experiment.training.decay
+
+    def rate(step: int, names: Sequence[str]) -> float:
+        base = sum(tasks[name].learning_rate for name in names) / len(names)
+        return learning_rate(step, base, resolved.warmup, resolved.updates, decay)
+
+    return rate
+
+
+def _batches(resolved: Resolved, examples: Examples, start: int, ranks: Ranks) -> Iterator[Batch]:
+    experiment, training = resolved.experiment, resolved.experiment.training
+    sets = {
+        name: TrainSet(
+            examples[name],
+            task.objective.classes,
+            {key: experiment.model.inputs[key] for key in task.inputs},
+            task.augment,
+            seed=experiment.seed,
+        )
+        for name, task in experiment.tasks.items()
+    }
+    return train_batches(
+        sets,
+        resolved.plan(),
+        {name: task.batch_size for name, task in experiment.tasks.items()},
+        seed=experiment.seed,
+        start=start * experiment.schedule.tasks_per_update,
+        rank=ranks.rank,
+        world=ranks.size,
+        workers=training.workers,
+        pin=ranks.device.type == "cuda",
+    )
+
+
+def _begin_session(folder: Path, ranks: Ranks, start: int) -> list[str]:
+    """Record what this session runs on; sentences on what differs from the last, so that results may too."""
+    now = {
+        "tubelet": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.get_device_module(ranks.device).get_device_name() if ranks.device.type == "cuda" else "cpu",
+        "ranks": ranks.size,
+        "threads": torch.get_num_threads(),
+    }
+    path = folder / SESSIONS
+    ranks.wait()
+    before = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() and start else []
+    ranks.wait()
+    if ranks.first:
+        with path.open("a" if before else "w", encoding="utf-8") as file:
+            file.write(json.dumps({"start": start, **now}) + "\n")
+    if not before:
+        return []
+    changed = [f"{key} {before[-1].get(key)} -> {value}" for key, value in now.items() if before[-1].get(key) != value]
+    return (
+        [f"resumed on something else ({', '.join(changed)}): not bit for bit the uninterrupted run"] if changed else []
+    )
+
+
+def _provenance(resolved: Resolved) -> dict[str, Any]:
+    data = {name: to_json(data) for name, data in resolved.data.items()}
+    return {"experiment": to_json(resolved.experiment), "data": data, "updates": resolved.updates}
