@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tubelet.nn.attention import Attention, CrossAttention, attend, attention_weights
+from tubelet.nn.attention import Attention, CrossAttention, attend, attend_in_chunks, attention_weights
 from tubelet.nn.blocks import Backbone, Block
 from tubelet.nn.depth import StochasticDepth, depth_rates
 from tubelet.nn.features import Features
@@ -43,10 +43,12 @@ def test_attention_drops_in_training_only() -> None:
 def test_bfloat16_attention_on_a_cpu_agrees_with_float32() -> None:
     q, k, v = (torch.randn(1, 2, 1500, 16) for _ in range(3))
     expected = F.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(attend_in_chunks(q, k, v), expected, atol=1e-5, rtol=1e-5)
     with torch.no_grad():
-        ours = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
-    assert ours.dtype == torch.bfloat16
-    torch.testing.assert_close(ours.float(), expected, atol=0.01, rtol=0.05)
+        for attention in (attend, attend_in_chunks):
+            ours = attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
+            assert ours.dtype == torch.bfloat16
+            torch.testing.assert_close(ours.float(), expected, atol=0.01, rtol=0.05)
 
 
 def test_cross_attention_reads_the_source() -> None:
