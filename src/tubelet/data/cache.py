@@ -1,0 +1,76 @@
+"""Decoded frames kept in memory. What is read never depends on what is kept, nor on how much fits."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from tubelet.media.errors import MediaError
+from tubelet.media.video import FrameBatch, open_video
+
+_BEFORE = 1e-3  # seconds before the next frame at which a frame is asked for when a whole video is read
+
+
+@dataclass
+class _Seen:
+    """A frame, and the span of time in which it is known to be on screen: from its own to the latest it came for."""
+
+    start: float
+    end: float
+    frame: UInt8[Tensor, "H W C"]
+
+
+class VideoReader:
+    """Frames of many videos by time, of which up to ``cache_gib`` GiB are kept as they were decoded.
+
+    The cache is filled until it is full, whole videos first come, and answers only where it is certain: where every
+    time lies between a frame's own and one for which the decoder gave that frame. Each process has its own.
+    """
+
+    def __init__(self, cache_gib: float = 0.0) -> None:
+        if cache_gib < 0:
+            raise ValueError(f"{cache_gib=} must be at least 0")
+        self.room = int(cache_gib * 2**30)  # bytes
+        self._videos: dict[str, list[_Seen]] = {}
+
+    def frames_at(self, path: str, times: Sequence[float], duration: float, fps: float) -> UInt8[Tensor, "T C H W"]:
+        """The frames on screen at ``times``; ``duration`` and ``fps`` are the file's. Raises :class:`MediaError`."""
+        if path in self._videos and (kept := self._kept(path, times)) is not None:
+            return kept
+        with open_video(path) as video:
+            batch = video.frames_at(times)
+            if path not in self._videos and batch.frames[0].numel() * fps * duration <= self.room:
+                self._videos[path] = []
+                try:
+                    whole = [(i + 1) / fps - _BEFORE for i in range(round(fps * duration))]
+                    self._keep(path, whole, video.frames_at(whole))
+                except MediaError:
+                    pass  # only the wanted part of it can be read
+        if path in self._videos:
+            self._keep(path, times, batch)
+        return batch.frames
+
+    def _kept(self, path: str, times: Sequence[float]) -> UInt8[Tensor, "T C H W"] | None:
+        seen, frames = self._videos[path], list[Tensor]()
+        for time in times:
+            at = bisect_right(seen, time, key=attrgetter("start")) - 1
+            if at < 0 or time > seen[at].end:
+                return None
+            frames.append(seen[at].frame)
+        return torch.stack(frames).permute(0, 3, 1, 2)
+
+    def _keep(self, path: str, times: Sequence[float], batch: FrameBatch) -> None:
+        seen = self._videos[path]
+        for time, start, frame in zip(times, batch.pts.tolist(), batch.frames, strict=True):
+            at = bisect_right(seen, start, key=attrgetter("start")) - 1
+            if at >= 0 and seen[at].start == start:
+                seen[at].end = max(seen[at].end, time)
+            elif frame.numel() <= self.room:
+                self.room -= frame.numel()
+                insort(seen, _Seen(start, time, frame.permute(1, 2, 0).clone()), key=attrgetter("start"))

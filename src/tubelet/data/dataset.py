@@ -1,0 +1,176 @@
+"""Examples: what a minibatch of training, or the evaluation of one video, is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from tubelet.data.augment import Augmentation
+from tubelet.data.batch import Targets
+from tubelet.data.cache import VideoReader
+from tubelet.data.folder import IMAGE_SUFFIXES
+from tubelet.data.labels import Classes, TargetEncoder
+from tubelet.data.manifest import Record
+from tubelet.data.timeline import Timelines
+from tubelet.data.transforms import train_clip, view_crops
+from tubelet.data.views import Views
+from tubelet.media.clips import clip_times, random_start, spread_starts
+from tubelet.media.errors import MediaError
+from tubelet.media.images import read_image
+from tubelet.media.video import open_video
+from tubelet.seeds import mix
+from tubelet.specs import ImageSpec, InputSpec, VideoSpec
+
+_FRAMES_AT_ONCE = 32  # decoded frames that evaluation holds at full size
+
+
+@dataclass(frozen=True)
+class Example:
+    """``inputs``: by name, uint8 (T, C, H, W) or (C, H, W). ``target``: one row of a batch's targets."""
+
+    inputs: dict[str, Tensor]
+    target: Targets | None
+    key: str
+
+
+@dataclass(frozen=True)
+class VideoViews:
+    """All views of one example: ``inputs`` by name, uint8 (V, T, C, H, W) or (V, C, H, W), clip by clip."""
+
+    inputs: dict[str, Tensor]
+    target: Targets | None
+    key: str
+
+
+class TrainSet:
+    """Random clips (or crops of images) of a task's training examples; those that an index found broken are left out.
+
+    ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. ``cache_gib``: memory
+    for decoded videos, in each process. What is drawn depends on ``seed``, ``task``, example and pass alone.
+    Raises ValueError where a record's labels or kind of file don't fit.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        classes: Classes,
+        specs: Mapping[str, InputSpec],
+        augment: Augmentation = Augmentation(),
+        *,
+        seed: int = 0,
+        task: str = "",
+        several: bool = False,
+        cache_gib: float = 0.0,
+    ) -> None:
+        self.records = tuple(record for record in records if not record.error)
+        self.specs, self.augment = dict(specs), augment
+        self._seed = seed, crc32(task.encode())
+        self._target = TargetEncoder(classes, several)
+        self._timelines, self._reader = Timelines(), VideoReader(cache_gib)
+        _check(self.records, self.specs, self._target)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def example(self, index: int, pass_: int) -> Example | MediaError:
+        """Example ``index`` as it is seen in a pass; the error, where its file cannot be read."""
+        record = self.records[index]
+        seed = mix(*self._seed, index, pass_)
+        try:
+            inputs = {name: self._input(record, spec, Random(seed)) for name, spec in self.specs.items()}
+        except MediaError as error:
+            return error
+        return Example(inputs, self._target(record), record.key or record.path)
+
+    def _input(self, record: Record, spec: InputSpec, random: Random) -> Tensor:
+        if isinstance(spec, ImageSpec):
+            enlarged = self.augment.max_scale if self.augment.scale_jitter else 1.0
+            image = read_image(record.path, short_side=round(max(spec.short_side, *spec.size) * max(1.0, enlarged)))
+            return train_clip(image[None], spec, self.augment, random)[0]
+        line = self._timelines.of(record)
+        step = spec.step(line.fps)
+        start = random_start(line.length, (spec.frames - 1) * step, random.random())
+        times = [line.start + time for time in clip_times(start, spec.frames, step, line.length)]
+        frames = self._reader.frames_at(record.path, times, line.duration, line.fps)
+        return train_clip(frames, spec, self.augment, random)
+
+
+class ViewSet:
+    """The test views of a task's examples, all of them: broken ones too, for a metric says how many it covers.
+
+    ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. Clips are spread as
+    :func:`spread_starts` says; an image has one. Raises ValueError as :class:`TrainSet` does.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        classes: Classes,
+        specs: Mapping[str, InputSpec],
+        views: Views = Views(),
+        *,
+        several: bool = False,
+    ) -> None:
+        self.records, self.specs, self.views = tuple(records), dict(specs), views
+        self._target = TargetEncoder(classes, several)
+        self._timelines = Timelines()
+        _check(self.records, self.specs, self._target)
+        if views.clips > 1 and any(isinstance(spec, ImageSpec) for spec in specs.values()):
+            raise ValueError(
+                f"{views} views have {views.clips} clips, but an image is one; give Views(crops=...) alone"
+            )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def example(self, index: int) -> VideoViews | MediaError:
+        """All views of one example, each frame decoded once; the error, where its file cannot be read."""
+        record = self.records[index]
+        try:
+            inputs = {name: self._input(record, spec) for name, spec in self.specs.items()}
+        except MediaError as error:
+            return error
+        return VideoViews(inputs, self._target(record), record.key or record.path)
+
+    def _input(self, record: Record, spec: InputSpec) -> Tensor:
+        if isinstance(spec, ImageSpec):
+            image = read_image(record.path, short_side=max(spec.short_side, *spec.size))
+            return view_crops(image[None], spec, self.views.crops)[:, 0]
+        line = self._timelines.of(record)
+        step, clips = spec.step(line.fps), list[tuple[float, ...]]()
+        for start in spread_starts(line.length, spec.seconds(line.fps), self.views.clips):
+            clips.append(clip_times(start, spec.frames, step, line.length))
+        times = sorted({time for clip in clips for time in clip})
+        crops = self._crops_at(record.path, [line.start + time for time in times], spec)
+        row = {time: i for i, time in enumerate(times)}
+        return torch.cat([crops[:, [row[time] for time in clip]] for clip in clips])
+
+    def _crops_at(self, path: str, times: Sequence[float], spec: VideoSpec) -> Tensor:
+        """(crops, T, C, H, W) at sorted times."""
+        with open_video(path) as video:
+            parts = [
+                view_crops(video.frames_at(times[i : i + _FRAMES_AT_ONCE]).frames, spec, self.views.crops)
+                for i in range(0, len(times), _FRAMES_AT_ONCE)
+            ]
+        return torch.cat(parts, 1)
+
+
+def _check(records: Sequence[Record], specs: Mapping[str, InputSpec], target: TargetEncoder) -> None:
+    if not records:
+        raise ValueError("there are no examples to read; look at the manifest's split and its column 'error'")
+    for name, spec in specs.items():
+        if spec.channels != 3:
+            raise ValueError(f"input {name!r} wants {spec.channels} channels; media files give 3 (red, green, blue)")
+        wants_image = isinstance(spec, ImageSpec)
+        for record in records:
+            if (Path(record.path).suffix.lower() in IMAGE_SUFFIXES) != wants_image:
+                need, have = ("an image", "a video") if wants_image else ("a video", "an image")
+                raise ValueError(f"input {name!r} is {need}, but {record.path} is {have}; change the task's inputs")
+    for record in records:
+        target(record)

@@ -1,0 +1,62 @@
+"""Which examples a minibatch holds: a pure function of numbers, so that a run resumes at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import torch
+
+from tubelet.seeds import mix
+
+
+@dataclass(frozen=True)
+class Slots:
+    """One rank's part of a minibatch: positions ``first`` to ``end`` in its task's stream.
+
+    ``batch_size`` is that of the whole minibatch, on all ranks.
+    """
+
+    task: str
+    first: int
+    end: int
+    batch_size: int
+
+
+def slots(
+    plan: Sequence[str], batch_sizes: Mapping[str, int], start: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Slots]:
+    """What ``rank`` of ``world`` has of each minibatch of ``plan`` (the tasks in turn), from minibatch ``start`` on.
+
+    A task's minibatches follow each other in its stream, whichever tasks come between.
+    """
+    if not 0 <= rank < world <= min(batch_sizes.values()):
+        raise ValueError(f"{rank=} must be below {world=}, and that at most the smallest of {batch_sizes=}")
+    position = dict.fromkeys(batch_sizes, 0)
+    for step, task in enumerate(plan):
+        size = batch_sizes[task]
+        if step >= start:
+            first, end = (position[task] + size * part // world for part in (rank, rank + 1))
+            yield Slots(task, first, end, size)
+        position[task] += size
+
+
+class Stream:
+    """A task's examples without end: each exactly once per pass, in an order that changes with every pass."""
+
+    def __init__(self, examples: int, seed: int, task: str) -> None:
+        if examples < 1:
+            raise ValueError(f"task {task!r} has {examples=} and needs at least one")
+        self.examples = examples
+        self._seed = seed, crc32(task.encode())
+        self._orders: dict[int, torch.Tensor] = {}
+
+    def at(self, position: int) -> tuple[int, int]:
+        """(example, pass) at a position."""
+        pass_, place = divmod(position, self.examples)
+        if pass_ not in self._orders:
+            generator = torch.Generator().manual_seed(mix(*self._seed, pass_))
+            recent = {p: order for p, order in self._orders.items() if abs(p - pass_) <= 2}
+            self._orders = recent | {pass_: torch.randperm(self.examples, generator=generator)}
+        return int(self._orders[pass_][place]), pass_
