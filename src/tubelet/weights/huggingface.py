@@ -70,7 +70,7 @@ def from_state(
     tree = Tree(state, origin)
     ours = _config(config, processor or {}, origin)
     tasks = _tasks(config, tree)
-    prefix = next((p for p in ("vit.", "vivit.") if f"{p}layernorm.weight" in tree), "")
+    prefix = next((p for p in ("vit.", "vivit.") if any(name.startswith(p) for name in state)), "")
     filled = {f"encoder.{name}": x for name, x in _encoder(tree, prefix, ours.backbone.depth).items()}
     if tasks:
         filled |= gather({"projection": ["classifier"]}, tree.layer, "heads.label.")
