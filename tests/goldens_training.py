@@ -93,7 +93,7 @@ def check_learning_rates(golden: Golden) -> None:
             golden.under("input/")[f"{name}/steps"], golden.under("output/")[f"{name}/lr"], strict=True
         ):
             decay, end = ("cosine", 0.0) if cosine else ("linear", schedule["end_learning_rate"])
-            ours = learning_rate(int(step), base, warmup, total, decay, end)
+            ours = learning_rate(int(step), float(base), float(warmup), total, decay, end)
             wraps = cosine and step - warmup >= total - int(warmup)
             if wraps:
                 assert abs(expected - base) < 1e-4 * base, (name, step)
