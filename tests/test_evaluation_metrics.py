@@ -47,7 +47,7 @@ def test_map_leaves_out_classes_without_positives_and_says_so(scores):
     assert np.isfinite(np.delete(values, 5)).all()
     result = metrics.multi_label(scores, targets)
     kept = [c for c in range(11) if c != 5]
-    assert result["mAP"] == pytest.approx(average_precision_score(targets[:, kept], scores[:, kept]))
+    assert result["map"] == pytest.approx(average_precision_score(targets[:, kept], scores[:, kept]))
     assert result["classes_scored"] == pytest.approx(10 / 11)
 
 

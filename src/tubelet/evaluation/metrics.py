@@ -124,12 +124,12 @@ def single_label(scores: Array, targets: Array) -> dict[str, float]:
 
 
 def multi_label(scores: Array, targets: Array) -> dict[str, float]:
-    """``mAP`` over the classes that have positives; how many those are is ``classes_scored``, in [0, 1]."""
+    """``map``: mean average precision over the classes that have positives; ``classes_scored``: their share of all."""
     values = average_precisions(scores, targets)
     scored = ~np.isnan(values)
     if not scored.any():
         raise ValueError("no class has a positive example: mean average precision is not defined")
-    return {"mAP": float(values[scored].mean()), "classes_scored": float(scored.mean())}
+    return {"map": float(values[scored].mean()), "classes_scored": float(scored.mean())}
 
 
 def label_sets(scores: Mapping[str, Array], targets: Mapping[str, Array]) -> dict[str, float]:

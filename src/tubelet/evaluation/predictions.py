@@ -16,14 +16,14 @@ Answer = tuple[str, float]
 class Scored:
     """One example of an evaluation. ``labels`` and ``top`` are by label set ("label" is the plain one).
 
-    ``start`` and ``end``: the part of the file, in seconds; None for the whole. ``top``: the five most probable labels,
+    ``start`` and ``end``: the part of the file, in seconds; None: to its end. ``top``: the five most probable labels,
     best first.
     """
 
     task: str
     key: str
     path: str
-    start: float | None
+    start: float
     end: float | None
     labels: dict[str, tuple[str, ...]]
     top: dict[str, tuple[Answer, ...]]

@@ -14,36 +14,43 @@ import numpy as np
 
 from tubelet.evaluation import pictures
 from tubelet.evaluation.predictions import Scored, read_predictions
+from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS
 from tubelet.evaluation.showcase import choose, cut
 from tubelet.media.errors import MediaError
+from tubelet.training.records import LOG
+from tubelet.training.resolve import CONFIG
 from tubelet.version import __version__
 
-_TITLES = {"top1": "top-1", "top5": "top-5", "mAP": "mAP", "mean_class_accuracy": "mean class accuracy"}
-_HEADLINES = ("action_top1", "top1", "mAP")
+_TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP", "mean_class_accuracy": "mean class accuracy"}
+_HEADLINES = ("action_top1", "top1", "map")
 
 
-def write_report(run: str | Path, *, notes: str = "", clips: int = 24) -> Path:
+def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
     """Write ``report.html`` (and the clips it plays, in ``report_media/``) into a run folder; returns the page's path.
 
-    It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``log.jsonl`` and ``config.json``.
+    It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``classes.json``, ``log.jsonl`` and
+    ``config.json``.
     ``notes``: paragraphs about the data (what is real, what is synthetic); without them, the experiment's own notes.
     ``clips``: how many mistakes, and how many right answers, are shown per task.
     """
     run = Path(run)
-    if not (run / "results.json").is_file():
-        raise FileNotFoundError(f"{run} has no results.json: run `tubelet eval {run}` first")
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    config = _read_json(run / "config.json")
-    predictions = read_predictions(run / "predictions.jsonl") if (run / "predictions.jsonl").is_file() else []
-    notes = notes or str(config.get("notes", ""))
+    if not (run / RESULTS).is_file():
+        raise FileNotFoundError(f"{run} has no {RESULTS}: run `tubelet eval {run}` first")
+    tasks = _read_json(run / RESULTS)["tasks"]
+    classes = _read_json(run / CLASSES)
+    experiment = _read_json(run / CONFIG).get("experiment", {})
+    predictions = read_predictions(run / PREDICTIONS) if (run / PREDICTIONS).is_file() else []
     media = run / "report_media"
     media.mkdir(exist_ok=True)
     sections = [
-        _head(run, config, notes),
-        _cards(results["tasks"]),
-        _curves(run / "log.jsonl"),
-        *(_task(name, task, _of(predictions, name), media, clips) for name, task in results["tasks"].items()),
-        _config(config),
+        _head(run, experiment, notes or str(experiment.get("notes", ""))),
+        _cards(tasks),
+        _curves(run / LOG),
+        *(
+            _task(name, task, [e for e in predictions if e.task == name], classes.get(name, {}), media, clips)
+            for name, task in tasks.items()
+        ),
+        _settings(experiment),
     ]
     page = run / "report.html"
     page.write_text(_page(f"{run.resolve().name} · Tubelet", "\n".join(sections)), encoding="utf-8")
@@ -51,24 +58,13 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 24) -> Path:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``log.jsonl`` by step; of a step that a resumed run repeated, the last; a torn line is skipped."""
-    lines: dict[Any, dict[str, Any]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if "step" in line and "loss" in line:
-            lines[line["step"]] = line
-    return [lines[step] for step in sorted(lines)]
+    """The updates of a ``log.jsonl``; a last line that a killed run has not finished is left out."""
+    whole = (text for text in path.read_text(encoding="utf-8").splitlines(keepends=True) if text.endswith("\n"))
+    return [line for line in map(json.loads, whole) if "loss" in line]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _of(predictions: Sequence[Scored], task: str) -> list[Scored]:
-    return [example for example in predictions if example.task == task]
 
 
 def _page(title: str, body: str) -> str:
@@ -81,9 +77,9 @@ def _page(title: str, body: str) -> str:
     )
 
 
-def _head(run: Path, config: Mapping[str, Any], notes: str) -> str:
+def _head(run: Path, experiment: Mapping[str, Any], notes: str) -> str:
     paragraphs = "".join(f"<p>{escape(part.strip())}</p>" for part in notes.split("\n\n") if part.strip())
-    model = config.get("model", {}).get("kind", "")
+    model = str(experiment.get("model", {}).get("kind", "")).removesuffix("Config")
     subtitle = f'<p class="soft">{escape(model)}</p>' if model else ""
     return f"<h1>{escape(run.resolve().name)}</h1>{subtitle}{paragraphs}"
 
@@ -137,15 +133,19 @@ def _curves(path: Path) -> str:
     return f'<h2>Training</h2><div class="picture">{pictures.svg(pictures.curves_picture(lines))}</div>'
 
 
-def _task(name: str, task: Mapping[str, Any], examples: Sequence[Scored], media: Path, clips: int) -> str:
-    unread = "".join(f"<li><code>{escape(error['message'])}</code></li>" for error in task.get("errors", ()))
+def _task(
+    name: str,
+    task: Mapping[str, Any],
+    examples: Sequence[Scored],
+    classes: Mapping[str, Mapping[str, Any]],
+    media: Path,
+    clips: int,
+) -> str:
+    unread = "".join(f"<li><code>{escape(str(MediaError(**error)))}</code></li>" for error in task.get("errors", ()))
     parts = [
         _clips(examples, media, clips) if examples else "",
         f"<h3>Not scored, because they cannot be read</h3><ul>{unread}</ul>" if unread else "",
-        *(
-            _classes(label_set, rows, task.get("confusion", {}).get(label_set))
-            for label_set, rows in task.get("classes", {}).items()
-        ),
+        *(_classes(label_set, table["classes"], table["confusion"]) for label_set, table in classes.items()),
     ]
     return f"<h2>{escape(name)}</h2>{''.join(parts)}" if any(parts) else ""
 
@@ -187,7 +187,7 @@ def _answers(top: Sequence[tuple[str, float]], truth: Sequence[str]) -> str:
         mark = " hit" if label in truth else " miss" if place == 0 else ""
         return (
             f'<div class="answer{mark}"><i style="width:{100 * p:.1f}%"></i>'
-            f"<span>{escape(label)}</span><span>{100 * p:.0f}</span></div>"
+            f'<span class="label">{escape(label)}</span><span>{100 * p:.0f} %</span></div>'
         )
 
     return "".join(row(place, label, p) for place, (label, p) in enumerate(top))
@@ -227,8 +227,8 @@ def _cell(name: str, value: object) -> str:
     return f'<td class="{_align(name)}">{escape(str(value))}</td>'
 
 
-def _config(config: Mapping[str, Any]) -> str:
-    if not config:
+def _settings(experiment: Mapping[str, Any]) -> str:
+    if not experiment:
         return ""
-    text = escape(json.dumps(config, indent=2, ensure_ascii=False))
+    text = escape(json.dumps(experiment, indent=2, ensure_ascii=False))
     return f"<h2>Experiment</h2><details><summary>every setting of this run</summary><pre>{text}</pre></details>"

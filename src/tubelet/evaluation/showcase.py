@@ -23,7 +23,7 @@ _SECONDS, _RATE, _SHORT_SIDE = 6.0, 25.0, 192
 
 
 def choose(examples: Sequence[Scored], count: int) -> tuple[list[Scored], list[Scored]]:
-    """Up to ``count`` mistakes, the most confident first, and up to ``count`` right answers, one class after another."""
+    """At most ``count`` mistakes, the most confident first, and as many right answers, one class after another."""
     mistakes = sorted((e for e in examples if not e.right), key=lambda e: -e.confidence)
     by_class: defaultdict[str, list[Scored]] = defaultdict(list)
     for example in examples:
@@ -56,7 +56,7 @@ def cut(example: Scored, folder: Path) -> Cutting:
     with open_video(example.path) as decoder:
         info = decoder.probe()
         rate = min(_RATE, info.fps)
-        start = example.start or 0.0
+        start = example.start
         end = min(info.duration if example.end is None else example.end, start + _SECONDS)
         times = [start + i / rate for i in range(max(1, int((end - start) * rate)))]
         frames = shrink(decoder.frames_at(times).frames)
@@ -66,10 +66,10 @@ def cut(example: Scored, folder: Path) -> Cutting:
 
 
 def shrink(frames: Tensor) -> Tensor:
-    """uint8 frames (T, 3, H, W) whose short side is brought down to a card's size; smaller ones stay as they are."""
+    """uint8 frames (T, 3, H, W) with even sides, the short one brought down to a card's size where it is larger."""
     short = min(frames.shape[-2:])
     if short <= _SHORT_SIDE:
-        return frames
+        return frames[..., : frames.shape[-2] // 2 * 2, : frames.shape[-1] // 2 * 2]
     size = [round(side * _SHORT_SIDE / short / 2) * 2 for side in frames.shape[-2:]]
     resized = torch.nn.functional.interpolate(frames.float(), size=size, mode="bilinear", antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)

@@ -71,7 +71,7 @@ def _factorized_encoder(maps: Maps, grid: Grid) -> Shares:
 def _factorized_self_attention(maps: Maps, grid: Grid) -> Shares:
     """Model 3: attention over space and over time follow each other in a block, each with its own residual."""
     shares = _uniform(maps, grid)
-    for name, weights in reversed(maps.items()):
+    for name, weights in reversed(list(maps.items())):
         shares = (shares + _moved(shares, name, weights)) / 2
     return shares.unflatten(-1, grid[1:])
 

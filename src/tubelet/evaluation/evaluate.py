@@ -1,0 +1,198 @@
+"""A task's metrics as the papers measure them: several views of each video, their logits averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from tubelet.data.dataset import VideoViews, ViewSet
+from tubelet.data.loader import view_batches
+from tubelet.data.manifest import Record
+from tubelet.data.views import Views
+from tubelet.evaluation.metrics import measure, softmax
+from tubelet.evaluation.predictions import Scored
+from tubelet.evaluation.results import TaskResult, class_tables, top_answers
+from tubelet.evaluation.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, view_logits
+from tubelet.media.errors import MediaError
+from tubelet.models.model import Model
+from tubelet.training.parallel import Ranks
+from tubelet.weights.loaded import TaskCard
+
+_SHOWN = 5  # answers kept per example
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What one rank found about one video, by label set: logits averaged over views, one view's, and the targets."""
+
+    mean: Arrays
+    single: Arrays
+    targets: Arrays
+    identical: bool
+
+
+def evaluate_task(
+    model: Model,
+    task: str,
+    card: TaskCard,
+    videos: ViewSet,
+    *,
+    views_per_forward: int = 12,
+    precision: Precision = "float32",
+    workers: int = 0,
+    ranks: Ranks | None = None,
+    progress: bool = False,
+) -> TaskResult:
+    """Measure ``model`` on all of ``videos``; every rank returns the same result.
+
+    Logits, not probabilities, are averaged over the views, as the released code does. ``views_per_forward`` bounds the
+    memory of a forward. An example that cannot be read is never replaced by another: it is expected, not scored, and
+    listed in ``errors``. With several ranks each reads its share, all run the same number of forwards, and the results
+    are gathered and counted once per key.
+    """
+    ranks = ranks or Ranks(next(model.parameters()).device)
+    sets = label_sets(card)
+    rows: dict[str, _Row] = {}
+    errors: dict[str, MediaError] = {}
+    read: list[VideoViews] = []  # handed to the model, its logits not yet back
+
+    def readable(advance: Callable[[], None]) -> Iterator[Mapping[str, Tensor]]:
+        mine = videos.records[ranks.rank :: ranks.size]
+        views = view_batches(videos, rank=ranks.rank, world=ranks.size, workers=workers)
+        for record, example in zip(mine, views, strict=True):
+            advance()
+            if isinstance(example, MediaError):
+                errors[key_of(record)] = example
+            else:
+                read.append(example)
+                yield example.inputs
+
+    share = -(-len(videos) // ranks.size)
+    forwards = forwards_needed(share * len(videos.views), views_per_forward)
+    with _progress(task, share, shown=progress and ranks.first) as advance, evaluation_mode(model, precision):
+        inputs = readable(advance)
+        for logits in view_logits(model, task, inputs, views_per_forward=views_per_forward, forwards=forwards):
+            example = read.pop(0)
+            rows[example.key] = _row(example, logits, videos.views, tuple(sets))
+    for other_rows, other_errors in _gathered((rows, errors), ranks):
+        rows |= other_rows
+        errors |= other_errors
+    return _result(task, card, videos, rows, errors)
+
+
+def key_of(record: Record) -> str:
+    return record.key or record.path
+
+
+def label_sets(card: TaskCard) -> dict[str, tuple[str, ...]]:
+    """The class names of a task by label set; the only one of most tasks is "label"."""
+    return dict(card.classes) if isinstance(card.classes, Mapping) else {"label": card.classes}
+
+
+def probabilities(logits: NDArray[Any], card: TaskCard) -> NDArray[np.float64]:
+    """Logits (..., K) as probabilities: softmax, or sigmoid where an example may have several labels."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64))) if card.multilabel else softmax(logits)
+
+
+def _row(example: VideoViews, logits: ViewLogits, views: Views, sets: Sequence[str]) -> _Row:
+    if example.target is None:
+        raise ValueError(f"{example.key} has no label to compare with: give it one in the manifest, or predict instead")
+    named = dict(zip(sets, logits.values(), strict=True)) if len(sets) == 1 else logits
+    targets = example.target if isinstance(example.target, dict) else {sets[0]: example.target}
+    middle = (views.clips - 1) // 2 * views.crops + views.crops // 2
+    return _Row(
+        mean={name: x.mean(0).numpy() for name, x in named.items()},
+        single={name: x[middle].numpy() for name, x in named.items()},
+        targets={name: np.asarray(t) for name, t in targets.items()},
+        identical=views.clips > 1 and all(_same_clips(x, views) for x in example.inputs.values()),
+    )
+
+
+def _same_clips(x: Tensor, views: Views) -> bool:
+    """Whether all clips (V = clips x crops, clip by clip) hold the same pixels."""
+    clips = x.unflatten(0, (views.clips, views.crops))
+    return all(torch.equal(clip, clips[0]) for clip in clips[1:])
+
+
+def _gathered(mine: Any, ranks: Ranks) -> Iterable[Any]:
+    if ranks.control is None:
+        return [mine]
+    everyone: list[Any] = [None] * ranks.size
+    dist.all_gather_object(everyone, mine, group=ranks.control)
+    return everyone
+
+
+def _result(
+    task: str, card: TaskCard, videos: ViewSet, rows: Mapping[str, _Row], errors: Mapping[str, MediaError]
+) -> TaskResult:
+    records = {key_of(record): record for record in videos.records}
+    keys = [key for key in records if key in rows]
+    sets = label_sets(card)
+    if not keys:
+        first = next(iter(errors.values()), None)
+        raise ValueError(f"task {task!r}: none of {len(records)} examples can be read; the first: {first}")
+    mean, single, targets = (
+        {name: np.stack([getattr(rows[key], part)[name] for key in keys]) for name in sets}
+        for part in ("mean", "single", "targets")
+    )
+    tables, confusion = class_tables(mean, targets, sets)
+    return TaskResult(
+        metrics=_measure(mean, targets),
+        views=str(videos.views),
+        single_view=_measure(single, targets) if len(videos.views) > 1 else {},
+        scored=len(keys),
+        expected=len(records),
+        errors=tuple(errors[key] for key in records if key in errors),
+        warnings=_warnings(videos.views, sum(rows[key].identical for key in keys), len(keys)),
+        classes=tables,
+        confusion=confusion,
+        examples=tuple(_scored(task, records[key], rows[key], card) for key in keys),
+    )
+
+
+def _measure(scores: Arrays, targets: Arrays) -> dict[str, float]:
+    if len(scores) > 1:
+        return measure(scores, targets)
+    return measure(next(iter(scores.values())), next(iter(targets.values())))
+
+
+def _warnings(views: Views, identical: int, scored: int) -> tuple[str, ...]:
+    if not identical:
+        return ()
+    return (
+        f"the {views.clips} clips of {identical} of {scored} videos are the same frames, because the videos are no "
+        "longer than a clip: more clips add nothing there",
+    )
+
+
+def _scored(task: str, record: Record, row: _Row, card: TaskCard) -> Scored:
+    names = label_sets(card)
+    return Scored(
+        task=task,
+        key=key_of(record),
+        path=record.path,
+        start=record.start,
+        end=record.end,
+        labels={name: record.labels[name] for name in names},
+        top={name: top_answers(probabilities(x, card), names[name], _SHOWN) for name, x in row.mean.items()},
+    )
+
+
+@contextmanager
+def _progress(task: str, videos: int, shown: bool) -> Generator[Callable[[], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
+        line = bar.add_task(f"evaluating {task}", total=videos)
+        yield lambda: bar.advance(line)

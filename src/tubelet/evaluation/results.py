@@ -1,0 +1,139 @@
+"""The result of evaluating a task, and the files of a run that hold it: every number with its views and coverage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from tubelet.evaluation.metrics import average_precisions, confusion_matrix, per_class
+from tubelet.evaluation.predictions import Scored, write_predictions
+from tubelet.media.errors import MediaError
+from tubelet.training.outcome import write_json
+
+RESULTS, PREDICTIONS, CLASSES = "results.json", "predictions.jsonl", "classes.json"
+_CONFUSION_CLASSES = 100  # a larger matrix is no picture, and a large file
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """What a model reached on a task.
+
+    ``metrics``: fractions in [0, 1], logits averaged over ``views`` (such as "4x3"). ``single_view``: the same from one
+    view per video, the one nearest to the middle; empty where ``views`` is 1x1. ``scored`` of ``expected`` examples
+    could be read; ``errors`` has the others, none of which was replaced. ``warnings``: what makes the numbers doubtful.
+    ``classes``: the per-class table by label set, ``confusion`` the matrix (rows: truth), for up to 100 classes.
+    ``examples``: what was answered for each.
+    """
+
+    metrics: dict[str, float]
+    views: str
+    scored: int
+    expected: int
+    single_view: dict[str, float] = field(default_factory=dict)
+    errors: tuple[MediaError, ...] = ()
+    warnings: tuple[str, ...] = ()
+    classes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+    examples: tuple[Scored, ...] = field(default=(), repr=False)
+
+    @property
+    def coverage(self) -> str:
+        return f"{self.scored}/{self.expected}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The task's entry in ``results.json``."""
+        data: dict[str, Any] = {
+            "metrics": self.metrics,
+            "views": self.views,
+            "coverage": {"scored": self.scored, "expected": self.expected},
+        }
+        if self.single_view:
+            data["single_view"] = {"metrics": self.single_view, "views": "1x1"}
+        data["warnings"] = list(self.warnings)
+        data["errors"] = [{"path": e.path, "time": e.time, "reason": e.reason} for e in self.errors]
+        return data
+
+
+def class_tables(
+    scores: Mapping[str, NDArray[Any]], targets: Mapping[str, NDArray[Any]], names: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[list[int]]]]:
+    """The per-class tables and, where every example has one class, the confusion matrices, by label set."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    confusions: dict[str, list[list[int]]] = {}
+    for label_set, truth in targets.items():
+        if truth.ndim == 1:
+            confusion = confusion_matrix(scores[label_set], truth)
+            tables[label_set] = [asdict(row) for row in per_class(confusion, names[label_set])]
+            if len(confusion) <= _CONFUSION_CLASSES:
+                confusions[label_set] = confusion.tolist()
+        else:
+            values = average_precisions(scores[label_set], truth)
+            tables[label_set] = [
+                {"name": name, "examples": int(count), "average_precision": float(value)}
+                for name, count, value in zip(names[label_set], truth.sum(axis=0), values, strict=True)
+            ]
+    return tables, confusions
+
+
+def results_json(tasks: Mapping[str, TaskResult]) -> dict[str, Any]:
+    """The contents of ``results.json``."""
+    return {"tasks": {name: result.as_json() for name, result in tasks.items()}}
+
+
+def write_details(folder: Path, tasks: Mapping[str, TaskResult]) -> None:
+    """Write what is behind the numbers: ``predictions.jsonl``, a line per example, and ``classes.json``."""
+    write_predictions(folder / PREDICTIONS, (example for result in tasks.values() for example in result.examples))
+    classes = {
+        name: {
+            label_set: {"classes": [_finite(row) for row in rows], "confusion": result.confusion.get(label_set)}
+            for label_set, rows in result.classes.items()
+        }
+        for name, result in tasks.items()
+    }
+    write_json(folder / CLASSES, classes)
+
+
+def results_table(tasks: Mapping[str, TaskResult]) -> Table:
+    """One row per number: task, metric, value, views, coverage."""
+    table = Table("task", "metric", "value", "views", "coverage", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for name, result in tasks.items():
+        rows = [(metric, value, result.views) for metric, value in result.metrics.items()]
+        rows += [(metric, value, "1x1") for metric, value in result.single_view.items()]
+        for metric, value, views in rows:
+            table.add_row(name, metric, f"{value:.2%}", views, result.coverage)
+    return table
+
+
+def classes_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """The per-class table of one label set."""
+    table = Table(*(name.replace("_", " ") for name in rows[0]), title=title, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    return table
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """NaN, which JSON has not, as null."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+
+
+def _text(value: object) -> str:
+    if value is None or value != value:
+        return "-"
+    return f"{value:.1%}" if isinstance(value, float) else str(value)
+
+
+def top_answers(
+    probabilities: NDArray[np.floating[Any]], names: Sequence[str], count: int
+) -> tuple[tuple[str, float], ...]:
+    """The ``count`` most probable classes (K,) with their probabilities, best first."""
+    best = np.argsort(-probabilities, kind="stable")[:count]
+    return tuple((str(names[i]), float(probabilities[i])) for i in best.tolist())

@@ -1,0 +1,168 @@
+"""Evaluating what is on disk: a run with its own test data, or any model with data of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tubelet.configs import ConfigError
+from tubelet.data.dataset import ViewSet
+from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
+from tubelet.data.views import Views
+from tubelet.evaluation.evaluate import evaluate_task
+from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
+from tubelet.evaluation.scoring import Precision
+from tubelet.models.model import Model
+from tubelet.specs import ImageSpec
+from tubelet.training.experiment import Experiment, Task
+from tubelet.training.outcome import Evaluate, cards, write_json
+from tubelet.training.parallel import Ranks, join_ranks
+from tubelet.training.resolve import read_run
+from tubelet.weights.folder import load_model
+from tubelet.weights.loaded import TaskCard
+
+_TEST_SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestData:
+    """What a task is tested on: ``inputs`` are the names of the model's inputs that the files give."""
+
+    __test__ = False  # not one of pytest's
+
+    records: Sequence[Record]
+    views: Views
+    inputs: tuple[str, ...]
+
+
+def evaluate_run(
+    source: str | Path,
+    *,
+    data: str = "",
+    split: str = "",
+    task: str = "",
+    views: Views | None = None,
+    out: str | Path | None = None,
+    views_per_forward: int = 12,
+    precision: Precision = "float32",
+    workers: int = 2,
+    progress: bool = True,
+) -> dict[str, TaskResult]:
+    """Evaluate a run, a model folder or ``hf:org/name``; the results by task.
+
+    A run has its own test data and views. ``data`` (a manifest or a folder of class folders), ``split``, ``views`` and
+    ``task`` (one of the model's) override them; a model that is no run needs ``data``. Without overrides the results
+    are written into the run: ``results.json``, ``predictions.jsonl``, ``classes.json``; else into ``out``, if given.
+    Runs on every rank that torchrun started. Raises ConfigError, WeightsError, ManifestError, and ValueError where a
+    label is none of the model's classes.
+    """
+    loaded = load_model(source)
+    tasks = _tasks_of_run(source)
+    names = _choose(str(source), tuple(loaded.tasks), task)
+    tests = {n: _test_data(n, loaded.model, tasks.get(n), str(source), data, split, views) for n in names}
+    if out is None and tasks and not (data or split or task or views):
+        out = source
+    with join_ranks() as ranks:
+        loaded.model.to(ranks.device)
+        results = _evaluate(
+            loaded.model,
+            {name: loaded.tasks[name] for name in names},
+            tests,
+            ranks,
+            views_per_forward=views_per_forward,
+            precision=precision,
+            workers=workers,
+            progress=progress,
+        )
+        if out is not None and ranks.first:
+            folder = Path(out)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / RESULTS, results_json(results))
+            write_details(folder, results)
+        ranks.wait()
+    return results
+
+
+def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, progress: bool = True) -> Evaluate:
+    """What :func:`tubelet.training.run.train` takes as ``evaluate``: it measures the tasks on their test splits.
+
+    ``folder``: where the details of the latest evaluation are written, for the report; usually the run's.
+    """
+
+    def evaluate(model: Model, experiment: Experiment, ranks: Ranks) -> Mapping[str, Any]:
+        tests = {
+            name: _test_data(name, model, task, task.source.path, "", "", None)
+            for name, task in experiment.tasks.items()
+        }
+        results = _evaluate(
+            model,
+            cards(experiment, {}),
+            tests,
+            ranks,
+            views_per_forward=views_per_forward,
+            precision=experiment.training.precision,
+            workers=experiment.training.workers,
+            progress=progress,
+        )
+        if folder is not None and ranks.first:
+            write_details(Path(folder), results)
+        return results_json(results)
+
+    return evaluate
+
+
+def _evaluate(
+    model: Model, tasks: Mapping[str, TaskCard], tests: Mapping[str, TestData], ranks: Ranks, **options: Any
+) -> dict[str, TaskResult]:
+    return {
+        name: evaluate_task(model, name, card, _view_set(model, card, tests[name]), ranks=ranks, **options)
+        for name, card in tasks.items()
+    }
+
+
+def _view_set(model: Model, card: TaskCard, test: TestData) -> ViewSet:
+    specs = {name: model.encoder.inputs[name] for name in test.inputs}
+    return ViewSet(test.records, card.classes, specs, test.views, several=card.multilabel)
+
+
+def _tasks_of_run(source: str | Path) -> Mapping[str, Task]:
+    with suppress(ConfigError):
+        return read_run(source).experiment.tasks
+    return {}
+
+
+def _choose(source: str, has: tuple[str, ...], task: str) -> tuple[str, ...]:
+    if not has:
+        raise ConfigError(f"{source}: this model has no head, so there is no task to evaluate")
+    if task and task not in has:
+        raise ConfigError(f"{source}: no task {task!r}; it has {', '.join(has)}")
+    return (task,) if task else has
+
+
+def _test_data(
+    name: str, model: Model, task: Task | None, source: str, data: str, split: str, views: Views | None
+) -> TestData:
+    inputs = task.inputs if task else tuple(model.encoder.inputs)
+    still = all(isinstance(model.encoder.inputs[key], ImageSpec) for key in inputs)
+    views = views or (task.views if task else Views() if still else Views(clips=4))
+    if data:
+        return TestData(records=_records(read_manifest(data), split), views=views, inputs=inputs)
+    if task is None:
+        raise ConfigError(f"{source}: is no run with test data for task {name!r}; give the data (--data)")
+    records = read_manifest(task.source.path).split(split or task.source.test)
+    return TestData(records=records, views=views, inputs=inputs)
+
+
+def _records(manifest: Manifest, split: str) -> Sequence[Record]:
+    """The records of ``split``; if it is empty, of the manifest's test split, or all where there are no splits."""
+    if split:
+        return manifest.split(split)
+    for name in _TEST_SPLITS:
+        if name in manifest.splits:
+            return manifest.split(name)
+    if manifest.splits == ("",):
+        return manifest.records
+    raise ManifestError(manifest.path, None, f"no split {' or '.join(_TEST_SPLITS)}: say which (--split)")

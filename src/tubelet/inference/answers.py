@@ -1,0 +1,140 @@
+"""What a model says about a file, as values, and how they are written: a table, JSON, CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, TextIO
+
+from rich.table import Table
+
+from tubelet.media.errors import MediaError
+
+
+class Answer(NamedTuple):
+    """A class and its probability."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The most probable classes of a file, best first.
+
+    ``views``: the clips x crops whose logits were averaged. For a task with several label sets (verb and noun),
+    ``labels`` are their best combinations, and ``sets`` has the answers of each.
+    """
+
+    path: str
+    task: str
+    views: str
+    labels: tuple[Answer, ...]
+    sets: dict[str, tuple[Answer, ...]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        answers = ", ".join(f"{label} {probability:.1%}" for label, probability in self.labels)
+        return f"{self.path}: {answers} ({self.views} views)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """What a stretch of a long video shows: seconds from its first frame, and the best class."""
+
+    start: float
+    end: float
+    label: str
+    probability: float
+
+
+def merged(segments: Iterable[Segment]) -> list[Segment]:
+    """Neighbouring segments with one label as one, whose probability is their mean weighted by time."""
+    runs: list[list[Segment]] = []
+    for segment in segments:
+        if runs and runs[-1][-1].label == segment.label:
+            runs[-1].append(segment)
+        else:
+            runs.append([segment])
+    return [_joined(run) for run in runs]
+
+
+def _joined(run: Sequence[Segment]) -> Segment:
+    seconds = sum(s.end - s.start for s in run)
+    probability = sum(s.probability * (s.end - s.start) for s in run) / seconds
+    return Segment(start=run[0].start, end=run[-1].end, label=run[0].label, probability=probability)
+
+
+Result = Prediction | MediaError
+
+
+def predictions_table(results: Iterable[Result]) -> Table:
+    """One row per answer; a file that cannot be read has its reason."""
+    table = Table("file", "class", "probability", "views", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for result in results:
+        if isinstance(result, MediaError):
+            table.add_row(result.path, f"[red]error[/red] {_reason(result)}")
+            continue
+        for place, (label, probability) in enumerate(result.labels):
+            first = place == 0
+            table.add_row(result.path if first else "", label, f"{probability:.1%}", result.views if first else "")
+    return table
+
+
+def timeline_table(path: str, segments: Iterable[Segment]) -> Table:
+    """One row per stretch of time."""
+    table = Table("start", "end", "class", "probability", title=path, title_justify="left", box=None, pad_edge=False)
+    for column in (0, 1, 3):
+        table.columns[column].justify = "right"
+    for s in segments:
+        table.add_row(clock(s.start), clock(s.end), s.label, f"{s.probability:.1%}")
+    return table
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``1:02:03.4``, without hours below one."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{head}:{tenths // 10:02d}.{tenths % 10}"
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """Plain data: answers as ``{"label", "probability"}``, an unreadable file as ``{"path", "error", "time"}``."""
+    if isinstance(result, MediaError):
+        return {"path": result.path, "error": result.reason, "time": result.time}
+    data = asdict(result)
+    data["labels"] = [answer._asdict() for answer in result.labels]
+    data["sets"] = {name: [answer._asdict() for answer in answers] for name, answers in result.sets.items()}
+    return data
+
+
+def timeline_json(path: str, segments: Iterable[Segment]) -> dict[str, Any]:
+    return {"path": path, "timeline": [asdict(segment) for segment in segments]}
+
+
+def write_csv(results: Iterable[Result], file: TextIO) -> None:
+    """Columns path, rank, label, probability, views, error: a row per answer, or per unreadable file."""
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(("path", "rank", "label", "probability", "views", "error"))
+    for result in results:
+        if isinstance(result, MediaError):
+            rows.writerow((result.path, "", "", "", "", _reason(result)))
+            continue
+        for rank, (label, probability) in enumerate(result.labels, start=1):
+            rows.writerow((result.path, rank, label, f"{probability:.6f}", result.views, ""))
+
+
+def write_timeline_csv(path: str, segments: Iterable[Segment], file: TextIO, *, header: bool = True) -> None:
+    """Columns path, start, end, label, probability."""
+    rows = csv.writer(file, lineterminator="\n")
+    if header:
+        rows.writerow(("path", "start", "end", "label", "probability"))
+    for s in segments:
+        rows.writerow((path, f"{s.start:.3f}", f"{s.end:.3f}", s.label, f"{s.probability:.6f}"))
+
+
+def _reason(error: MediaError) -> str:
+    return error.reason if error.time is None else f"at {error.time:.3f} s: {error.reason}"

@@ -1,0 +1,97 @@
+"""A long video by sliding windows, decoded once from front to back in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from tubelet.data.geometry import crop_size, cut, place
+from tubelet.media.clips import spread_starts
+from tubelet.media.video import FrameBatch
+from tubelet.specs import VideoSpec
+
+_FRAMES_AT_ONCE = 32  # decoded frames held at full size
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of time (seconds), and the clips that look at it: the first frame of each on the grid of frames."""
+
+    start: float
+    end: float
+    clips: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a timeline looks at: a grid of ``frames`` frames, ``step`` seconds apart, in clips of ``length`` frames."""
+
+    step: float
+    frames: int
+    length: int
+    windows: tuple[Window, ...]
+
+
+def plan_windows(spec: VideoSpec, fps: float, duration: float, window: float = 0.0, stride: float = 0.0) -> Plan:
+    """Windows of ``window`` seconds, ``stride`` seconds apart; 0: the span of a clip, and one window after another.
+
+    Clips keep the frame rate that the model learned with. A window longer than a clip is covered by several, a shorter
+    one lies in the middle of its clip. Clips start on a grid of frames, so that windows that overlap share theirs; at
+    the edges of the video a clip is moved inside, and a clip longer than the video sees it again from the beginning.
+    """
+    step, span = spec.step(fps), spec.seconds(fps)
+    window = window or span
+    stride = stride or window
+    if min(window, stride) < step:
+        raise ValueError(f"{window=:g} and {stride=:g} s must be at least {step:g} s, the time between a clip's frames")
+    frames = max(1, math.ceil(duration / step - 1e-6))
+    clips = max(1, math.ceil(window / span - 1e-6))
+
+    def first_frame(start: float) -> int:
+        return min(max(0, round(start / step)), max(0, frames - spec.frames))
+
+    def at(start: float) -> Window:
+        starts = spread_starts(window, span, clips) if window >= span else ((window - span) / 2,)
+        return Window(start, min(start + window, duration), tuple(first_frame(start + s) for s in starts))
+
+    count = max(1, math.ceil((duration - step / 2) / stride))
+    return Plan(step, frames, spec.frames, tuple(at(i * stride) for i in range(count)))
+
+
+def window_clips(
+    frames_at: Callable[[list[float]], FrameBatch], spec: VideoSpec, plan: Plan
+) -> Iterator[UInt8[Tensor, "V T C H W"]]:
+    """The clips of each window, centre crops; every frame is decoded once, and kept as long as a window needs it.
+
+    ``frames_at``: a decoder's; it is asked for ever later times. Raises MediaError, with the time, where the video
+    cannot be read; the windows before have been given out by then.
+    """
+    kept: deque[Tensor] = deque()
+    first = 0  # the grid index of kept[0]
+    for window in plan.windows:
+        start, end = window.clips[0], min(window.clips[-1] + plan.length, plan.frames)
+        while kept and first < start:
+            kept.popleft()
+            first += 1
+        if not kept:
+            first = start
+        for here in range(first + len(kept), end, _FRAMES_AT_ONCE):
+            times = [i * plan.step for i in range(here, min(here + _FRAMES_AT_ONCE, end))]
+            kept.extend(centre_crop(frames_at(times).frames, spec))
+        yield torch.stack([_clip(kept, clip - first, plan) for clip in window.clips])
+
+
+def centre_crop(frames: UInt8[Tensor, "T C H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:
+    """The frames as the model sees them: short side and centre crop of its spec."""
+    picture = (frames.shape[-2], frames.shape[-1])
+    return cut(frames, place(picture, crop_size(picture, spec.size, spec.short_side), 0.5, 0.5), spec.size)
+
+
+def _clip(kept: Sequence[Tensor], start: int, plan: Plan) -> UInt8[Tensor, "T C H W"]:
+    return torch.stack([kept[start + i if plan.frames >= plan.length else i % plan.frames] for i in range(plan.length)])

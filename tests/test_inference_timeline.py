@@ -1,0 +1,82 @@
+"""Sliding windows over a long video: which frames they look at, and that each is decoded once, in order."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tubelet.inference.timeline import plan_windows, window_clips
+from tubelet.media.video import FrameBatch
+from tubelet.specs import VideoSpec
+
+SPEC = VideoSpec(frames=4, stride=2, size=(4, 4), short_side=4)
+
+
+class Film:
+    """A decoder whose frames carry their number, at 10 frames per second; it remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    def frames_at(self, times):
+        self.asked += times
+        numbers = torch.tensor([round(t * 10) % 256 for t in times], dtype=torch.uint8)
+        return FrameBatch(numbers[:, None, None, None].expand(-1, 3, 4, 4), torch.tensor(times, dtype=torch.float64))
+
+
+def seen(plan, film) -> list[list[list[int]]]:
+    return [clips[:, :, 0, 0, 0].tolist() for clips in window_clips(film.frames_at, SPEC, plan)]
+
+
+def test_windows_follow_each_other_and_cover_the_video():
+    plan = plan_windows(SPEC, fps=10.0, duration=3.0)
+    assert [(w.start, w.end) for w in plan.windows] == [
+        (0, 0.8),
+        (0.8, 1.6),
+        (1.6, pytest.approx(2.4)),
+        (pytest.approx(2.4), 3),
+    ]
+    film = Film()
+    assert seen(plan, film) == [[[0, 2, 4, 6]], [[8, 10, 12, 14]], [[16, 18, 20, 22]], [[22, 24, 26, 28]]]
+    assert film.asked == sorted(set(film.asked))
+
+
+def test_a_long_window_is_covered_by_several_clips_at_the_models_own_rate():
+    plan = plan_windows(SPEC, fps=10.0, duration=4.0, window=2.0)
+    assert seen(plan, Film())[0] == [[0, 2, 4, 6], [6, 8, 10, 12], [12, 14, 16, 18]]
+
+
+def test_a_short_window_lies_in_the_middle_of_its_clip():
+    plan = plan_windows(SPEC, fps=10.0, duration=4.0, window=0.4)
+    assert [w.start for w in plan.windows][:2] == [0, 0.4]
+    assert seen(plan, Film())[1] == [[2, 4, 6, 8]]
+
+
+def test_a_clip_longer_than_the_video_sees_it_again():
+    plan = plan_windows(SPEC, fps=10.0, duration=0.6)
+    assert len(plan.windows) == 1
+    assert seen(plan, Film()) == [[[0, 2, 4, 0]]]
+
+
+@given(
+    duration=st.floats(0.05, 60),
+    window=st.just(0.0) | st.floats(0.4, 8),
+    stride=st.floats(0.4, 8),
+    fps=st.floats(5, 60),
+)
+def test_each_frame_is_decoded_once_and_forward_whatever_the_windows(duration, window, stride, fps):
+    plan = plan_windows(SPEC, fps, duration, window, stride)
+    film = Film()
+    for clips, w in zip(window_clips(film.frames_at, SPEC, plan), plan.windows, strict=True):
+        assert clips.shape == (len(w.clips), 4, 3, 4, 4)
+        assert w.start < w.end <= duration
+    assert film.asked == sorted(set(film.asked))
+    assert max(film.asked) < duration
+
+
+@pytest.mark.parametrize("seconds", [{"window": -1.0}, {"stride": 0.1}])
+def test_windows_shorter_than_the_time_between_frames_are_refused(seconds):
+    with pytest.raises(ValueError, match=r"at least 0\.2 s"):
+        plan_windows(SPEC, 10.0, 3.0, **seconds)
