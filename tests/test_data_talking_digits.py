@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import wave
 from collections import Counter
@@ -32,6 +33,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("talking") / "digits"
     make(folder, **SMALL)
     return folder
+
+
+@pytest.fixture
+def no_workers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that write media fail."""
+    broken = tmp_path_factory.mktemp("bin") / "python"
+    broken.write_text("#!/bin/sh\necho disk full >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -70,28 +80,40 @@ def label(record: Record) -> str:
     return only
 
 
-def test_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    make(tmp_path / "again", **SMALL)
-    assert contents(tmp_path / "again") == contents(folder)
+def test_a_missing_file_has_all_made_again_and_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    missing = again / "motion/train/00003.mp4"
+    missing.unlink()
+    make(again, **SMALL)
+    assert missing.is_file()
+    assert contents(again) == contents(folder)
+    assert list(tmp_path.iterdir()) == [again]
 
 
 def test_another_seed_gives_other_clips() -> None:
     assert plan("motion", "train", seed=0) != plan("motion", "train", seed=1)
 
 
-def test_made_once_and_remade_when_a_file_is_missing_or_parameters_change(tmp_path: Path) -> None:
-    folder = tmp_path / "digits"
-    manifest = make(folder, train=2, val=1)["motion"]
-    clip = folder / "motion/train/00000.mp4"
-    made = clip.stat().st_mtime_ns
-    assert make(folder, train=2, val=1)["motion"] == manifest
-    assert clip.stat().st_mtime_ns == made
-    clip.unlink()
-    make(folder, train=2, val=1)
-    assert clip.is_file()
-    make(folder, train=1, val=1)
-    assert len(list((folder / "motion/train").iterdir())) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+def test_made_once_and_reused(folder: Path, no_workers: None) -> None:
+    manifests = make(folder, **SMALL)
+    assert manifests["motion"] == folder / "motion.csv"
+    (folder / "notes.txt").write_text("a reader's own file")
+    make(folder, **SMALL)
+    (folder / "notes.txt").unlink()
+
+
+def test_other_parameters_are_not_mistaken_and_a_failure_leaves_what_was_there(folder: Path, no_workers: None) -> None:
+    before = contents(folder)
+    with pytest.raises(RuntimeError, match="disk full"):
+        make(folder, seed=1, **SMALL)
+    assert contents(folder) == before
+
+
+def test_a_failure_leaves_nothing_half_made(tmp_path: Path, no_workers: None) -> None:
+    with pytest.raises(RuntimeError, match="disk full"):
+        make(tmp_path / "data" / "digits", **SMALL)
+    assert not list((tmp_path / "data").iterdir())
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
@@ -99,16 +121,6 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="folder of their own"):
         make(tmp_path, **SMALL)
     assert contents(tmp_path).keys() == {"thesis.txt"}
-
-
-def test_a_failure_leaves_nothing_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho disk full >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(broken))
-    with pytest.raises(RuntimeError, match="disk full"):
-        make(tmp_path / "digits", **SMALL)
-    assert list(tmp_path.iterdir()) == [broken]
 
 
 def test_without_espeak_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,17 +163,19 @@ def circular_shift(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def test_one_frame_is_at_chance_and_two_are_not() -> None:
-    def examples(split: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        drawn = [(item, item.scene) for item in plan("motion", split, train=1600, val=400)]
-        clips = np.stack([scene.draw(GLYPHS, 32, 2, FPS)[:, :, ::2, ::2] for _, scene in drawn if scene]).mean(2) / 255
-        return clips[:, 0].reshape(len(drawn), -1), clips, [item.labels["motion"] for item, _ in drawn]
+    """Two frames a third of a second apart."""
 
-    one, clips, labels = examples("train")
-    one_val, clips_val, labels_val = examples("val")
-    accuracy = RidgeClassifier().fit(one, labels).score(one_val, labels_val)
-    assert abs(accuracy - 1 / 8) < 4 * np.sqrt(1 / 8 * 7 / 8 / 400)
-    motion = RidgeClassifier().fit(correlation(clips), labels).score(correlation(clips_val), labels_val)
-    assert motion > 0.9
+    def examples(split: str) -> tuple[np.ndarray, list[str]]:
+        drawn = [item for item in plan("motion", split, train=1600, val=400) if item.scene]
+        clips = np.stack([item.scene.draw(GLYPHS, 16, 5, FPS)[::4].mean(1) / 255 for item in drawn if item.scene])
+        return clips, [item.labels["motion"] for item in drawn]
+
+    (clips, labels), (clips_val, labels_val) = examples("train"), examples("val")
+    one = RidgeClassifier().fit(clips[:, 0].reshape(1600, -1), labels)
+    chance, deviation = 1 / 8, np.sqrt(1 / 8 * 7 / 8 / 400)
+    assert abs(one.score(clips_val[:, 0].reshape(400, -1), labels_val) - chance) < 4 * deviation
+    two = RidgeClassifier().fit(correlation(clips), labels)
+    assert two.score(correlation(clips_val), labels_val) > 0.95
 
 
 def correlation(clips: np.ndarray) -> np.ndarray:
@@ -209,8 +223,8 @@ def test_every_video_says_its_digit_somewhere_within(folder: Path) -> None:
     for record in read_manifest(folder / "talking.csv").records:
         with open_video(folder / record.path) as video:
             samples = np.asarray(video.audio(0.0, 2.0, RATE))
-        loud = np.flatnonzero(np.abs(samples) > 0.1)
-        assert 0.1 < (loud[-1] - loud[0]) / RATE < 1.2
+        loud = np.flatnonzero(np.abs(samples) > 0.2 * np.abs(samples).max())
+        assert 0.05 < (loud[-1] - loud[0]) / RATE < 1.2
         assert label(record) in record.text.split()
 
 

@@ -14,7 +14,9 @@ from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-_ENCODER = {"crf": "18", "preset": "veryfast"}
+# zerolatency: without it, x264's look-ahead may encode the same small pictures differently from one time to the next.
+_ENCODER = {"crf": "18", "preset": "veryfast", "tune": "zerolatency"}
+_SOUND_ENCODER = {"aac_coder": "fast"}  # the default takes three times as long as the video of a small clip
 
 
 def write_video(
@@ -37,7 +39,9 @@ def write_video(
         raise ValueError(f"{fps=} must be positive")
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         video = _video_stream(container, fps, *frames.shape[2:])
-        sound = None if audio is None else container.add_stream("aac", rate=audio_rate, layout="mono")
+        sound = None
+        if audio is not None:
+            sound = container.add_stream("aac", rate=audio_rate, layout="mono", options=_SOUND_ENCODER)
         _write_frames(container, video, frames)
         if sound is not None and audio is not None:
             _write_sound(container, sound, audio)

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tubelet.data.manifest import Record, write_manifest
-from tubelet.data.talking_digits.plan import Item, Parameters, items
+from tubelet.data.talking_digits.plan import FPS, SECONDS, Item, Parameters, items
 from tubelet.data.talking_digits.scenes import Glyphs
 from tubelet.data.talking_digits.speech import check_espeak
 
@@ -60,15 +60,16 @@ def _write(folder: Path, parameters: Parameters) -> None:
     rows: defaultdict[str, list[Record]] = defaultdict(list)
     for item in items(parameters, glyphs):
         for task in item.labels:
-            rows[task].append(_record(item, task))
+            rows[task].append(_record(item, task, parameters.size))
     for task in TASKS:
         write_manifest(folder / f"{task}.csv", rows[task])
     marker = {"format": _FORMAT, "parameters": asdict(parameters), "files": _sizes(folder)}
     (folder / _MARKER).write_text(json.dumps(marker, indent=1) + "\n")
 
 
-def _record(item: Item, task: str) -> Record:
-    return Record(path=item.path, labels={"label": (item.labels[task],)}, split=item.split, text=item.text)
+def _record(item: Item, task: str, size: int) -> Record:
+    record = Record(path=item.path, labels={"label": (item.labels[task],)}, split=item.split, text=item.text)
+    return replace(record, duration=SECONDS, fps=FPS, width=size, height=size) if item.scene else record
 
 
 def _write_media(folder: Path, parameters: Parameters) -> None:
