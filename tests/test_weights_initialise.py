@@ -85,9 +85,16 @@ def test_every_parameter_is_accounted_for(image, name):
     assert sorted(told) == sorted(encoder | {"heads.motion"})
     assert report.dropped[-1] == "heads.label"
     assert ("encoder.cls" in report.dropped) == (config.pool == "mean")
-    text = str(report)
-    assert "encoder.tokenizer" not in text
-    assert "tokenizer.projection.weight (16, 48) to (16, 96)" in text
+    assert "resized: tokenizer.projection.weight (16, 48) to (16, 96)" in str(report)
+
+
+def test_the_report_takes_layers_together(image):
+    _, report = start(MODELS["factorized_encoder"], image, {"motion": JUMPS})
+    assert "left fresh: encoder.temporal, heads.motion\n" in str(report)
+    _, report = start(MODELS["factorized_self_attention"], image)
+    blocks = "encoder.transformer.blocks.*"
+    assert f"set to zero: {blocks}.attention_time.out\n" in str(report)
+    assert f"left fresh: {blocks}.norm_time, {blocks}.attention_time.qkv\n" in str(report)
 
 
 def test_a_later_frame_count_and_size_interpolate_positions(tmp_path):
@@ -138,6 +145,9 @@ def test_what_does_not_fit_names_keys_and_shapes_and_changes_nothing(image):
     deep = replace(VIDEO, backbone=replace(SIZE, depth=3))
     with pytest.raises(WeightsError, match=r"blocks.2.norm_attention.weight \(16,\) of the model has nothing to start"):
         start(deep, image)
+    deep_3 = replace(deep, attends="factorized_self_attention", pool="mean")
+    with pytest.raises(WeightsError, match=r"blocks.2.norm_attention.weight \(16,\) of the model has nothing to start"):
+        start(deep_3, image, temporal="copy")
     with pytest.raises(WeightsError, match=r"blocks.1.norm_attention.weight \(16,\) of the source has no place"):
         start(replace(VIDEO, backbone=replace(SIZE, depth=1)), image)
     model = assemble(deep, {})
@@ -148,10 +158,12 @@ def test_what_does_not_fit_names_keys_and_shapes_and_changes_nothing(image):
 
 
 def test_heads_that_differ_are_an_error_and_activations_a_note(image):
-    with pytest.raises(WeightsError, match="trained with heads 2, the model has 4"):
+    with pytest.raises(WeightsError, match="attention has 2 heads, the model's 4"):
         start(replace(VIDEO, backbone=replace(SIZE, heads=4)), image)
     _, report = start(replace(VIDEO, backbone=replace(SIZE, gelu="exact")), image)
     assert report.notes == ("the source was trained with gelu tanh, the model has exact",)
+    _, report = start(replace(VIDEO, video=replace(VIDEO.video, std=(0.2, 0.2, 0.2))), image)
+    assert report.notes == ("the source was trained with pixel std (0.5, 0.5, 0.5), the model has (0.2, 0.2, 0.2)",)
 
 
 def test_kinds_that_do_not_fit_are_refused(tmp_path):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tubelet.models.model import Model, ModelConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
+from tubelet.nn.blocks import Backbone
 from tubelet.nn.positions import LearnedPositions
 from tubelet.nn.tokenizers import TubeletTokenizer
 from tubelet.weights.errors import WeightsError
@@ -60,8 +61,8 @@ class InitReport:
     def __str__(self) -> str:
         groups = {
             "resized": self.resized,
-            "set to zero": _grouped(self.zeroed),
-            "left fresh": _grouped(self.fresh),
+            "set to zero": _grouped(self.zeroed, (*self.loaded, *self.fresh)),
+            "left fresh": _grouped(self.fresh, (*self.loaded, *self.zeroed)),
             "dropped": _grouped(self.dropped),
             "note": self.notes,
         }
@@ -69,10 +70,15 @@ class InitReport:
         return "\n".join(lines + [f"  {kind}: {', '.join(names)}" for kind, names in groups.items() if names])
 
 
-def _grouped(names: Sequence[str]) -> tuple[str, ...]:
-    """The layers of ``names``, blocks taken together: "encoder.transformer.blocks.*.norm_time"."""
-    layers = [re.sub(r"\.\d+\.", ".*.", name).removesuffix(".weight").removesuffix(".bias") for name in names]
-    return tuple(dict.fromkeys(layers))
+def _grouped(names: Sequence[str], others: Sequence[str] = ()) -> tuple[str, ...]:
+    """Modules that are whole in ``names``, having nothing in ``others``: "encoder.temporal"; blocks taken together."""
+
+    def whole(name: str) -> str:
+        parts = name.split(".")
+        modules = (".".join(parts[:depth]) for depth in range(2, len(parts)))
+        return next((m for m in modules if not any(other.startswith(f"{m}.") for other in others)), name)
+
+    return tuple(dict.fromkeys(re.sub(r"\.\d+\b", ".*", whole(name)) for name in names))
 
 
 def initialise(
@@ -95,9 +101,10 @@ def initialise_from(
     given = {route.rename(name): parameter for name, parameter in source.model.encoder.named_parameters()}
     wanted = dict(model.encoder.named_parameters())
     offered = _offer(given, source.model.encoder, model.encoder, route, init)
-    differences = _differences(source.config, config)
-    problems = [differences.pop("heads")] if "heads" in differences else []
-    _check(given, offered, wanted, route, init, problems)
+    if problems := [*_other_heads(source.config, config), *_misfits(given, offered, wanted, route, init)]:
+        raise WeightsError(
+            f"{init.source} does not fit the model; Init.fresh leaves parameters out: {listed(problems)}"
+        )
     for name, value in offered.items():
         wanted[name].copy_(value)
     heads = _load_heads(source, model, tasks or {})
@@ -117,7 +124,7 @@ def initialise_from(
             *(f"heads.{name}" for name in source.model.heads if name not in heads),
             *source.dropped,
         ),
-        notes=tuple(differences.values()),
+        notes=_notes(source.config, config),
     )
 
 
@@ -195,7 +202,8 @@ def _temporal_attention(offered: Mapping[str, Tensor], wanted: Mapping[str, Tens
     names = [name for name in wanted if ".attention_time." in name and name not in offered]
     match init.temporal:
         case "copy":
-            return {name: offered[name.replace(".attention_time.", ".attention.")] for name in names}
+            spatial = {name: name.replace(".attention_time.", ".attention.") for name in names}
+            return {name: offered[theirs] for name, theirs in spatial.items() if theirs in offered}
         case "zero":
             return {name: torch.zeros_like(wanted[name]) for name in names}
         case "residual":
@@ -204,35 +212,20 @@ def _temporal_attention(offered: Mapping[str, Tensor], wanted: Mapping[str, Tens
             return {}
 
 
-def _check(
-    given: Mapping[str, Tensor],
-    offered: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    route: _Route,
-    init: Init,
-    problems: list[str],
-) -> None:
+def _misfits(
+    given: Mapping[str, Tensor], offered: Mapping[str, Tensor], wanted: Mapping[str, Tensor], route: _Route, init: Init
+) -> list[str]:
+    """What does not fit: patterns without a parameter, shapes that differ, parameters on one side alone."""
     unmatched = [pattern for pattern in init.fresh if not any(fnmatchcase(name, pattern) for name in wanted)]
-    problems += [f"{pattern!r} of Init.fresh matches no parameter" for pattern in unmatched]
-    problems += [
-        f"{name} is {tuple(value.shape)} in the source and {tuple(wanted[name].shape)} in the model"
-        for name, value in offered.items()
-        if value.shape != wanted[name].shape
+    shapes = {name: (tuple(value.shape), tuple(wanted[name].shape)) for name, value in offered.items()}
+    missing = [name for name in wanted if name not in offered and not _matches(name, route.fresh)]
+    homeless = [name for name in given if name not in wanted and not _matches(name, _OPTIONAL)]
+    return [
+        *(f"{pattern!r} of Init.fresh matches no parameter" for pattern in unmatched),
+        *(f"{name} is {a} in the source and {b} in the model" for name, (a, b) in shapes.items() if a != b),
+        *(f"{name} {tuple(wanted[name].shape)} of the model has nothing to start from" for name in missing),
+        *(f"{name} {tuple(given[name].shape)} of the source has no place in the model" for name in homeless),
     ]
-    problems += [
-        f"{name} {tuple(parameter.shape)} of the model has nothing to start from"
-        for name, parameter in wanted.items()
-        if name not in offered and not _matches(name, route.fresh)
-    ]
-    problems += [
-        f"{name} {tuple(value.shape)} of the source has no place in the model"
-        for name, value in given.items()
-        if name not in wanted and not _matches(name, _OPTIONAL)
-    ]
-    if problems:
-        raise WeightsError(
-            f"{init.source} does not fit the model; Init.fresh leaves parameters out: {listed(problems)}"
-        )
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -242,19 +235,42 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 def _load_heads(source: Loaded, model: Model, tasks: Mapping[str, TaskCard]) -> list[str]:
     """Load the heads that answer the same question in both models; their names."""
     known = [name for name in model.heads if name in source.tasks and name in tasks]
-    same = [name for name in known if source.tasks[name].classes == tasks[name].classes]
+    same = [
+        name
+        for name in known
+        if source.tasks[name].classes == tasks[name].classes
+        and _shapes(source.model.heads[name]) == _shapes(model.heads[name])
+    ]
     for name in same:
         model.heads[name].load_state_dict(source.model.heads[name].state_dict())
     return same
 
 
-def _differences(source: ModelConfig, target: ModelConfig) -> dict[str, str]:
-    """Where the two compute differently with the same weights, by the backbone's field."""
-    assert isinstance(source, ViTConfig | ViViTConfig), source
-    assert isinstance(target, ViTConfig | ViViTConfig), target
-    theirs, ours = source.backbone, target.backbone
-    return {
-        name: f"the source was trained with {name} {getattr(theirs, name)}, the model has {getattr(ours, name)}"
-        for name in ("heads", "gelu", "norm_eps")
-        if getattr(theirs, name) != getattr(ours, name)
-    }
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def _other_heads(source: ModelConfig, target: ModelConfig) -> list[str]:
+    theirs, ours = _backbone(source).heads, _backbone(target).heads
+    return [f"the source's attention has {theirs} heads, the model's {ours}"] if theirs != ours else []
+
+
+def _notes(source: ModelConfig, target: ModelConfig) -> tuple[str, ...]:
+    """What the two do differently with the same weights."""
+    theirs, ours = _behaviour(source), _behaviour(target)
+    return tuple(
+        f"the source was trained with {name} {theirs[name]}, the model has {ours[name]}"
+        for name in theirs
+        if theirs[name] != ours[name]
+    )
+
+
+def _behaviour(config: ModelConfig) -> dict[str, object]:
+    (spec,) = config.inputs.values()
+    backbone = _backbone(config)
+    return {"gelu": backbone.gelu, "norm_eps": backbone.norm_eps, "pixel mean": spec.mean, "pixel std": spec.std}
+
+
+def _backbone(config: ModelConfig) -> Backbone:
+    assert isinstance(config, ViTConfig | ViViTConfig), config
+    return config.backbone
