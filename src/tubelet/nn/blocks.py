@@ -71,11 +71,11 @@ class Block(nn.Module):
         self.mlp = MLP(size)
         self.drop = size.drop(drop_rate)
 
-    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    def forward(self, x: Float[Tensor, "B ... D"]) -> Float[Tensor, "B ... D"]:
         y = x + self.drop(self.dropout(self.attention(self.norm_attention(x))))
         return y + self.drop(self.mlp(self.norm_mlp(y)))
 
-    def attention_maps(self, x: Float[Tensor, "B N D"]) -> dict[str, Tensor]:
+    def attention_maps(self, x: Float[Tensor, "B ... D"]) -> dict[str, Tensor]:
         """The attention weights of this block for its input ``x``, by the name of the attention layer."""
         return {"attention": self.attention.weights(self.norm_attention(x))}
 

@@ -1,0 +1,30 @@
+"""Fixtures of all rooms. Shapes and types in signatures are checked while testing (jaxtyping with beartype)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Some virtual machines announce AMX units that do not run; the first bfloat16 product would kill the tests.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+install_import_hook("tubelet", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for media files that several tests read and none changes."""
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture(params=["pyav", "torchcodec"])
+def decoder(request: pytest.FixtureRequest) -> str:
+    """Each decoder that loads on this machine."""
+    from tubelet.media.torchcodec_decoder import torchcodec_problem
+
+    problem = torchcodec_problem() if request.param == "torchcodec" else None
+    if problem is not None:
+        pytest.skip(problem)
+    return request.param
