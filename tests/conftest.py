@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 
 # Some virtual machines announce AMX units that do not run; the first bfloat16 product would kill the tests.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-install_import_hook("tubelet", "beartype.beartype")
+install_import_hook("tubelet", "typechecking.check")
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from jaxtyping import Float32
 from torch import Tensor
 
@@ -26,11 +27,13 @@ from tubelet.media.containers import (
     stores_no_pts,
     video_stream,
 )
+from tubelet.media.damage import LONGEST_REORDER, DamageTracker
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe, rotation_of
 from tubelet.media.video import FrameBatch
 
 _LONG_GAP = 10.0  # seconds: where a file has no index, a wanted time this far ahead is worth a seek
+_GUESSED_AFTER_SEEK = ("mpeg",)  # program streams store few times; the others FFmpeg counts from where it starts
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class PyAVDecoder:
     FFmpeg conceals damage; here a damaged frame, and every frame after it up to the next whole keyframe, is an error.
     Where pts fall in presentation order (AVI stores none, and some muxers write decoding times), dts are the clock.
 
-    ``zero``: time 0 in seconds on the container's clock; ``slack``: what "at" forgives, half a tick or half a
-    millisecond.
+    ``format``: FFmpeg's name of the container; ``by_dts``: that dts are the clock; ``zero``: time 0 in seconds on the
+    container's clock; ``slack``: what "at" forgives, half a tick or half a millisecond.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
@@ -65,8 +68,10 @@ class PyAVDecoder:
         self._container = open_input(path)
         try:
             self._stream = video_stream(self._container, path)
-            self._by_dts = stores_no_pts(self._container)
+            self.by_dts = stores_no_pts(self._container)
+            self.format: str = self._container.format.name
             self._start()
+            self._check_pts()
         except BaseException:
             self.close()
             raise
@@ -81,7 +86,7 @@ class PyAVDecoder:
         try:
             return self._frames_at(times)
         except _WrongPtsError:
-            self._by_dts = True
+            self.by_dts = True
             self._reopen()
             return self._frames_at(times)
 
@@ -92,7 +97,7 @@ class PyAVDecoder:
         self._shown = self._ahead = None
         self._container.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> PyAVDecoder:
         return self
 
     def __exit__(
@@ -139,7 +144,7 @@ class PyAVDecoder:
 
     def _checked(self, frame: _Frame | None, target: int, time: float) -> _Frame:
         if frame is None:
-            raise MediaError(self.path, time, f"the data before this time cannot be decoded; {WAY_OUT}")
+            raise MediaError(self.path, time, f"the data up to this time cannot be decoded; {WAY_OUT}")
         if not frame.whole or any(frame.start < hole <= target for hole in self._holes):
             raise MediaError(self.path, time, f"the data of this frame, or of one it builds on, are damaged; {WAY_OUT}")
         if self._ahead is None and target >= frame.end:
@@ -153,7 +158,7 @@ class PyAVDecoder:
         promised = float((self._stream.duration or 0) * self._tick)
         if self._failure is not None:
             return f"the file cannot be read past {end:.3f} s ({self._failure}); {WAY_OUT}"
-        if promised > end + 1 and not self._by_dts:
+        if promised > end + 1 and not self.by_dts:
             return f"the pictures end at {end:.3f} s though the header promises {promised:.3f} s; {WAY_OUT}"
         return f"the video ends at {end:.3f} s; ask for earlier times (probe() gives the duration)"
 
@@ -161,7 +166,7 @@ class PyAVDecoder:
         here = self._shown or self._ahead
         if here is None or target < here.start:
             return True
-        if self._ahead is None or target <= self._ahead.start:
+        if self._ahead is None or target <= self._ahead.start or self.format in _GUESSED_AFTER_SEEK:
             return False
         index = self._stream.index_entries
         if len(index) and index[-1].timestamp >= target:
@@ -171,9 +176,9 @@ class PyAVDecoder:
 
     def _seek(self, target: int) -> None:
         """Stand at a frame at or before ``target``; containers seek by dts, so a keyframe found may lie after it."""
+        second = max(1, round(1 / self._tick))
         back = 0
-        usual = max(1, round(1 / self._tick))
-        while target - back > self._zero:
+        while self.format not in _GUESSED_AFTER_SEEK and target - back > self._zero:
             try:
                 self._container.seek(target - back, stream=self._stream)
             except FFMPEG_ERRORS:
@@ -182,7 +187,7 @@ class PyAVDecoder:
             self._shown, self._ahead = None, next(self._decoded, None)
             if self._ahead is not None and self._ahead.start <= target:
                 return
-            back = 2 * back + usual
+            back = 2 * back + second
         self._reopen()
 
     def _reopen(self) -> None:
@@ -197,6 +202,7 @@ class PyAVDecoder:
         self.slack = min(float(self._tick) / 2, 5e-4)
         self._usual = frame_ticks(self._stream)
         self._failure: str | None = None
+        self._undelayed = True  # so far, every packet was to be presented when it was decoded
         self._stream.codec_context.thread_count = self._threads
         self._stream.codec_context.thread_type = "AUTO"
         self._decoded = self._decode()
@@ -210,51 +216,56 @@ class PyAVDecoder:
         self._rotation = rotation_of(first)
         self._width, self._height = first.width, first.height
 
+    def _check_pts(self) -> None:
+        """Look at the first frames of a file with B-frames but without the delay that makes room for them."""
+        if self.by_dts or not (self._undelayed and self._stream.codec_context.has_b_frames):
+            return
+        try:
+            for _ in zip(range(LONGEST_REORDER), self._decoded, strict=False):
+                pass
+        except _WrongPtsError:
+            self.by_dts = True
+        self._reopen()
+
     def _decode(self) -> Iterator[_Frame]:
         """Frames from the container's position on, in presentation order, until the file or its readable part ends."""
-        self._holes: list[int] = []
-        damaged: list[int] = []  # decoding order of the packets that were damaged since the last whole keyframe
-        order: dict[int, int] = {}  # pts -> decoding order
         previous: _Frame | None = None
+        for picture, whole in self._judged():
+            previous = self._placed(picture, previous, whole)
+            yield previous
+
+    def _judged(self) -> Iterator[tuple[VideoFrame, bool]]:
+        self._holes: list[int] = []
+        tracker = DamageTracker(self._threads)
         packets = self._container.demux(self._stream)
-        count = 0
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except FFMPEG_ERRORS as error:
-                self._failure = describe(error)
-                return
-            count += 1
-            if packet.pts is not None:
-                order[packet.pts] = count
-            broken = packet.is_corrupt
+        while (packet := self._next_packet(packets)) is not None:
+            tracker.expect(packet)
+            self._undelayed &= packet.pts is None or packet.pts == packet.dts
             pictures: list[VideoFrame] = []
+            broken = packet.is_corrupt
             try:
                 pictures = packet.decode()
             except FFMPEG_ERRORS as error:
                 self._failure = describe(error)
                 broken = True
             if broken:
-                damaged.append(count - self._threads + 1)
-                start = packet.dts if self._by_dts else packet.pts
-                if start is not None:
-                    self._holes.append(start)
-            for picture in pictures:
-                at = order.pop(picture.pts, count) if picture.pts is not None else count
-                if picture.is_corrupt:
-                    damaged.append(at)
-                elif picture.key_frame:
-                    damaged = [packet for packet in damaged if packet > at]
-                whole = not any(packet <= at for packet in damaged)
-                previous = self._placed(picture, previous, whole)
-                yield previous
+                tracker.failed(packet)
+                start = packet.dts if self.by_dts else packet.pts
+                self._holes += [] if start is None else [start]
+            yield from tracker.judge(pictures)
+        yield from tracker.rest()
+
+    def _next_packet(self, packets: Iterator[Packet[VideoStream]]) -> Packet[VideoStream] | None:
+        try:
+            return next(packets, None)
+        except FFMPEG_ERRORS as error:
+            self._failure = describe(error)
+            return None
 
     def _placed(self, picture: VideoFrame, previous: _Frame | None, whole: bool) -> _Frame:
-        start = picture.dts if self._by_dts else picture.pts
+        start = picture.dts if self.by_dts else picture.pts
         if previous is not None and (start is None or start < previous.start):
-            if start is not None and not self._by_dts:
+            if start is not None and not self.by_dts:
                 raise _WrongPtsError
             start = previous.end
         start = start or 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float32
@@ -19,8 +20,10 @@ from tubelet.media.pyav_decoder import PyAVDecoder
 from tubelet.media.video import FrameBatch
 
 _ROUNDING = 1e-6  # seconds
+_WITHOUT_INDEX = ("mpeg", "mpegts")  # torchcodec's seeks land between keyframes there, and it shows the noise
 
 
+@cache
 def torchcodec_problem() -> str | None:
     """Why torchcodec cannot be used here and what to do about it; None where it loads."""
     try:
@@ -44,8 +47,8 @@ def _torchcodec() -> ModuleType:
 class TorchcodecDecoder:
     """See :class:`tubelet.media.video.Decoder`.
 
-    torchcodec reads the whole file once at opening. Where it cannot follow a file (cuts by edit list, transport
-    streams, falling pts) or fails, PyAV decodes, so that times and errors are the same; damage that FFmpeg conceals
+    torchcodec reads the whole file once at opening. Where it cannot follow a file (cuts by edit list, MPEG
+    streams, pts that fall) or fails, PyAV decodes, so that times and errors are the same; damage that FFmpeg conceals
     without an error goes unnoticed here.
     """
 
@@ -55,7 +58,7 @@ class TorchcodecDecoder:
         if problem is not None:
             raise MediaError(self.path, None, f'{problem}; or open the video with decoder="pyav"')
         self._pyav = PyAVDecoder(path, threads)
-        self._decoder = _opened(self.path, threads)
+        self._decoder = None if self._pyav.format in _WITHOUT_INDEX else _opened(self.path, threads)
 
     def probe(self) -> MediaInfo:
         return self._pyav.probe()
@@ -73,7 +76,7 @@ class TorchcodecDecoder:
         self._decoder = None
         self._pyav.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> TorchcodecDecoder:
         return self
 
     def __exit__(
@@ -84,7 +87,7 @@ class TorchcodecDecoder:
     def _batch(self, times: Sequence[float]) -> Any:
         """torchcodec's batch, or None where it has none or one that starts after the time asked for."""
         wanted = [self._pyav.zero + time for time in times]
-        if self._decoder is None or not wanted or not min(times) >= 0:
+        if self._decoder is None or self._pyav.by_dts or not wanted or not min(times) >= 0:
             return None
         end = math.nextafter(self._decoder.metadata.end_stream_seconds, 0)
         if max(wanted) > end:

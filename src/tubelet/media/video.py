@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
@@ -22,6 +22,7 @@ class FrameBatch:
     pts: Float64[Tensor, " T"]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """An open video. Time 0 is its first presented frame; edit lists and rotation are obeyed.
 
@@ -50,7 +51,7 @@ class Decoder(Protocol):
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Decoder: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
