@@ -88,16 +88,26 @@ class TrainSet:
             return error
         return Example(inputs, self._target(record), record.key or record.path)
 
+    def times(self, index: int, pass_: int, name: str) -> tuple[float, ...]:
+        """When the frames of a video input of :meth:`example` are taken, in seconds of the file. Raises MediaError."""
+        spec = self.specs[name]
+        if isinstance(spec, ImageSpec):
+            raise ValueError(f"{name=} is an image, which has no times")
+        return self._times(self.records[index], spec, Random(mix(*self._seed, index, pass_)))
+
+    def _times(self, record: Record, spec: VideoSpec, random: Random) -> tuple[float, ...]:
+        line = self._timelines.of(record)
+        step = spec.step(line.fps)
+        start = random_start(line.length, (spec.frames - 1) * step, random.random())
+        return tuple(line.start + time for time in clip_times(start, spec.frames, step, line.length))
+
     def _input(self, record: Record, spec: InputSpec, random: Random) -> Tensor:
         if isinstance(spec, ImageSpec):
             enlarged = self.augment.max_scale if self.augment.scale_jitter else 1.0
             image = read_image(record.path, short_side=round(max(spec.short_side, *spec.size) * max(1.0, enlarged)))
             return train_clip(image[None], spec, self.augment, random)[0]
         line = self._timelines.of(record)
-        step = spec.step(line.fps)
-        start = random_start(line.length, (spec.frames - 1) * step, random.random())
-        times = [line.start + time for time in clip_times(start, spec.frames, step, line.length)]
-        frames = self._reader.frames_at(record.path, times, line.duration, line.fps)
+        frames = self._reader.frames_at(record.path, self._times(record, spec, random), line.duration, line.fps)
         return train_clip(frames, spec, self.augment, random)
 
 
