@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,10 @@ from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.loader import view_batches
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
-from tubelet.evaluation.metrics import measure, softmax
+from tubelet.evaluation.metrics import measure
 from tubelet.evaluation.predictions import Scored
-from tubelet.evaluation.results import TaskResult, class_tables, top_answers
+from tubelet.evaluation.probabilities import by_label_set, label_sets, probabilities, top_answers
+from tubelet.evaluation.results import TaskResult, class_tables
 from tubelet.evaluation.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, view_logits
 from tubelet.media.errors import MediaError
 from tubelet.models.model import Model
@@ -63,7 +64,6 @@ def evaluate_task(
     are gathered and counted once per key.
     """
     ranks = ranks or Ranks(next(model.parameters()).device)
-    sets = label_sets(card)
     rows: dict[str, _Row] = {}
     errors: dict[str, MediaError] = {}
     read: list[VideoViews] = []  # handed to the model, its logits not yet back
@@ -85,7 +85,7 @@ def evaluate_task(
         inputs = readable(advance)
         for logits in view_logits(model, task, inputs, views_per_forward=views_per_forward, forwards=forwards):
             example = read.pop(0)
-            rows[example.key] = _row(example, logits, videos.views, tuple(sets))
+            rows[example.key] = _row(example, by_label_set(logits, card), videos.views)
     for other_rows, other_errors in _gathered((rows, errors), ranks):
         rows |= other_rows
         errors |= other_errors
@@ -96,25 +96,14 @@ def key_of(record: Record) -> str:
     return record.key or record.path
 
 
-def label_sets(card: TaskCard) -> dict[str, tuple[str, ...]]:
-    """The class names of a task by label set; the only one of most tasks is "label"."""
-    return dict(card.classes) if isinstance(card.classes, Mapping) else {"label": card.classes}
-
-
-def probabilities(logits: NDArray[Any], card: TaskCard) -> NDArray[np.float64]:
-    """Logits (..., K) as probabilities: softmax, or sigmoid where an example may have several labels."""
-    return 1 / (1 + np.exp(-logits.astype(np.float64))) if card.multilabel else softmax(logits)
-
-
-def _row(example: VideoViews, logits: ViewLogits, views: Views, sets: Sequence[str]) -> _Row:
+def _row(example: VideoViews, logits: ViewLogits, views: Views) -> _Row:
     if example.target is None:
         raise ValueError(f"{example.key} has no label to compare with: give it one in the manifest, or predict instead")
-    named = dict(zip(sets, logits.values(), strict=True)) if len(sets) == 1 else logits
-    targets = example.target if isinstance(example.target, dict) else {sets[0]: example.target}
+    targets = example.target if isinstance(example.target, dict) else dict.fromkeys(logits, example.target)
     middle = (views.clips - 1) // 2 * views.crops + views.crops // 2
     return _Row(
-        mean={name: x.mean(0).numpy() for name, x in named.items()},
-        single={name: x[middle].numpy() for name, x in named.items()},
+        mean={name: x.mean(0).numpy() for name, x in logits.items()},
+        single={name: x[middle].numpy() for name, x in logits.items()},
         targets={name: np.asarray(t) for name, t in targets.items()},
         identical=views.clips > 1 and all(_same_clips(x, views) for x in example.inputs.values()),
     )
@@ -172,8 +161,8 @@ def _warnings(views: Views, identical: int, scored: int) -> tuple[str, ...]:
     if not identical:
         return ()
     return (
-        f"the {views.clips} clips of {identical} of {scored} videos are the same frames, because the videos are no "
-        "longer than a clip: more clips add nothing there",
+        f"the {views.clips} clips of {identical} of {scored} videos show the same pixels (videos no longer than a clip, "
+        "or without motion): more clips than one add nothing there",
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 Array = NDArray[Any]
 _JOINT_ROWS = 256  # examples whose joint scores (EPIC: 97 x 300 pairs each) are in memory at a time
@@ -43,6 +42,8 @@ def mean_class_accuracy(scores: Array, targets: Array) -> float:
 
 def average_precisions(scores: Array, targets: Array) -> NDArray[np.float64]:
     """Average precision per class (K,), for multi-hot targets (N, K); NaN for a class without positives."""
+    from sklearn.metrics import average_precision_score  # a second of imports
+
     _check(scores, targets, dimensions=2)
     return np.array(
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from html import escape
 from importlib.resources import files
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.evaluation import pictures
 from tubelet.evaluation.predictions import Scored, read_predictions
 from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS
 from tubelet.evaluation.showcase import choose, cut
@@ -126,11 +125,20 @@ def _card(name: str, task: Mapping[str, Any]) -> str:
     )
 
 
+def _drawn(figure: Callable[[Any], Any]) -> str:
+    """What ``figure`` makes with the module of pictures, or what to install for it."""
+    try:
+        from tubelet.evaluation import pictures
+    except ModuleNotFoundError:
+        return '<span class="soft">Pictures need matplotlib: pip install "tubelet[demo]"</span>'
+    return pictures.svg(figure(pictures))
+
+
 def _curves(path: Path) -> str:
     lines = read_log(path) if path.is_file() else []
     if len(lines) < 2:
         return ""
-    return f'<h2>Training</h2><div class="picture">{pictures.svg(pictures.curves_picture(lines))}</div>'
+    return f'<h2>Training</h2><div class="picture">{_drawn(lambda draw: draw.curves_picture(lines))}</div>'
 
 
 def _task(
@@ -198,7 +206,8 @@ def _classes(label_set: str, rows: Sequence[Mapping[str, Any]], confusion: Seque
     table = _class_table(rows)
     if confusion is None:
         return f"<h3>{escape(title)}</h3>{table}"
-    picture = pictures.svg(pictures.confusion_picture(np.array(confusion), [row["name"] for row in rows]))
+    names = [row["name"] for row in rows]
+    picture = _drawn(lambda draw: draw.confusion_picture(np.array(confusion), names))
     return (
         f'<h3>{escape(title)}</h3><div class="columns"><div class="picture square">{picture}</div>'
         f'<div class="scroll">{table}</div></div>'

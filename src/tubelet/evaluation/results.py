@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -129,11 +128,3 @@ def _text(value: object) -> str:
     if value is None or value != value:
         return "-"
     return f"{value:.1%}" if isinstance(value, float) else str(value)
-
-
-def top_answers(
-    probabilities: NDArray[np.floating[Any]], names: Sequence[str], count: int
-) -> tuple[tuple[str, float], ...]:
-    """The ``count`` most probable classes (K,) with their probabilities, best first."""
-    best = np.argsort(-probabilities, kind="stable")[:count]
-    return tuple((str(names[i]), float(probabilities[i])) for i in best.tolist())
