@@ -9,6 +9,7 @@ import wave
 from collections import Counter
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -149,6 +150,13 @@ def test_videos_move_as_their_label_says(folder: Path) -> None:
         step = next(direction.step for direction in DIRECTIONS if direction.name == label(record))
         moved = np.array([circular_shift(a, b) for a, b in zip(places(frames), places(frames)[1:], strict=False)])
         assert np.dot(moved.mean(0) / np.linalg.norm(moved.mean(0)), step) > 0.95
+
+
+def test_no_frame_is_coded_from_others_for_its_traces_would_tell_the_direction(folder: Path) -> None:
+    with av.open(str(folder / "motion/train/00000.mp4")) as video:
+        packets = [packet for packet in video.demux(video=0) if packet.size]
+    assert len(packets) == FRAMES
+    assert all(packet.is_keyframe for packet in packets)
 
 
 def places(frames) -> list[np.ndarray]:

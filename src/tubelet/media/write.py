@@ -25,9 +25,11 @@ def write_video(
     fps: float,
     audio: Float[Tensor, " S"] | None = None,
     audio_rate: int = 16_000,
+    keyframe_every: int = 250,
 ) -> None:
     """Write an MP4 file: H.264 in yuv420p and, with ``audio`` (mono, in [-1, 1]), AAC; the index comes first.
 
+    ``keyframe_every`` frames one is coded by itself; with 1 all are, and none carries faint traces of those before it.
     Both sides must be even, as yuv420p halves them for colour. One version of PyAV always writes the same
     bytes for the same input.
     """
@@ -39,6 +41,7 @@ def write_video(
         raise ValueError(f"{fps=} must be positive")
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         video = _video_stream(container, fps, *frames.shape[2:])
+        video.codec_context.gop_size = keyframe_every
         sound = None
         if audio is not None:
             sound = container.add_stream("aac", rate=audio_rate, layout="mono", options=_SOUND_ENCODER)

@@ -100,5 +100,6 @@ class Speaker:
 
 def _resample(wave: NDArray[np.int16]) -> NDArray[np.float32]:
     """From _SPOKEN_RATE to RATE, by leaving out the frequencies that RATE cannot carry."""
-    samples = round(len(wave) * RATE / _SPOKEN_RATE)
-    return np.fft.irfft(np.fft.rfft(wave)[: samples // 2 + 1], samples).astype(np.float32)
+    blocks = -(-len(wave) // 441)  # 441 samples become 320
+    spectrum = np.fft.rfft(wave, blocks * 441)
+    return np.fft.irfft(spectrum[: blocks * 160 + 1], blocks * 320).astype(np.float32)

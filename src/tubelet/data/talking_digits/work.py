@@ -40,7 +40,7 @@ def _write(item: Item, path: Path, size: int, glyphs: Glyphs, speaker: Speaker) 
         sound = np.zeros(round(SECONDS * RATE), np.float32)
         start = int(item.onset * (len(sound) - len(voice)))
         sound[start : start + len(voice)] = voice
-        write_video(path, frames, FPS, torch.from_numpy(sound), RATE)
+        write_video(path, frames, FPS, torch.from_numpy(sound), RATE, keyframe_every=1)  # or traces tell the direction
     elif item.utterance:
         _write_wav(path, np.pad(voice, _MARGIN))
     elif item.glyph is not None:
