@@ -8,9 +8,9 @@ from io import StringIO
 
 import pytest
 import torch
-from colours import CARD, colour_model, evaluate_on_rank, view_set, write_colours
 from rich.console import Console
 
+from colours import CARD, colour_model, evaluate_on_rank, view_set, write_colours
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.predictions import read_predictions

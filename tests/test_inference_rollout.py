@@ -8,6 +8,7 @@ from einops import rearrange
 
 from tubelet.inference.overlay import overlay
 from tubelet.inference.rollout import rollout
+from tubelet.models.model import ModelConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import Backbone
@@ -106,8 +107,14 @@ def test_an_index_that_the_temporal_encoder_ignores_has_no_share():
 
 
 def test_other_models_are_refused_by_name():
-    with pytest.raises(TypeError, match="not for str"):
-        rollout("model", {})
+    class OtherConfig(ModelConfig):
+        inputs = {}  # noqa: RUF012
+
+        def build(self):
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match="not for OtherConfig"):
+        rollout(OtherConfig(), {})
 
 
 def test_overlay_is_brightest_where_the_share_is_largest():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, TextIO
+from io import StringIO
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -115,25 +116,30 @@ def timeline_json(path: str, segments: Iterable[Segment]) -> dict[str, Any]:
     return {"path": path, "timeline": [asdict(segment) for segment in segments]}
 
 
-def write_csv(results: Iterable[Result], file: TextIO) -> None:
-    """Columns path, rank, label, probability, views, error: a row per answer, or per unreadable file."""
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(("path", "rank", "label", "probability", "views", "error"))
+def as_csv(results: Iterable[Result]) -> str:
+    """Columns path, rank, label, probability, views, error: a line per answer, or per unreadable file."""
+    lines: list[tuple[object, ...]] = [("path", "rank", "label", "probability", "views", "error")]
     for result in results:
         if isinstance(result, MediaError):
-            rows.writerow((result.path, "", "", "", "", _reason(result)))
+            lines.append((result.path, "", "", "", "", _reason(result)))
             continue
         for rank, (label, probability) in enumerate(result.labels, start=1):
-            rows.writerow((result.path, rank, label, f"{probability:.6f}", result.views, ""))
+            lines.append((result.path, rank, label, f"{probability:.6f}", result.views, ""))
+    return _csv(lines)
 
 
-def write_timeline_csv(path: str, segments: Iterable[Segment], file: TextIO, *, header: bool = True) -> None:
-    """Columns path, start, end, label, probability."""
-    rows = csv.writer(file, lineterminator="\n")
-    if header:
-        rows.writerow(("path", "start", "end", "label", "probability"))
-    for s in segments:
-        rows.writerow((path, f"{s.start:.3f}", f"{s.end:.3f}", s.label, f"{s.probability:.6f}"))
+def timelines_csv(timelines: Mapping[str, Iterable[Segment]]) -> str:
+    """Columns path, start, end, label, probability, for the segments of each path; times in seconds."""
+    lines: list[tuple[object, ...]] = [("path", "start", "end", "label", "probability")]
+    for path, segments in timelines.items():
+        lines += [(path, f"{s.start:.3f}", f"{s.end:.3f}", s.label, f"{s.probability:.6f}") for s in segments]
+    return _csv(lines)
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
+    out = StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
 
 
 def _reason(error: MediaError) -> str:
