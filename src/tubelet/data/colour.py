@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Int16, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,8 +20,8 @@ _BITS = 7  # fractional bits of a factor: 255 << 7 is the largest product that 1
 _ONE = 1 << _BITS
 _LUMA = (0.299, 0.587, 0.114)
 
-Bytes = UInt8[NDArray[np.uint8], "3 n"]
-Shorts = Int16[NDArray[np.int16], "3 n"]
+Bytes = NDArray[np.uint8]  # (3, pixels)
+Shorts = NDArray[np.int16]
 
 
 def jitter(

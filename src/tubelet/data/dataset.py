@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from zlib import crc32
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Targets
 from tubelet.data.cache import VideoReader
-from tubelet.data.folder import IMAGE_SUFFIXES
+from tubelet.data.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from tubelet.data.labels import Classes, TargetEncoder
 from tubelet.data.manifest import Record
 from tubelet.data.timeline import Timelines
@@ -177,10 +176,9 @@ def _check(records: Sequence[Record], specs: Mapping[str, InputSpec], target: Ta
     for name, spec in specs.items():
         if spec.channels != 3:
             raise ValueError(f"input {name!r} wants {spec.channels} channels; media files give 3 (red, green, blue)")
-        wants_image = isinstance(spec, ImageSpec)
+        need, other = ("an image", VIDEO_SUFFIXES) if isinstance(spec, ImageSpec) else ("a video", IMAGE_SUFFIXES)
         for record in records:
-            if (Path(record.path).suffix.lower() in IMAGE_SUFFIXES) != wants_image:
-                need, have = ("an image", "a video") if wants_image else ("a video", "an image")
-                raise ValueError(f"input {name!r} is {need}, but {record.path} is {have}; change the task's inputs")
+            if record.path.lower().endswith(other):
+                raise ValueError(f"input {name!r} is {need}, which {record.path} is not; change the task's inputs")
     for record in records:
         target(record)

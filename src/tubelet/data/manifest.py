@@ -70,11 +70,10 @@ class Manifest:
         records = self.records if split is None else self.split(split)
         labels = {label for record in records for label in record.labels.get(label_set, ())}
         if not labels:
-            column = "'label' (or 'labels')" if label_set == LABEL else f"'label.{label_set}'"
-            raise ManifestError(
-                self.path, None, f"no record has labels of the set {label_set!r}; add a column {column}"
-            )
-        return tuple(sorted(labels, key=int if all(label.isdecimal() for label in labels) else str))
+            column = "'label' or 'labels'" if label_set == LABEL else f"'label.{label_set}'"
+            raise ManifestError(self.path, 1, f"no column {column}, so no record has labels of the set {label_set!r}")
+        numbers = all(label.isdecimal() for label in labels)
+        return tuple(sorted(labels, key=lambda label: (int(label) if numbers else 0, label)))
 
 
 def read_manifest(path: str | Path) -> Manifest:

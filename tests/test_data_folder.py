@@ -1,0 +1,115 @@
+"""Folders of class folders: their split, their index, and the check of what can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from media_files import encode
+from PIL import Image
+
+from tubelet.data.folder import read_folder
+from tubelet.data.index import check_manifest, index_folder
+from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
+from tubelet.media.write import write_video
+
+
+def fill(folder: Path, files: dict[str, str]) -> None:
+    """Files by path with their content; nobody decodes them here."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+def split_of(manifest: Manifest) -> dict[str, str]:
+    return {record.key: record.split for record in manifest.records}
+
+
+def test_split_folders_are_respected(tmp_path):
+    files = ["train/cat/a.mp4", "train/dog/deep/b.MOV", "validation/cat/c.mp4", "test/dog/d.avi"]
+    fill(tmp_path, dict.fromkeys([*files, "train/cat/notes.txt", "train/cat/.hidden.mp4", "old/x.mp4"], ""))
+    manifest = read_manifest(tmp_path)
+    splits = ["train", "train", "val", "test"]
+    assert split_of(manifest) == dict(sorted(zip(files, splits, strict=True)))
+    assert [record.labels["label"][0] for record in manifest.split("train")] == ["cat", "dog"]
+    assert "old" in manifest.notes[0]
+
+
+def test_a_fifth_of_each_class_is_the_test_set(tmp_path):
+    fill(tmp_path, {f"{c}/{i}.mp4": f"{c}{i}" for c, n in {"a": 50, "b": 10, "c": 2, "d": 1}.items() for i in range(n)})
+    manifest = read_folder(tmp_path)
+    held_out = [record.labels["label"][0] for record in manifest.split("val")]
+    assert {c: held_out.count(c) for c in "abcd"} == {"a": 10, "b": 2, "c": 1, "d": 0}
+    assert "13 of its 63 files" in manifest.notes[0]
+
+
+def test_the_split_depends_on_content_alone(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    fill(first, {f"a/{i}.mp4": f"content {i}" for i in range(40)})
+    fill(second, {f"a/deeper/renamed {39 - i}.mp4": f"content {i}" for i in range(40)})
+    sides = [{Path(r.path).read_text(): r.split for r in read_folder(f).records} for f in (first, second)]
+    assert sides[0] == sides[1]
+    fill(first, {"a/new.mp4": "new"})
+    grown = {Path(r.path).read_text(): r.split for r in read_folder(first).records}
+    assert sum(grown[content] != side for content, side in sides[0].items()) <= 1
+
+
+def test_copies_stay_on_one_side_and_are_told(tmp_path):
+    fill(tmp_path, {f"a/{i}.mp4": str(i // 2) for i in range(40)})
+    manifest = read_folder(tmp_path)
+    for i in range(0, 40, 2):
+        assert split_of(manifest)[f"a/{i}.mp4"] == split_of(manifest)[f"a/{i + 1}.mp4"]
+    assert "20 files are there more than once" in manifest.notes[1]
+
+
+def test_a_folder_without_class_folders_is_told(tmp_path):
+    fill(tmp_path, {"a.mp4": ""})
+    with pytest.raises(ManifestError, match="FOLDER/CLASS/FILE"):
+        read_folder(tmp_path)
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    for place, name in enumerate(["a/one two.mp4", "a/zwei ü.mp4", "b/three.mp4", "b/four.mp4"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        encode(tmp_path / name, 12 + place, size=(32, 32))
+    (tmp_path / "b/broken.mp4").write_bytes((tmp_path / "b/three.mp4").read_bytes()[:400])
+    Image.new("RGB", (8, 6)).save(tmp_path / "a/still.png")
+    return tmp_path
+
+
+def test_an_index_keeps_every_file_and_says_which_are_broken(collection):
+    seen: list[tuple[int, int]] = []
+    index = index_folder(collection, workers=2, progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(i, 6) for i in range(1, 7)]
+    assert [Path(error.path).name for error in index.broken] == ["broken.mp4"]
+    manifest = read_manifest(collection / "manifest.csv")
+    assert [record.key for record in manifest.records] == sorted(record.key for record in index.manifest.records)
+    by_name = {Path(record.path).name: record for record in manifest.records}
+    assert by_name["broken.mp4"].error == index.broken[0].reason
+    assert by_name["one two.mp4"].duration == pytest.approx(12 / 30, abs=1e-3)
+    assert by_name["one two.mp4"].fps == pytest.approx(30, abs=1e-3)
+    assert (by_name["still.png"].width, by_name["still.png"].height, by_name["still.png"].fps) == (8, 6, 0)
+    assert all(Path(record.path).exists() for record in manifest.records)
+    assert index_folder(collection, workers=1).manifest.records == index.manifest.records
+
+
+def test_check_decodes_and_lists_what_cannot_be_read(collection):
+    whole = (collection / "b/four.mp4").read_bytes()
+    holed = whole[: len(whole) * 3 // 5] + bytes(len(whole) // 5) + whole[len(whole) * 4 // 5 :]
+    (collection / "b/holed.mp4").write_bytes(holed)
+    records = [
+        *read_manifest(collection).records,
+        Record(str(collection / "a/one two.mp4"), start=0.1, end=9.0),
+        Record(str(collection / "missing.mp4")),
+    ]
+    errors = check_manifest(Manifest("m", tuple(records)), workers=2)
+    assert [Path(error.path).name for error in errors] == ["broken.mp4", "holed.mp4", "one two.mp4", "missing.mp4"]
+    assert "mend start or end" in errors[2].reason
+
+
+def test_a_one_frame_video_passes_the_check(tmp_path):
+    write_video(tmp_path / "one.mp4", torch.zeros(1, 3, 16, 16, dtype=torch.uint8), fps=10.0)
+    assert check_manifest(Manifest("m", (Record(str(tmp_path / "one.mp4")),))) == []

@@ -1,0 +1,127 @@
+"""Manifests: three formats that say the same, and errors that name the line."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tubelet.data.manifest import ManifestError, Record, read_manifest, write_manifest
+
+RECORDS = [
+    Record("a b.mp4", {"label": ("jump",)}, split="train", text="a man, jumping"),
+    Record("ordner/ü.mp4", {"label": ("run",)}, start=1.5, end=4.0, split="train", duration=9.5, fps=25.0),
+    Record("ordner/ü.mp4", {"label": ("jump",)}, start=4.0, split="val", width=320, height=240, error="broken"),
+]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_what_is_written_is_read_back(tmp_path, suffix):
+    path = tmp_path / f"all.{suffix}"
+    write_manifest(path, RECORDS)
+    manifest = read_manifest(path)
+    assert [record.path for record in manifest.records] == [str(tmp_path / record.path) for record in RECORDS]
+    for record, original in zip(manifest.records, RECORDS, strict=True):
+        for name in ("labels", "start", "end", "split", "text", "duration", "fps", "width", "height", "error"):
+            assert getattr(record, name) == getattr(original, name), name
+    assert [record.key for record in manifest.records] == ["a b.mp4", "ordner/ü.mp4#1.5-4", "ordner/ü.mp4#4-"]
+    assert manifest.splits == ("train", "val")
+    assert manifest.classes() == ("jump", "run")
+    assert manifest.classes(split="val") == ("jump",)
+    assert len(manifest.split("train")) == 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_several_labels_and_several_label_sets(tmp_path, suffix):
+    many = [Record("a.mp4", {"label": ("cat", "dog")}), Record("b.mp4", {"label": ("dog",)})]
+    write_manifest(tmp_path / f"many.{suffix}", many)
+    assert [r.labels for r in read_manifest(tmp_path / f"many.{suffix}").records] == [r.labels for r in many]
+    sets = [
+        Record("a.mp4", {"verb": ("cut",), "noun": ("leek",)}),
+        Record("b.mp4", {"verb": ("wash",), "noun": ("pan",)}),
+    ]
+    write_manifest(tmp_path / f"sets.{suffix}", sets)
+    manifest = read_manifest(tmp_path / f"sets.{suffix}")
+    assert [r.labels for r in manifest.records] == [r.labels for r in sets]
+    assert manifest.label_sets == ("verb", "noun")
+    assert manifest.classes("noun") == ("leek", "pan")
+
+
+def test_whole_numbers_are_sorted_as_numbers(tmp_path):
+    write_manifest(tmp_path / "m.csv", [Record(f"{i}.mp4", {"label": (str(i),)}) for i in (10, 9, 0)])
+    assert read_manifest(tmp_path / "m.csv").classes() == ("0", "9", "10")
+
+
+def test_absolute_paths_below_the_manifest_are_written_relative(tmp_path):
+    write_manifest(tmp_path / "m.csv", [Record(str(tmp_path / "x" / "a.mp4"), {"label": ("a",)})])
+    assert (tmp_path / "m.csv").read_text().splitlines() == ["path,label", "x/a.mp4,a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("path,label\na.mp4,\n", 2, "'label' is empty"),
+        ("file,label\na.mp4,x\n", 1, "unknown column 'file'"),
+        ("path,lable\na.mp4,x\n", 1, "did you mean 'label'?"),
+        ("label,split\nx,train\n", 1, "no column 'path'"),
+        ("path,label,labels\na.mp4,x,y\n", 1, "two names of one column"),
+        ("path,label,start,end\na.mp4,x,0,2\nb.mp4,x,3,3\n", 3, "before end=3"),
+        ("path,label,start\na.mp4,x,-1\n", 2, "at least 0"),
+        ("path,label,start\na.mp4,x,soon\n", 2, "must hold a number, not 'soon'"),
+        ("path,label\na.mp4,x\nb.mp4,x\na.mp4,y\n", 4, "already stands in line 2"),
+        ('path,label,text\na.mp4,x,"two\nlines"\nb.mp4,,\n', 4, "'label' is empty"),
+        ("path,label\na.mp4,x,more\n", 2, "3 cells"),
+        ("path,label\n,x\n", 2, "path is empty"),
+        ("path,label\n", None, "no rows"),
+    ],
+)
+def test_a_wrong_csv_is_told_with_its_line(tmp_path, text, line, words):
+    path = tmp_path / "m.csv"
+    path.write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert caught.value.line == line
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_wrong_line_of_jsonl(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"path": "a.mp4", "label": "x"}\n\n{"path": "b.mp4"}\n')
+    with pytest.raises(ManifestError, match=r"line 3: column 'label' is empty"):
+        read_manifest(path)
+    path.write_text('{"path": "a.mp4", "label": "x"}\n{"path": "b.mp4", "label": "x", "splt": "val"}\n')
+    with pytest.raises(ManifestError, match=r"line 2: unknown column 'splt'; did you mean 'split'"):
+        read_manifest(path)
+    path.write_text('{"path": "a.mp4", "label": "x"}\n{oops\n')
+    with pytest.raises(ManifestError, match=r"line 2: not JSON"):
+        read_manifest(path)
+
+
+def test_files_from_elsewhere(tmp_path):
+    """A byte order mark, Windows line ends, labels that are numbers, a column of a foreign type."""
+    (tmp_path / "m.csv").write_bytes("﻿path,label\r\na.mp4,x\r\n".encode())
+    assert read_manifest(tmp_path / "m.csv").records[0].labels == {"label": ("x",)}
+    (tmp_path / "m.jsonl").write_text(json.dumps({"path": "a.mp4", "labels": [3, 4], "end": None}) + "\n")
+    assert read_manifest(tmp_path / "m.jsonl").records[0].labels == {"label": ("3", "4")}
+    pq.write_table(pa.table({"path": ["a.mp4"], "label": [7], "start": [1]}), tmp_path / "m.parquet")
+    record = read_manifest(tmp_path / "m.parquet").records[0]
+    assert (record.labels, record.start) == ({"label": ("7",)}, 1.0)
+
+
+def test_what_is_missing_is_told(tmp_path):
+    with pytest.raises(ManifestError, match="no such file"):
+        read_manifest(tmp_path / "none.csv")
+    (tmp_path / "m.txt").write_text("path\n")
+    with pytest.raises(ManifestError, match=r"\.csv, \.jsonl or \.parquet"):
+        read_manifest(tmp_path / "m.txt")
+    (tmp_path / "m.csv").write_text("path,split\na.mp4,train\n")
+    manifest = read_manifest(tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="no split 'val'; it has 'train'"):
+        manifest.split("val")
+    with pytest.raises(ManifestError, match="no column 'label'"):
+        manifest.classes()
+    with pytest.raises(ManifestError, match="cannot be told apart"):
+        write_manifest(tmp_path / "x.csv", [Record("a.mp4", {"label": ("a;b", "c")})])

@@ -1,0 +1,148 @@
+"""Where clips are cut, and that all frames of one share every draw."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tubelet.data.augment import Augmentation
+from tubelet.data.geometry import Box, crop_size, cut, place
+from tubelet.data.transforms import train_clip, view_boxes, view_crops
+from tubelet.data.views import Views
+from tubelet.specs import ImageSpec, VideoSpec
+
+SIDES = st.integers(8, 700)
+
+
+def picture(frames: int = 2, height: int = 48, width: int = 72) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(height * width)
+    small = torch.randint(0, 256, (1, 3, height // 6, width // 6), generator=generator).float()
+    return F.interpolate(small, (height, width), mode="bilinear").byte().expand(frames, -1, -1, -1)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        Augmentation(colour=1, greyscale=0),
+        Augmentation(colour=0, greyscale=1, scale_jitter=0),
+        *(Augmentation(randaugment_layers=2, randaugment_magnitude=m, colour=0, greyscale=0) for m in (5, 15, 20)),
+    ],
+    ids=str,
+)
+def test_identical_frames_stay_identical(augmentation):
+    spec = VideoSpec(frames=3, size=(20, 24), short_side=28)
+    for seed in range(25):
+        clip = train_clip(picture(3), spec, augmentation, Random(seed))
+        assert clip.shape == (3, 3, 20, 24)
+        assert torch.equal(clip[1:], clip[:1].expand(2, -1, -1, -1))
+
+
+def test_nothing_on_is_the_centre_crop_of_the_test():
+    frames, spec = picture(3, 50, 75), VideoSpec(frames=3, size=(20, 20), short_side=25)
+    clip = train_clip(frames, spec, Augmentation.none(), Random(0))
+    assert torch.equal(clip, view_crops(frames, spec, 1)[0])
+
+
+def test_draws_depend_on_the_random_numbers_alone():
+    spec = VideoSpec(frames=2, size=(20, 20), short_side=25)
+    once, again, other = (train_clip(picture(), spec, Augmentation(), Random(seed)) for seed in (3, 3, 4))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+
+
+def test_flip_and_greyscale_come_as_often_as_said():
+    spec = VideoSpec(frames=1, size=(12, 12), short_side=12)
+    frames = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
+    frames[:, 0, :, :6] = 200
+    wish = Augmentation(scale_jitter=0, crop=0, flip=0.5, colour=0, greyscale=0.25)
+    clips = [train_clip(frames, spec, wish, Random(seed)) for seed in range(400)]
+    assert sum(bool(clip[0, 0, 0, 0] == 0) for clip in clips) == pytest.approx(200, abs=45)
+    assert sum(bool(clip[0, 2].any()) for clip in clips) == pytest.approx(100, abs=40)
+
+
+def test_jittered_crops_cover_the_whole_picture_and_both_scales():
+    """Of a picture whose pixels say where they are."""
+    ramp = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
+    ramp[:, 0], ramp[:, 1] = torch.arange(64).view(-1, 1), torch.arange(96)
+    spec = VideoSpec(frames=1, size=(40, 40), short_side=64)
+    wish = Augmentation(flip=0, colour=0, greyscale=0)
+    clips = [train_clip(ramp, spec, wish, Random(seed))[0] for seed in range(300)]
+    tops, lefts = [int(clip[0, 0, 0]) for clip in clips], [int(clip[1, 0, 0]) for clip in clips]
+    heights = [int(clip[0, -1, 0]) - int(clip[0, 0, 0]) for clip in clips]
+    assert min(tops) <= 1
+    assert max(int(clip[0, -1, 0]) for clip in clips) >= 62
+    assert min(lefts) <= 1
+    assert max(int(clip[1, 0, -1]) for clip in clips) >= 94
+    assert min(heights) == pytest.approx(40 / 1.33, abs=2)
+    assert max(heights) == pytest.approx(40 / 0.9, abs=2)
+
+
+@given(SIDES, SIDES, st.integers(4, 300), st.integers(4, 300), st.floats(0.5, 2), st.floats(0.5, 2))
+def test_a_crop_always_lies_in_the_picture(height, width, h, w, jitter_h, jitter_w):
+    short_side = min(h, w) + 7
+    crop = crop_size((height, width), (h, w), short_side, (jitter_h, jitter_w))
+    assert 1 <= crop[0] <= height
+    assert 1 <= crop[1] <= width
+    for f in (0.0, 0.5, 1.0):
+        box = place((height, width), crop, f, 1 - f)
+        assert 0 <= box.top <= height - crop[0]
+        assert 0 <= box.left <= width - crop[1]
+
+
+@given(st.integers(40, 300), st.integers(40, 300))
+def test_the_crop_is_what_the_released_order_of_steps_sees(height, width):
+    """The short side brought to 32, then 24 x 24 cut from the centre: the same part of the picture, to a pixel."""
+    scale = 32 / min(height, width)
+    crop = crop_size((height, width), (24, 24), 32)
+    assert crop[0] == pytest.approx(24 / scale, abs=1)
+    assert crop[1] == pytest.approx(24 / scale, abs=1)
+
+
+def test_three_crops_reach_the_ends_of_the_longer_side():
+    spec = VideoSpec(size=(224, 224), short_side=256)
+    assert view_boxes((256, 455), spec, 3) == [Box(16, 0, 224, 224), Box(16, 116, 224, 224), Box(16, 231, 224, 224)]
+    assert view_boxes((455, 256), spec, 3) == [Box(0, 16, 224, 224), Box(116, 16, 224, 224), Box(231, 16, 224, 224)]
+    assert view_boxes((256, 455), spec, 1) == [Box(16, 116, 224, 224)]
+
+
+def test_cutting_resizes_only_what_it_needs_to():
+    frames = picture(2, 48, 72)
+    exact = cut(frames, Box(3, 5, 20, 24), (20, 24))
+    assert torch.equal(exact, frames[..., 3:23, 5:29])
+    whole = cut(frames, Box(0, 0, 48, 72), (24, 36))
+    assert (whole.float() - F.avg_pool2d(frames.float(), 2)).abs().max() < 16
+    chequered = (torch.arange(48).view(-1, 1) + torch.arange(48)).remainder(2).mul(255).byte().expand(1, 3, 48, 48)
+    assert cut(chequered, Box(0, 0, 48, 48), (16, 16)).float().std() < 30, "shrinking must not alias"
+
+
+def test_images_are_clips_of_one_frame():
+    assert train_clip(picture(1), ImageSpec(size=(16, 16), short_side=20), Augmentation(), Random(0)).shape == (
+        1,
+        3,
+        16,
+        16,
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"flip": 1.5}, {"colour": -0.1}, {"min_scale": 0}, {"min_scale": 2}, {"randaugment_magnitude": 40}],
+    ids=str,
+)
+def test_impossible_augmentations_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Augmentation(**wrong)
+
+
+def test_views():
+    assert str(Views(4, 3)) == "4x3"
+    assert len(Views(4, 3)) == 12
+    with pytest.raises(ValueError, match="crops"):
+        Views(1, 2)
+    with pytest.raises(ValueError, match="clips"):
+        Views(0, 1)
