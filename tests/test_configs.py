@@ -238,3 +238,18 @@ def test_differences():
         ("optimizer.betas", [0.9, 0.999], "(absent)"),
         ("optimizer.momentum", "(absent)", 0.9),
     ]
+
+
+def test_an_experiment_survives_json_and_names_its_wrong_key():
+    from training_tiny import experiment
+
+    from tubelet.training.experiment import AdamW, Experiment, Init
+
+    made = experiment(tasks=("motion", "digit"), optimizer=AdamW(), init=(Init(source="hf:org/name"),))
+    data = to_json(made)
+    assert data["model"]["kind"] == "ViViTConfig"
+    assert from_json(Experiment, data) == made
+    data["tasks"]["motion"]["batchsize"] = data["tasks"]["motion"].pop("batch_size")
+    with pytest.raises(ConfigError) as caught:
+        from_json(Experiment, data)
+    assert str(caught.value) == "tasks.motion: no field 'batchsize'; did you mean 'batch_size'?"

@@ -71,7 +71,7 @@ def test_mixup_weight_depends_on_the_seed_alone():
     assert draws == [mix.weight(seed) for seed in range(200)]
     assert len(set(draws)) > 190
     assert all(0 <= draw <= 1 for draw in draws)
-    assert Mixup(0).weight(3) == 1
+    assert Mixup(0.0).weight(3) == 1
 
 
 def test_classification_refuses_what_cannot_be_learnt():
@@ -104,24 +104,24 @@ def test_learning_rate_stays_between_nothing_and_its_base(base: float, warmup: f
 
 
 def test_learning_rate_at_its_corners():
-    assert learning_rate(0, 0.1, 10, 100) == 0
-    assert learning_rate(5, 0.1, 10, 100) == pytest.approx(0.05)
-    assert learning_rate(10, 0.1, 10, 100) == pytest.approx(0.1)
-    assert learning_rate(55, 0.1, 10, 100) == pytest.approx(0.05)
-    assert learning_rate(100, 0.1, 10, 100) == pytest.approx(0)  # the released code jumps back to 0.1 here
-    assert learning_rate(0, 0.1, 0, 100) == 0.1
-    assert learning_rate(100, 0.1, 10, 100, "linear", end=0.01) == pytest.approx(0.01)
-    assert learning_rate(99, 0.1, 10, 100, "constant") == 0.1
+    assert learning_rate(0, 0.1, 10.0, 100) == 0
+    assert learning_rate(5, 0.1, 10.0, 100) == pytest.approx(0.05)
+    assert learning_rate(10, 0.1, 10.0, 100) == pytest.approx(0.1)
+    assert learning_rate(55, 0.1, 10.0, 100) == pytest.approx(0.05)
+    assert learning_rate(100, 0.1, 10.0, 100) == pytest.approx(0)  # the released code jumps back to 0.1 here
+    assert learning_rate(0, 0.1, 0.0, 100) == 0.1
+    assert learning_rate(100, 0.1, 10.0, 100, "linear", end=0.01) == pytest.approx(0.01)
+    assert learning_rate(99, 0.1, 10.0, 100, "constant") == 0.1
 
 
 def test_lengths_resolve_as_the_released_code_counts():
-    assert Length(epochs=30).resolve(214_834, 64) == 100_680
+    assert Length(epochs=30.0).resolve(214_834, 64) == 100_680
     assert Length(epochs=2.5).resolve(214_834, 64) == 8_390
     assert Length(steps=7).resolve(10, 64) == 7
-    assert Length(epochs=2).resolve(10, 64) == 2
+    assert Length(epochs=2.0).resolve(10, 64) == 2
     assert Length().resolve(10, 64) == 0
     with pytest.raises(ValueError, match="either epochs or steps"):
-        Length(epochs=1, steps=1)
+        Length(epochs=1.0, steps=1)
 
 
 def _numpy_update(config: Optimizer, p: np.ndarray, gradients: list[np.ndarray], lr: float) -> np.ndarray:

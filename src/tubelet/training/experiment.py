@@ -53,7 +53,7 @@ class Task:
     inputs: tuple[str, ...] = ("video",)
     augment: Augmentation = Augmentation()
     batch_size: int = 64
-    length: Length = Length(epochs=30)
+    length: Length = Length(epochs=30.0)
     warmup: Length = Length(epochs=2.5)
     learning_rate: float = 0.1
     stochastic_depth: float = 0.0
@@ -99,7 +99,8 @@ class Training:
     ``micro_batches`` splits a rank's part of a minibatch to fit memory. ``clip_norm`` bounds the global norm of the
     gradient; 0 does not. ``ema`` is the decay of a moving average of the weights, which is then what is evaluated and
     exported; 0 keeps none. ``parallel`` says how several ranks share the work. ``compile`` and
-    ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded clips.
+    ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded videos,
+    shared out to the workers of a rank.
     ``evaluate_every``: updates between evaluations; 0 evaluates at the end alone. ``replace_budget``: the share of the
     training examples that may be unreadable before the run stops.
     """

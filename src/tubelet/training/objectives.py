@@ -50,7 +50,7 @@ class Classification:
     """Classes of a video or an image, from one label set or several.
 
     ``label_sets``: the manifest's label sets, one head each (EPIC: verb and noun). ``classes``: their names, in the
-    order of the logits, by label set where there are several; empty: all that the manifest's training split has.
+    order of the logits, by label set unless that is "label" alone; empty: all that the manifest's training split has.
     ``labels`` "several" means that an example may have any number of them. ``loss`` "sigmoid" is summed over classes,
     as the released code does; the losses of several label sets are averaged. ``head_bias`` is where the heads' biases
     start.

@@ -62,7 +62,7 @@ class Outcome:
     def export(self, folder: Path, results: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Write the model's folder, from the first rank; every rank must call this."""
         with self._final_weights():
-            state = {name: whole(tensor) for name, tensor in self.model.state_dict().items()}
+            state = {name: whole(tensor).cpu().clone() for name, tensor in self.model.state_dict().items()}
         if self.ranks.first:
             encoder = self.experiment.model.build()
             heads = {name: task.objective.head(encoder.width) for name, task in self.experiment.tasks.items()}

@@ -6,13 +6,16 @@ import os
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import count
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -53,7 +56,7 @@ class Ranks:
 
 @contextmanager
 def join_ranks() -> Generator[Ranks]:
-    """The ranks that torchrun started (NCCL on GPUs, Gloo on CPUs), or this process alone."""
+    """The ranks that torchrun started (NCCL on GPUs, Gloo on CPUs), or this process alone; as often as one likes."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if "LOCAL_RANK" not in os.environ:
         yield Ranks(torch.device(accelerator or "cpu"))
@@ -62,13 +65,27 @@ def join_ranks() -> Generator[Ranks]:
     if accelerator is not None:
         device = torch.device(accelerator.type, int(os.environ["LOCAL_RANK"]))
         torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=device if device.index else None)
+    outer = dist.is_initialized()
+    if not outer:
+        store, rank, size = _store()
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=PrefixStore(f"join {next(_joins)}", store), rank=rank, world_size=size)
     try:
         control = dist.new_group(backend="gloo")
         assert isinstance(control, dist.ProcessGroup), control
         yield Ranks(device, dist.get_rank(), dist.get_world_size(), control)
     finally:
-        dist.destroy_process_group()
+        if not outer:
+            dist.destroy_process_group()
+
+
+_joins = count()  # tells the messages of one joining from those of the next
+
+
+@cache
+def _store() -> tuple[Store, int, int]:
+    """Where the ranks find each other; this process's rank, and their number."""
+    return next(iter(rendezvous("env://")))
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:

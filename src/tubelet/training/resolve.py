@@ -99,7 +99,7 @@ def _with_classes(objective: Classification, manifest: Manifest, split: str) -> 
     if objective.classes:
         return objective
     by_set = {label_set: manifest.classes(label_set, split) for label_set in objective.label_sets}
-    return replace(objective, classes=by_set if len(by_set) > 1 else next(iter(by_set.values())))
+    return replace(objective, classes=by_set["label"] if list(by_set) == ["label"] else by_set)
 
 
 def _digest(records: Sequence[Record]) -> str:

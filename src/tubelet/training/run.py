@@ -178,6 +178,9 @@ def _batches(resolved: Resolved, examples: Examples, start: int, ranks: Ranks) -
             {key: experiment.model.inputs[key] for key in task.inputs},
             task.augment,
             seed=experiment.seed,
+            task=name,
+            several=task.objective.labels == "several",
+            cache_gib=training.cache_gib / max(1, training.workers) / len(experiment.tasks),
         )
         for name, task in experiment.tasks.items()
     }

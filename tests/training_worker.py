@@ -1,0 +1,34 @@
+"""Trains what a list of JSON objects on the command line says, one after the other: {"experiment", "out", "kill_at"}.
+
+Under torchrun or alone. At update ``kill_at`` every process of the run is killed with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+
+from tubelet.configs import from_json
+from tubelet.training.experiment import Experiment
+from tubelet.training.run import train
+
+
+def killed(*_: object) -> dict[str, object]:
+    os.killpg(0, signal.SIGKILL)
+    raise AssertionError
+
+
+def main() -> None:
+    for job in json.loads(sys.argv[1]):
+        experiment = from_json(Experiment, job["experiment"])
+        if kill_at := job.get("kill_at"):
+            training = replace(experiment.training, evaluate_every=kill_at)
+            train(replace(experiment, training=training), job["out"], evaluate=killed, progress=False)
+        train(experiment, job["out"], progress=False)
+
+
+if __name__ == "__main__":
+    main()
