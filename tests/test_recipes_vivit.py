@@ -104,5 +104,5 @@ def test_epic_kitchens_predicts_verb_and_noun_from_a_kinetics_run() -> None:
 
 def test_an_image_vit_starts_kernels_by_the_central_frame() -> None:
     (init,) = vivit.kinetics400_b16x2(init="hf:google/vit-base-patch16-224-in21k").init
-    assert (init.kernel, init.positions, init.temporal) == ("central", "resize_tile", "residual")
+    assert (init.kernel, init.temporal) == ("central", "residual")
     assert vivit.kinetics400_b16x2().init == ()

@@ -184,7 +184,8 @@ def epic_kitchens_b16x2_fe(data: Data = "data/epic_kitchens.csv", init: Kinetics
 
     The paper's figure: 43.7 % top-1 action, 4 views (Tables 2 and 4, last rows). No configuration of the B model was
     released; the L model's has a stride of 1 (--model.video.stride 1). Data: a manifest with the columns path, start,
-    end, verb, noun and split (train, val), one row per action. Hardware and time: unknown (the paper: TPU-v3).
+    end, label.verb, label.noun and split (train, val), one row per action. Hardware and time: unknown (the paper:
+    TPU-v3).
     """
     return _epic_kitchens(_model("vivit-b/16x2-fe"), data, init, views=Views(4, 1))
 
@@ -196,8 +197,8 @@ def epic_kitchens_l16x2_fe(data: Data = "data/epic_kitchens.csv", init: Kinetics
 
     The paper's figures: 44.0 % action, 66.4 % verb, 56.8 % noun, top-1 (Table 6d). The released configuration has a
     stride of 1 (--model.video.stride 1); its README says 43.6 % action at 4x1 views. Data: a manifest with the columns
-    path, start, end, verb, noun and split (train, val), one row per action. Hardware and time: unknown (the paper:
-    TPU-v3).
+    path, start, end, label.verb, label.noun and split (train, val), one row per action. Hardware and time: unknown (the
+    paper: TPU-v3).
     """
     return _epic_kitchens(_model("vivit-l/16x2-fe"), data, init, views=Views(4, 1))
 
@@ -266,5 +267,5 @@ def _randaugment(magnitude: float) -> Augmentation:
 
 def _experiment(name: str, model: ViViTConfig, task: Task, init: str) -> Experiment:
     """Central frame (Eq. 9), positions repeated in time and resized in space (Sec. 3.4), where there is an ``init``."""
-    start = (Init(source=init, kernel="central", positions="resize_tile", temporal="residual"),) if init else ()
+    start = (Init(source=init),) if init else ()
     return Experiment(model=model, tasks={name: task}, optimizer=SGD(momentum=0.9), init=start)

@@ -1,0 +1,378 @@
+"""The ``tubelet`` command: one function per subcommand; the work itself is done in the rooms below.
+
+Heavy imports wait inside the functions, so that ``tubelet --help`` answers at once. Exit status: 0 done, 1 failed,
+2 asked for something that does not exist, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, PositionalRequiredArgs, arg
+
+from tubelet.configs import ConfigError, nearest
+from tubelet.media.errors import MediaError
+from tubelet.terminal import (
+    complain,
+    cost_tables,
+    described,
+    findings_table,
+    print_json,
+    print_tables,
+    progress,
+    published_table,
+    results_table,
+    speaks,
+    table,
+)
+
+if TYPE_CHECKING:
+    from tubelet.recipes import Recipe
+    from tubelet.training.experiment import Experiment
+
+T = TypeVar("T")
+Status = int | None
+Json = Annotated[bool, arg(help="print JSON that a script can read")]
+Model = Annotated[Positional[str], arg(help="a run, a model folder, or hf:org/name", metavar="RUN")]
+
+_STYLE = (FlagCreatePairsOff,)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if traceback := "--traceback" in words:
+        words.remove("--traceback")
+    try:
+        return _dispatch(words) or 0
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except Exception as error:
+        ours = type(error).__module__.startswith("tubelet.")
+        if traceback or not (ours or isinstance(error, OSError | ValueError | ModuleNotFoundError)):
+            raise
+        complain(str(error))
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def demo(out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> Status:
+    """Train a small ViViT on Talking Digits, evaluate it, predict, and write a report: minutes on two cores."""
+    from tubelet.inference.predictor import load
+    from tubelet.recipes.demo import example_clip, run_demo
+
+    results = run_demo(out)
+    print_tables(results_table(results))
+    print(f"\nA clip it never saw: {load(out).predict(example_clip())}")
+    print(f"Look at {out}/report.html; predict on any clip: tubelet predict {out} {example_clip()}")
+
+
+def train(
+    recipe: Annotated[Positional[str], arg(help="a name, or my_recipe.py:experiment", metavar="RECIPE")],
+) -> Status:
+    """Train a recipe: tubelet train folder DIR --out runs/mine.
+
+    `tubelet recipes` lists them; `tubelet train RECIPE --help` shows what one takes. Every field of an experiment is a
+    flag too, such as --training.workers 4. Several GPUs: torchrun --nproc-per-node 8 -m tubelet train ...
+    """
+    return _train(recipe, [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrainOptions:
+    out: Annotated[str, arg(help="the run's folder, runs/RECIPE if empty; a run that stands there goes on")] = ""
+    print_config: Annotated[bool, arg(help="print the whole experiment as JSON instead of training it")] = False
+
+
+def _train(name: str, words: list[str]) -> Status:
+    from tubelet.configs import override, to_json
+    from tubelet.recipes import find
+    from tubelet.training.experiment import Experiment
+
+    recipe = find(name)
+    experiment, options, rest = _call_recipe(name, recipe, words)
+    known = {*inspect.signature(recipe).parameters, *(f.name for f in (*fields(_TrainOptions), *fields(Experiment)))}
+    experiment = override(experiment, _changes(rest, sorted(known)))
+    if options.print_config:
+        return print_json(to_json(experiment))
+    from tubelet.recipes.run import run
+
+    if experiment.notes and speaks():
+        print(experiment.notes, file=sys.stderr)
+    result = run(experiment, options.out or f"runs/{Path(name.replace(':', '.')).name}")
+    if speaks():
+        print_tables(results_table(result.results))
+        report = result.folder / "report.html"
+        print(f"\nThe model is in {result.folder}/model. ", end="")
+        print(f"Look at {report}" if report.exists() else 'With pip install "tubelet[demo]" runs get a report to look at.')
+    return None
+
+
+def _call_recipe(name: str, recipe: Recipe, words: list[str]) -> tuple[Experiment, _TrainOptions, list[str]]:
+    """Call the recipe with the flags that are its parameters; returns the words that are not, too.
+
+    Its parameters without a default are positions, unless their flags are given.
+    """
+    given = {word.partition("=")[0] for word in words}
+    required = [p.name for p in inspect.signature(recipe).parameters.values() if p.default is p.empty]
+    by_position = not any(_flag(name) in given for name in required)
+    call = tuple[Annotated[Any, arg(name="", constructor=recipe)], Annotated[_TrainOptions, arg(name="")]]
+    (experiment, options), rest = tyro.cli(
+        call,
+        args=words,
+        prog=f"tubelet train {name}",
+        description=f"{inspect.getdoc(recipe)}\n\nEvery field that --print-config shows is a flag too: --seed 1.",
+        return_unknown_args=True,
+        config=(*_STYLE, PositionalRequiredArgs) if by_position else _STYLE,
+    )
+    return experiment, options, rest
+
+
+def _changes(words: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """``--tasks.motion.batch-size 32 --seed=3`` as {dotted path: text}; a flag without a value means true.
+
+    ``known``: what a path may begin with.
+    """
+    changes: dict[str, str] = {}
+    rest = list(reversed(words))
+    while rest:
+        word = rest.pop()
+        flag, equals, value = word.partition("=")
+        path = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--"):
+            raise ConfigError(f"{word!r} follows no flag; the flags are {', '.join(map(_flag, known))}")
+        if path.partition(".")[0] not in known:
+            raise ConfigError(f"no flag {flag}{nearest(flag, map(_flag, known))}")
+        if not equals:
+            value = rest.pop() if rest and not rest[-1].startswith("--") else "true"
+        changes[path] = value
+    return changes
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def evaluate(
+    run: Model,
+    *,
+    data: Annotated[str, arg(help="another manifest or folder than the run's own")] = "",
+    split: Annotated[str, arg(help="another split than the run's test split")] = "",
+    task: Annotated[str, arg(help="only this task of several")] = "",
+    views: Annotated[str, arg(help="clips x crops, such as 4x3; the run's own if empty")] = "",
+    out: Annotated[str, arg(help="a folder for results.json and what is behind it")] = "",
+    json: Json = False,
+) -> Status:
+    """Evaluate a run as the papers do: several views of each video, every number with its views and coverage."""
+    from tubelet.data.views import Views
+    from tubelet.evaluation.results import results_json
+    from tubelet.evaluation.run import evaluate_run
+
+    asked = Views.parse(views) if views else None
+    results = evaluate_run(run, data=data, split=split, task=task, views=asked, out=out or None, progress=not json)
+    if speaks():
+        told = results_json(results)
+        print_json(told) if json else print_tables(results_table(told))
+    return None
+
+
+def predict(
+    run: Model,
+    files: Annotated[Positional[tuple[str, ...]], arg(help="videos or images", metavar="FILE ...")],
+    *,
+    top: Annotated[int, arg(help="classes per file")] = 5,
+    task: Annotated[str, arg(help="which head answers; needed if the model has several")] = "",
+    views: Annotated[str, arg(help="clips x crops, such as 4x3; the model's own if empty")] = "",
+    timeline: Annotated[bool, arg(help="what each video shows over time, by a sliding window")] = False,
+    window: Annotated[float, arg(help="seconds of the timeline's window; the span of a clip if 0")] = 0.0,
+    stride: Annotated[float, arg(help="seconds from window to window; they follow each other if 0")] = 0.0,
+    format: Annotated[Literal["table", "json", "csv"], arg(help="how to print")] = "table",
+    json: Annotated[bool, arg(help="the same as --format json")] = False,
+) -> Status:
+    """Say what files show. A broken file gets a line on stderr, the rest go on, and the exit status is 1."""
+    from tubelet.inference import answers
+    from tubelet.inference.predictor import load
+
+    if not files:
+        raise ConfigError(f"nothing to predict on: tubelet predict {run} FILE ...")
+    model, form = load(run), "json" if json else format
+    broken: list[MediaError] = []
+    if timeline:
+        lines = {file: _kept(model.segments(file, window=window, stride=stride, task=task), broken) for file in files}
+        match form:
+            case "json":
+                print_json([answers.timeline_json(file, segments) for file, segments in lines.items()])
+            case "csv":
+                print(answers.timelines_csv(lines), end="")
+            case "table":
+                print_tables(
+                    *(answers.timeline_table(file, answers.merged(segments)) for file, segments in lines.items())
+                )
+    else:
+        results = _kept(model.predict_many(files, top=top, views=views, task=task), broken)
+        match form:
+            case "json":
+                print_json([answers.as_json(result) for result in results])
+            case "csv":
+                print(answers.as_csv(results), end="")
+            case "table":
+                print_tables(
+                    answers.predictions_table(result for result in results if not isinstance(result, MediaError))
+                )
+    return 1 if broken else 0
+
+
+def _kept(results: Iterable[T], broken: list[MediaError]) -> list[T]:
+    """All results, also those from before an error; errors, raised or among them, are reported and join ``broken``."""
+    kept: list[T] = []
+    try:
+        for result in results:
+            kept.append(result)
+            if isinstance(result, MediaError):
+                broken.append(result)
+                complain(str(result))
+    except MediaError as error:
+        broken.append(error)
+        complain(str(error))
+    return kept
+
+
+def cost(
+    name: Annotated[Positional[str], arg(help="a model, such as vivit-b/16x2-fe", metavar="NAME")] = "",
+    *,
+    classes: Annotated[int, arg(help="classes of the head")] = 400,
+    frames: Annotated[int, arg(help="frames of a clip; the paper's if 0")] = 0,
+    size: Annotated[int, arg(help="height and width in pixels; the paper's if 0")] = 0,
+    published: Annotated[bool, arg(help="the papers' figures, ours beside them, and the ratio")] = False,
+    json: Json = False,
+) -> Status:
+    """Count tokens, parameters, multiply-adds and bytes of activations of a model."""
+    from tubelet.evaluation.cost import cost
+    from tubelet.evaluation.published import published_rows
+    from tubelet.models.names import EXAMPLES, model_config
+
+    if bool(name) == published:
+        raise ConfigError(f"give a model's name, such as {', '.join(EXAMPLES)}, or --published")
+    if published:
+        rows, waiting = published_rows()
+        if json:
+            return print_json([asdict(row) for row in rows])
+        print_tables(published_table(rows))
+        return print(f"\n{len(waiting)} printed rows are of models that this version does not build.")
+    counted = cost(model_config(name, frames=frames, size=size), classes)
+    if json:
+        return print_json(asdict(counted) | {"parameter_bytes": counted.parameter_bytes})
+    return print_tables(*cost_tables(counted))
+
+
+def doctor(*, json: Json = False) -> Status:
+    """Look at versions, decoders, devices, threads, memory and disk, and say what to do about what is missing."""
+    from tubelet.doctor import examine
+
+    findings = examine()
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_tables(findings_table(findings))
+    return 1 if any(finding.state == "missing" for finding in findings) else 0
+
+
+def recipes(*, json: Json = False) -> Status:
+    """List the recipes, a line each; `tubelet train RECIPE --help` tells more."""
+    from tubelet.recipes import recipes, summary
+
+    lines = {name: summary(recipe) for name, recipe in recipes().items()}
+    return print_json(lines) if json else print_tables(table(("recipe", "what it trains"), list(lines.items())))
+
+
+def data() -> Status:
+    """Index, check or make data: tubelet data index DIR."""
+    return _choose([], _DATA, prog="tubelet data", about=_ABOUT_DATA)
+
+
+def data_index(
+    folder: Annotated[Positional[str], arg(help="class folders, with or without train/ and val/", metavar="DIR")],
+    *,
+    out: Annotated[str, arg(help="the manifest to write (.csv, .jsonl, .parquet); DIR/manifest.csv if empty")] = "",
+) -> Status:
+    """Probe every file of a folder of class folders, and write a manifest: class, split, duration, frame rate, size."""
+    from tubelet.data.index import index_folder
+
+    with progress("probing") as advance:
+        index = index_folder(folder, out or None, progress=advance)
+    for error in index.broken:
+        complain(str(error))
+    manifest = index.manifest
+    for note in manifest.notes:
+        print(note)
+    print(f"{manifest.path}: {described(manifest)}; {len(index.broken)} cannot be read")
+    return 0
+
+
+def data_check(
+    manifest: Annotated[Positional[str], arg(help="a manifest, or a folder of class folders", metavar="MANIFEST")],
+) -> Status:
+    """Decode the start, middle and end of every example, and list what cannot be read (exit status 1 if anything)."""
+    from tubelet.data.index import check_manifest
+    from tubelet.data.manifest import read_manifest
+
+    read = read_manifest(manifest)
+    with progress("decoding") as advance:
+        errors = check_manifest(read, progress=advance)
+    for error in errors:
+        complain(str(error))
+    print(f"{read.path}: {described(read)}; {len(errors)} cannot be read")
+    return 1 if errors else 0
+
+
+def data_digits(
+    folder: Annotated[Positional[str], arg(help="where to make them", metavar="DIR")] = "runs/talking_digits",
+    *,
+    seed: Annotated[int, arg(help="other numbers give other clips")] = 0,
+    size: Annotated[int, arg(help="height and width of the videos in pixels")] = 32,
+) -> Status:
+    """Make Talking Digits, the demo's data: moving handwritten digits and spoken ones, in seconds, once."""
+    from tubelet.data.talking_digits import make
+
+    for task, manifest in make(folder, seed=seed, size=size).items():
+        print(f"{task}: {manifest}")
+    return 0
+
+
+_DATA: dict[str, Callable[..., Status]] = {"index": data_index, "check": data_check, "digits": data_digits}
+_COMMANDS: dict[str, Callable[..., Status]] = {
+    "demo": demo,
+    "train": train,
+    "eval": evaluate,
+    "predict": predict,
+    "cost": cost,
+    "doctor": doctor,
+    "data": data,
+    "recipes": recipes,
+}
+_ABOUT = "Video understanding with transformers. --traceback shows where in the program an error arose."
+_ABOUT_DATA = "Index, check or make data."
+
+
+def _dispatch(words: list[str]) -> Status:
+    match words:
+        case ["train", recipe, *rest] if not recipe.startswith("-"):
+            return _train(recipe, rest)
+        case ["data", *rest]:
+            return _choose(rest, _DATA, prog="tubelet data", about=_ABOUT_DATA)
+        case _:
+            return _choose(words, _COMMANDS, prog="tubelet", about=_ABOUT)
+
+
+def _choose(words: list[str], commands: Mapping[str, Callable[..., Status]], *, prog: str, about: str) -> Status:
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        raise ConfigError(f"no command {f'{prog} {words[0]}'!r}{nearest(words[0], commands)}")
+    return tyro.extras.subcommand_cli_from_dict(
+        dict(commands), prog=prog, description=about, args=words or ["--help"], config=_STYLE
+    )
