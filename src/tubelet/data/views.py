@@ -27,3 +27,11 @@ class Views:
 
     def __str__(self) -> str:
         return f"{self.clips}x{self.crops}"
+
+    @classmethod
+    def parse(cls, text: str) -> Views:
+        """The views that ``text`` writes, such as "4x3"."""
+        clips, _, crops = text.partition("x")
+        if not (clips.isdecimal() and crops.isdecimal()):
+            raise ValueError(f"views {text!r} must be clips x crops, such as 4x3")
+        return cls(int(clips), int(crops))
