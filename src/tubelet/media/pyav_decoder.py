@@ -170,13 +170,12 @@ class PyAVDecoder:
             return False
         index = self._stream.index_entries
         if len(index) and index[-1].timestamp >= target:
-            entry = index.search_timestamp(target)
+            entry = index.search_timestamp(target - LONGEST_REORDER * self._usual)  # the index counts in dts
             return entry >= 0 and index[entry].timestamp > self._ahead.start
         return (target - self._ahead.start) * float(self._tick) > _LONG_GAP
 
     def _seek(self, target: int) -> None:
         """Stand at a frame at or before ``target``; containers seek by dts, so a keyframe found may lie after it."""
-        second = max(1, round(1 / self._tick))
         back = 0
         while self.format not in _GUESSED_AFTER_SEEK and target - back > self._zero:
             try:
@@ -187,7 +186,7 @@ class PyAVDecoder:
             self._shown, self._ahead = None, next(self._decoded, None)
             if self._ahead is not None and self._ahead.start <= target:
                 return
-            back = 2 * back + second
+            back = 2 * back + LONGEST_REORDER * self._usual
         self._reopen()
 
     def _reopen(self) -> None:
