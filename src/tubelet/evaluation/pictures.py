@@ -55,7 +55,7 @@ def curves_picture(lines: Sequence[Mapping[str, Any]]) -> Figure:
         steps, values = np.array(points, dtype=float).T
         colour = ACCENT if number == 0 else SECOND if number == 1 else f"C{number}"
         loss.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-        loss.plot(steps, smooth(values), color=colour, linewidth=1.8, label=task)
+        loss.plot(steps, smooth(values, width=max(1, len(values) // 20)), color=colour, linewidth=1.8, label=task)
     if len(tasks) > 1:
         loss.legend(frameon=False, labelcolor=_INK)
     loss.set_title("loss", color=_INK, fontsize=10)
@@ -72,9 +72,8 @@ def curves_picture(lines: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def smooth(values: NDArray[np.float64], width: int = 9) -> NDArray[np.float64]:
+def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     """A centred moving average over ``width`` values, over fewer at the ends."""
-    width = min(width, len(values))
     kernel = np.ones(width)
     return np.convolve(values, kernel, mode="same") / np.convolve(np.ones_like(values), kernel, mode="same")
 
@@ -86,7 +85,7 @@ def svg(figure: Figure) -> str:
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1)
+    return re.sub(r"<svg[^>]*>", lambda tag: re.sub(r' (width|height)="[^"]*"', "", tag[0]), text, count=1)
 
 
 def _plain(axes: Axes) -> None:

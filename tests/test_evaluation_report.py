@@ -1,0 +1,129 @@
+"""The report: one page that shows every number with its views and coverage, and plays the clips it talks about."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import tubelet.evaluation
+from colours import CARD, NAMES, colour_model, view_set, write_colours
+from tubelet.data.views import Views
+from tubelet.evaluation import pictures
+from tubelet.evaluation.evaluate import evaluate_task
+from tubelet.evaluation.predictions import Scored
+from tubelet.evaluation.report import read_log, write_report
+from tubelet.evaluation.results import results_json, write_details
+from tubelet.evaluation.showcase import choose
+from tubelet.media.info import probe
+
+SEEN = [("red",), ("green",), ("blue", "blue", "red"), ("red",)]
+LABELS = ["red", "green", "blue", "blue"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    manifest = write_colours(tmp_path / "data", SEEN, LABELS, broken=1)
+    result = evaluate_task(colour_model().model, "colour", CARD, view_set(manifest, Views(clips=3)))
+    folder = tmp_path / "my <run>"
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(results_json({"colour": result})))
+    write_details(folder, {"colour": result})
+    lines = [{"step": i, "task": "colour", "loss": 2 / (i + 1), "learning_rate": 0.1} for i in range(40)]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"step": 40, "ta'
+    (folder / "log.jsonl").write_text(text)
+    config = {"experiment": {"model": {"kind": "ViViTConfig"}, "notes": "The colours are synthetic.\n\nAll of them."}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_every_number_has_its_views_and_coverage(run):
+    page = write_report(run).read_text()
+    assert "75.0 %<small>top-1</small>" in page
+    assert "3x1 views" in page
+    assert '<span class="chip warn">4 of 5 scored</span>' in page
+    assert "top-1, 1x1 view" in page
+    assert "broken0.mp4" in page
+    assert "<p>The colours are synthetic.</p><p>All of them.</p>" in page
+    assert "my &lt;run&gt;" in page
+    assert "my <run>" not in page
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_its_clips_play(run):
+    page = write_report(run).read_text()
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+    sources = re.findall(r'<video[^>]* src="([^"]+)"', page)
+    assert len(sources) == 4
+    for source in sources:
+        info = probe(run / source)
+        assert (info.codec, info.pixel_format) == ("h264", "yuv420p")
+    assert page.count('class="clip wrong"') + page.count('class="clip right"') == 4
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ElementTree.fromstring(svg)
+    assert page.count("<svg") == 2
+
+
+def test_notes_given_take_the_place_of_the_experiments(run):
+    page = write_report(run, notes="Real colours.", clips=1).read_text()
+    assert "Real colours." in page
+    assert "synthetic" not in page.partition("<h2>")[0]
+    assert page.count("<video") == 2
+
+
+def test_without_matplotlib_it_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "tubelet.evaluation.pictures")
+    monkeypatch.delattr(tubelet.evaluation, "pictures")
+    page = write_report(run).read_text()
+    assert 'pip install "tubelet[demo]"' in page
+    assert "3x1 views" in page
+
+
+def test_a_clip_that_is_gone_leaves_its_place_in_the_page(run):
+    (run.parent / "data" / "0.mp4").unlink()
+    page = write_report(run).read_text()
+    assert page.count("<video") == 3
+    assert "0.mp4" in page
+
+
+def test_a_folder_without_results_is_told_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="tubelet eval"):
+        write_report(tmp_path)
+
+
+def test_an_unfinished_last_line_of_the_log_is_left_out(run):
+    assert [line["step"] for line in read_log(run / "log.jsonl")] == list(range(40))
+
+
+def example(label: str, answer: str, p: float) -> Scored:
+    return Scored(
+        task="t", key=f"{label}{answer}{p}", path="", start=0.0, end=None, labels={"label": (label,)},
+        top={"label": ((answer, p),)},
+    )  # fmt: skip
+
+
+def test_shown_are_the_surest_mistakes_and_every_class():
+    right = [example(c, c, 0.9) for c in "aaabbc"]
+    wrong = [example("a", "b", 0.5), example("a", "c", 0.8), example("b", "a", 0.6)]
+    mistakes, shown = choose([*right, *wrong], 2)
+    assert [e.confidence for e in mistakes] == [0.8, 0.6]
+    assert len(shown) == 2
+    _, shown = choose(right, 3)
+    assert sorted(e.labels["label"][0] for e in shown) == ["a", "b", "c"]
+
+
+def test_a_picture_of_many_classes_has_neither_names_nor_numbers():
+    many = pictures.confusion_picture(np.eye(120, dtype=np.int64), [f"class {i}" for i in range(120)])
+    few = pictures.confusion_picture(np.eye(3, dtype=np.int64), NAMES)
+    assert "class 7" not in pictures.svg(many)
+    assert "green" in pictures.svg(few)
+    assert "currentColor" in pictures.svg(few)
+
+
+def test_smoothing_keeps_a_constant_and_the_mean_inside():
+    np.testing.assert_allclose(pictures.smooth(np.full(7, 3.0), width=3), 3.0)
+    np.testing.assert_allclose(pictures.smooth(np.arange(7.0), width=3)[1:-1], np.arange(7.0)[1:-1])
