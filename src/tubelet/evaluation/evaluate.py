@@ -161,8 +161,8 @@ def _warnings(views: Views, identical: int, scored: int) -> tuple[str, ...]:
     if not identical:
         return ()
     return (
-        f"the {views.clips} clips of {identical} of {scored} videos show the same pixels (videos no longer than a clip, "
-        "or without motion): more clips than one add nothing there",
+        f"the {views.clips} clips of {identical} of {scored} videos show the same pixels (a video no longer than a "
+        "clip, or without motion): more clips than one add nothing there",
     )
 
 

@@ -142,7 +142,7 @@ class Predictor:
     def _views(self, views: Views | str) -> Views:
         """``views``, with a single clip where the model looks at images; 4x1, or 1x1 for images, if empty."""
         if isinstance(views, str):
-            views = _parsed(views or ("1x1" if self._stills else "4x1"))
+            views = Views.parse(views or ("1x1" if self._stills else "4x1"))
         return Views(crops=views.crops) if self._stills else views
 
     def _look(self, path: Path_, views: Views) -> dict[str, Tensor]:
@@ -190,13 +190,6 @@ def _answers(logits: ViewLogits, card: TaskCard, top: int) -> tuple[tuple[Answer
     if len(sets) == 1:
         return next(iter(sets.values())), {}
     return tuple(Answer(*answer) for answer in top_combinations(mean, card, top)), sets
-
-
-def _parsed(views: str) -> Views:
-    clips, _, crops = views.partition("x")
-    if not (clips.isdecimal() and crops.isdecimal()):
-        raise ValueError(f"{views=} must be clips x crops, such as 4x3")
-    return Views(int(clips), int(crops))
 
 
 def _wrong_kind(kind: str, wanted: str) -> str:
