@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tubelet.data.batch import Batch
-from tubelet.data.dataset import Example, TrainSet, VideoViews, ViewSet
+from tubelet.data.dataset import Example, VideoViews, ViewSet
 from tubelet.data.stream import Slots, Stream, slots
 from tubelet.media.errors import MediaError
 
@@ -21,12 +23,21 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+@runtime_checkable
+class Examples(Protocol):
+    """What the loader needs of a task's data: a :class:`tubelet.data.dataset.TrainSet`, or what does as it does."""
+
+    def __len__(self) -> int: ...
+
+    def example(self, index: int, pass_: int) -> Example | MediaError: ...
+
+
 class LoaderError(RuntimeError):
     """The data cannot be loaded: a worker died or hangs, or none of a task's examples can be read."""
 
 
 def train_batches(
-    sets: Mapping[str, TrainSet],
+    sets: Mapping[str, Examples],
     plan: Sequence[str],
     batch_sizes: Mapping[str, int],
     *,
@@ -64,7 +75,7 @@ def view_batches(
 
 
 class _Minibatches(Dataset[Batch | LoaderError]):
-    def __init__(self, sets: Mapping[str, TrainSet], streams: Mapping[str, Stream]) -> None:
+    def __init__(self, sets: Mapping[str, Examples], streams: Mapping[str, Stream]) -> None:
         self.sets, self.streams = sets, streams
 
     def __getitem__(self, key: Slots) -> Batch | LoaderError:
@@ -116,7 +127,7 @@ def _load(data: Dataset[V | LoaderError], keys: Sequence[K], workers: int, pin: 
         worker_init_fn=_prepare_worker,
         multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
     )
-    items = iter(loader)
+    items = _started(loader) if workers else iter(loader)
     for key in keys:
         try:
             item = next(items)
@@ -133,12 +144,30 @@ def _load(data: Dataset[V | LoaderError], keys: Sequence[K], workers: int, pin: 
         yield item
 
 
+def _started(loader: DataLoader[V]) -> Iterator[V]:
+    """The loader with its workers running. What this process has left to collect is collected here, and never there.
+
+    A worker that frees a decoder of its parent's waits for ever for the decoder's threads, which no fork carries over.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        return iter(loader)
+    finally:
+        gc.unfreeze()
+
+
 def _unchanged(item: V) -> V:
     return item
 
 
 def _prepare_worker(worker: int) -> None:
-    """One thread, and the signals of a child: Ctrl-C is for the parent to handle, and termination ends it."""
+    """One thread, and a process group of its own: Ctrl-C, and torchrun's SIGTERM to a rank's group, are for the parent.
+
+    The parent's own signal handlers, which a fork inherits, are put back: the parent can end a worker.
+    """
     torch.set_num_threads(1)
+    if sys.platform != "win32":
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
