@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tubelet.inference.timeline import plan_windows, window_clips
@@ -60,6 +60,7 @@ def test_a_clip_longer_than_the_video_sees_it_again():
     assert seen(plan, Film()) == [[[0, 2, 4, 0]]]
 
 
+@settings(deadline=None)
 @given(
     duration=st.floats(0.05, 60),
     window=st.just(0.0) | st.floats(0.4, 8),
