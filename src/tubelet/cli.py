@@ -24,10 +24,10 @@ from tubelet.terminal import (
     described,
     findings_table,
     print_json,
+    print_results,
     print_tables,
     progress,
     published_table,
-    results_table,
     speaks,
     table,
 )
@@ -65,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def demo(out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> Status:
     """Train a small ViViT on Talking Digits, evaluate it, predict, and write a report: minutes on two cores."""
     from tubelet.inference.predictor import load
-    from tubelet.recipes.demo import example_clip, run_demo
+    from tubelet.recipes.demo import run_demo, unseen
 
-    results = run_demo(out)
-    print_tables(results_table(results))
-    print(f"\nA clip it never saw: {load(out).predict(example_clip())}")
-    print(f"Look at {out}/report.html; predict on any clip: tubelet predict {out} {example_clip()}")
+    print_results(run_demo(out))
+    clip = unseen()
+    print(f"\nA clip of a writer it never saw, moving {clip.labels['label'][0]}: {load(out).predict(clip.path, top=3)}")
+    print(f"Look at {out}/report.html, and try: tubelet predict {out} {clip.path}")
 
 
 def train(
@@ -107,10 +107,14 @@ def _train(name: str, words: list[str]) -> Status:
         print(experiment.notes, file=sys.stderr)
     result = run(experiment, options.out or f"runs/{Path(name.replace(':', '.')).name}")
     if speaks():
-        print_tables(results_table(result.results))
-        report = result.folder / "report.html"
-        print(f"\nThe model is in {result.folder}/model. ", end="")
-        print(f"Look at {report}" if report.exists() else 'With pip install "tubelet[demo]" runs get a report to look at.')
+        print_results(result.results)
+        quarantine, report = result.folder / "quarantine.jsonl", result.folder / "report.html"
+        if quarantine.exists():
+            complain(
+                f"unreadable training files, left out: {len(quarantine.read_text().splitlines())}, see {quarantine}"
+            )
+        look = f"look at {report}" if report.exists() else 'pip install "tubelet[demo]" gives runs a report'
+        print(f"\nThe model is in {result.folder}/model; {look}")
     return None
 
 
@@ -178,7 +182,7 @@ def evaluate(
     results = evaluate_run(run, data=data, split=split, task=task, views=asked, out=out or None, progress=not json)
     if speaks():
         told = results_json(results)
-        print_json(told) if json else print_tables(results_table(told))
+        print_json(told) if json else print_results(told)
     return None
 
 

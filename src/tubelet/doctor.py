@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -13,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tubelet.hardware import bfloat16_fault
 from tubelet.version import __version__
 
 _REQUIRED = ("numpy", "av", "pillow", "safetensors", "huggingface-hub", "pyarrow", "scikit-learn", "tensorboard")
 _SHARED_MEMORY = Path("/dev/shm")
 _GIB = 2**30
+_BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512", "bf16": "Arm"}  # flags of /proc/cpuinfo
 
 
 @dataclass(frozen=True)
@@ -72,34 +73,14 @@ def _decoders() -> Iterator[Finding]:
 
 
 def _torchcodec() -> Finding:
-    version = _version("torchcodec")
+    from tubelet.media.torchcodec_decoder import torchcodec_problem
+
+    version, problem = _version("torchcodec"), torchcodec_problem()
+    if problem is None:
+        return Finding("decoders", "torchcodec", f"{version} loads")
     if not version:
-        advice = 'not needed; pip install "tubelet[torchcodec]" where FFmpeg is installed too'
-        return Finding("decoders", "torchcodec", "not installed; PyAV reads", advice=advice)
-    try:
-        importlib.import_module("torchcodec.decoders")
-    except Exception as error:  # a library that does not load raises RuntimeError, OSError or ImportError
-        return Finding(
-            "decoders",
-            "torchcodec",
-            f"{version} does not load; PyAV reads instead",
-            state="note",
-            advice=_torchcodec_advice(error),
-        )
-    return Finding("decoders", "torchcodec", f"{version} loads")
-
-
-def _torchcodec_advice(error: Exception) -> str:
-    if not shutil.which("ffmpeg"):
-        return (
-            "install FFmpeg's shared libraries, 4 to 8 (apt install ffmpeg, brew install ffmpeg, conda install ffmpeg)"
-        )
-    import torch
-
-    return (
-        f"each torchcodec is built for one torch: find the one for torch {torch.__version__} in its README's table "
-        f"and install it with the same index as torch; it said: {_last_line(error)}"
-    )
+        return Finding("decoders", "torchcodec", "not installed, and not needed", advice=problem)
+    return Finding("decoders", "torchcodec", f"{version} does not load", state="note", advice=problem)
 
 
 def _last_line(error: Exception) -> str:
@@ -149,15 +130,19 @@ def _processor() -> Iterator[Finding]:
         yield Finding("processor", "threads", found, state="note", advice=advice)
     else:
         yield Finding("processor", "threads", found)
+    yield _bfloat16()
+
+
+def _bfloat16() -> Finding:
+    if fault := bfloat16_fault():
+        return Finding("processor", "bfloat16", "announced by the CPU, but crashes", state="note", advice=fault)
     flags = _cpu_flags()
-    if {"amx_bf16", "amx_tile"} <= flags:
-        yield Finding("processor", "bfloat16", "AMX: faster than float32, --training.precision bfloat16")
-    elif "avx512_bf16" in flags or "bf16" in flags:
-        found = "native (AVX512-bf16 or Arm bf16): faster than float32, --training.precision bfloat16"
-        yield Finding("processor", "bfloat16", found)
-    else:
-        found = "not native on this CPU: slower than float32 here"
-        yield Finding("processor", "bfloat16", found, advice="keep --training.precision float32 on the CPU")
+    native = [name for flag, name in _BFLOAT16.items() if flag in flags]
+    if native:
+        found = f"by {', '.join(native)}: faster than float32 with --training.precision bfloat16"
+        return Finding("processor", "bfloat16", found)
+    advice = "slower than float32 here: keep --training.precision float32 on the CPU"
+    return Finding("processor", "bfloat16", "not native on this CPU", advice=advice)
 
 
 def usable_cores() -> int:

@@ -62,8 +62,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Seq
     return made
 
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """What results.json holds: every number with its views and its coverage."""
+def print_results(results: Mapping[str, Any]) -> None:
+    """What results.json holds: every number with its views and coverage; what is doubtful or missing on stderr."""
+    print_tables(_results_table(results))
+    for name, task in results["tasks"].items():
+        for warning in task["warnings"]:
+            complain(f"{name}: {warning}")
+        for error in task["errors"]:
+            complain(f"{name}: not scored: {error['path']}: {error['reason']}")
+
+
+def _results_table(results: Mapping[str, Any]) -> Table:
     rows: list[tuple[str, ...]] = []
     for name, task in results["tasks"].items():
         coverage = f"{task['coverage']['scored']} / {task['coverage']['expected']}"

@@ -18,9 +18,11 @@ class Views:
 
     def __post_init__(self) -> None:
         if self.clips < 1:
-            raise ValueError(f"{self.clips=} must be at least 1")
+            raise ValueError(f"views need at least 1 clip, not {self.clips}")
         if self.crops not in (1, 3):
-            raise ValueError(f"{self.crops=} must be 1 (the centre) or 3 (both ends of the longer side too)")
+            raise ValueError(
+                f"views have 1 crop (the centre) or 3 (both ends of the longer side too), not {self.crops}"
+            )
 
     def __len__(self) -> int:
         return self.clips * self.crops

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typing_extensions import Doc
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.manifest import read_manifest
+from tubelet.data.manifest import Record, read_manifest
 from tubelet.data.talking_digits import make
 from tubelet.data.views import Views
 from tubelet.evaluation.report import write_report
@@ -66,7 +66,7 @@ def demo(
 
 
 def run_demo(out: str | Path, *, data: str | Path = DATA, progress: bool = True) -> Mapping[str, Any]:
-    """Make the data, train on 16 frames and on one, evaluate both, write the report; returns what results.json holds."""
+    """Make the data, train on 16 frames and on one, evaluate both, report; returns what results.json holds."""
     out = Path(out)
     make(data)
     tasks = {"motion": _results(demo(str(data)), out, progress)}
@@ -82,6 +82,6 @@ def _results(experiment: Experiment, out: Path, progress: bool) -> Any:
     return result.results["tasks"]["motion"]
 
 
-def example_clip(data: str | Path = DATA) -> Path:
+def unseen(data: str | Path = DATA) -> Record:
     """A test clip to predict on."""
-    return Path(read_manifest(Path(data, "motion.csv")).split("val")[0].path)
+    return read_manifest(Path(data, "motion.csv")).split("val")[0]

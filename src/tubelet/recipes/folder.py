@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from statistics import median
 from typing import Annotated
 
@@ -62,7 +63,7 @@ def folder(
         length=length,
         warmup=Length(epochs=length.epochs / 10),
         learning_rate=1e-4 if init else 5e-4,
-        views=Views(clips=4) if look.video else Views(),
+        views=Views(clips=min(4, max(1, ceil(look.seconds / _LONGEST)))),
     )
     return Experiment(
         model=model,
@@ -70,7 +71,7 @@ def folder(
         optimizer=AdamW(),
         training=Training(checkpoint_every=200, cache_gib=0.5),
         init=(Init(source=init),) if init else (),
-        notes=f"{look} {sizes} {length.epochs:g} passes over them in minibatches of {batch}.",
+        notes=f"{look} {sizes} Epochs: {length.epochs:g}, in minibatches of {batch}.",
     )
 
 
