@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tubelet.hardware import require_bfloat16
 from tubelet.models.model import Model
 from tubelet.specs import InputSpec, VideoSpec
 
@@ -22,6 +23,8 @@ ViewLogits = dict[str, Tensor]
 def evaluation_mode(module: nn.Module, precision: Precision) -> Generator[None]:
     """Evaluation mode, no gradients, matrix products in ``precision``; the module's own mode comes back at the end."""
     training, device = module.training, next(module.parameters()).device
+    if precision == "bfloat16" and device.type == "cpu":
+        require_bfloat16()
     module.eval()
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
