@@ -72,16 +72,17 @@ def job(made: Experiment, out: Path, kill_at: int = 0) -> None:
     train(made, out, evaluate=die if kill_at else None, progress=False)
 
 
-def launch(made: Experiment, out: Path, ranks: int = 1, kill_at: int = 0) -> float:
-    """Train in processes of their own; the seconds that it took."""
+def launch(made: Experiment, out: Path, ranks: int = 1, kill_at: int = 0) -> None:
+    """Train in processes of their own."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     command = [sys.executable, *torchrun, __file__, "--job", json.dumps([to_json(made), str(out), kill_at])]
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     began = time.perf_counter()
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": threads}, start_new_session=True)
+    environment = os.environ | {"OMP_NUM_THREADS": threads}
+    done = subprocess.run(command, env=environment, start_new_session=True, capture_output=True, text=True)
     if (done.returncode != 0) != bool(kill_at):
-        raise RuntimeError(f"{out} ended with status {done.returncode}")
-    return time.perf_counter() - began
+        raise RuntimeError(f"{out} ended with status {done.returncode}:\n{done.stderr}")
+    print(f"{out.name}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def losses(out: Path) -> list[float]:

@@ -31,7 +31,7 @@ from tubelet.training.run import train
 from tubelet.weights.folder import load_model
 
 WORKER = Path(__file__).with_name("training_worker.py")
-UPDATES, KILL_AT = 8, 6  # with a checkpoint after every third
+UPDATES, KILL_AT = 8, 5  # with a checkpoint after every third
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,14 +79,28 @@ def experiment(videos: Path, *, random_layers: bool, **training: object) -> Expe
     )
 
 
-def work(jobs: list[dict[str, object]], ranks: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the worker in a process group of its own, under torchrun where there are ``ranks``."""
+def start(jobs: list[dict[str, object]], ranks: int = 0) -> subprocess.Popen[str]:
+    """The worker in a process group of its own, under torchrun where there are ``ranks``."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks else []
     jobs = [{**job, "experiment": to_json(job["experiment"]), "out": str(job["out"])} for job in jobs]
     command = [sys.executable, *torchrun, str(WORKER), json.dumps(jobs)]
-    return subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True, capture_output=True, text=True
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """The status that it ends with, and what it said."""
+    try:
+        _, said = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun ends its ranks too
+        _, said = process.communicate()
+        raise AssertionError(f"hangs:\n{said}") from None
+    return process.returncode, said
+
+
+def run(jobs: list[dict[str, object]], ranks: int = 0) -> tuple[int, str]:
+    return finish(start(jobs, ranks))
 
 
 def losses(out: Path) -> dict[int, float]:
@@ -114,14 +128,10 @@ def assert_close(out: Path, expected: Path) -> None:
 
 def test_kill_and_resume_is_bit_for_bit_the_uninterrupted_run(videos: Path, tmp_path: Path):
     made = experiment(videos, random_layers=True)
-    done = work(
-        [
-            {"experiment": made, "out": tmp_path / "whole"},
-            {"experiment": made, "out": tmp_path / "killed", "kill_at": KILL_AT - 1},
-        ]
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(losses(tmp_path / "killed")) == KILL_AT - 1
+    jobs = [{"experiment": made, "out": tmp_path / "whole"}]
+    status, said = run([*jobs, {"experiment": made, "out": tmp_path / "killed", "kill_at": KILL_AT}])
+    assert status == -signal.SIGKILL, said
+    assert len(losses(tmp_path / "killed")) == KILL_AT
     assert not (tmp_path / "killed" / "model").exists()
     other = replace(made, training=replace(made.training, workers=0))
     train(other, tmp_path / "killed", progress=False)
@@ -144,23 +154,23 @@ def pair(videos: Path, alone: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("pair")
     plain, random = experiment(videos, random_layers=False), experiment(videos, random_layers=True)
     sharded = override(plain, {"training.parallel": "fsdp"})
-    done = work(
+    _, said = run(
         [
             {"experiment": plain, "out": folder / "ddp"},
             {"experiment": sharded, "out": folder / "fsdp"},
             {"experiment": random, "out": folder / "whole"},
-            {"experiment": random, "out": folder / "killed", "kill_at": KILL_AT - 1},
+            {"experiment": random, "out": folder / "killed", "kill_at": KILL_AT},
         ],
         ranks=2,
     )
-    assert "SIGKILL" in done.stderr  # torchrun itself lives on, and says so
+    assert "SIGKILL" in said  # torchrun itself lives on, and says so
     assert not (folder / "killed" / "model").exists()
     shutil.copytree(alone, folder / "from_one")
     unfinish(folder / "from_one")
-    done = work(
+    status, said = run(
         [{"experiment": random, "out": folder / "killed"}, {"experiment": plain, "out": folder / "from_one"}], ranks=2
     )
-    assert done.returncode == 0, done.stderr
+    assert status == 0, said
     return folder
 
 
@@ -197,6 +207,14 @@ def test_a_checkpoint_of_two_ranks_resumes_on_one(
     train(made, out)
     assert "ranks 2 -> 1" in capsys.readouterr().err
     assert_close(out, alone)
+
+
+@pytest.mark.slow
+def test_compiled_and_recomputed_blocks_learn_the_same(videos: Path, alone: Path, tmp_path: Path):
+    made = experiment(videos, random_layers=False, compile=True, activation_checkpointing=True)
+    status, said = run([{"experiment": made, "out": tmp_path / "run"}])
+    assert status == 0, said
+    assert_close(tmp_path / "run", alone)
 
 
 def test_a_finished_run_is_left_as_it_is(alone: Path, videos: Path):
@@ -275,18 +293,16 @@ def test_evaluation_is_asked_on_the_way_and_at_the_end_and_its_results_are_kept(
     assert load_model(tmp_path / "run").tasks["motion"].metrics == {"top1": 0.5}
 
 
-def test_sigterm_saves_and_says_how_to_go_on(videos: Path, tmp_path: Path):
-    made = override(
-        experiment(videos, random_layers=False), {"tasks.motion.length.steps": "100000", "training.log_every": "1"}
-    )
-    job = json.dumps([{"experiment": to_json(made), "out": str(tmp_path / "run")}])
-    process = subprocess.Popen([sys.executable, str(WORKER), job], stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("ranks", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigterm_saves_and_says_how_to_go_on(ranks: int, videos: Path, tmp_path: Path):
+    made = override(experiment(videos, random_layers=False), {"tasks.motion.length.steps": "100000"})
+    process = start([{"experiment": made, "out": tmp_path / "run"}], ranks)
     log = tmp_path / "run" / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 4):
         time.sleep(0.05)
     process.terminate()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    status, said = finish(process)
+    assert status == 1
     assert "stopped by SIGTERM after update" in said
     assert "run the same command again" in said
     step = int(said.split("after update ")[1].split()[0])

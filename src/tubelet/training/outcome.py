@@ -45,7 +45,9 @@ class Outcome:
 
         def hook(update: Update) -> None:
             if updates and update.step % updates == 0 and update.step < total:
-                records.write({"step": update.step, "evaluation": self.evaluate()})
+                with records.paused():
+                    results = self.evaluate()
+                records.write({"step": update.step, "evaluation": results})
 
         return hook
 

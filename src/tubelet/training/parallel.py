@@ -101,10 +101,10 @@ def parallelise(learner: Learner, training: Training, ranks: Ranks) -> nn.Module
     """
     learner.to(ranks.device)
     for block in transformer_blocks(learner.model):
+        if training.compile:
+            block.forward = torch.compile(block.forward)
         if training.activation_checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        if training.compile:
-            block.compile()
     if ranks.control is None:
         return learner
     if training.parallel == "fsdp":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -130,6 +131,13 @@ class Records:
         for name, value in record.items():
             if isinstance(value, float):
                 self._board.add_scalar(prefix + name, value, record["step"])
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Without the live line, so that others can draw theirs."""
+        self._progress.stop()
+        yield
+        self._progress.start()
 
     def say(self, message: str) -> None:
         """A line on the terminal of the first rank, above the live one."""

@@ -63,17 +63,19 @@ class Resolved:
         return self.experiment.schedule.plan(lengths, self.experiment.seed)
 
 
-def resolve(experiment: Experiment) -> tuple[Resolved, dict[str, Sequence[Record]]]:
-    """Read the manifests: the experiment with its classes, and each task's training examples.
+def resolve(experiment: Experiment) -> tuple[Resolved, dict[str, Sequence[Record]], list[str]]:
+    """Read the manifests: the experiment with its classes, each task's training examples, and the manifests' notes.
 
     Raises ManifestError and ConfigError.
     """
     tasks: dict[str, Task] = {}
     data: dict[str, TaskData] = {}
     examples: dict[str, Sequence[Record]] = {}
+    notes: list[str] = []
     for name, task in experiment.tasks.items():
         _check_inputs(experiment, name, task)
         manifest = read_manifest(task.source.path)
+        notes += [note for note in manifest.notes if note not in notes]
         records = [record for record in manifest.split(task.source.train) if not record.error]
         if not records:
             raise ConfigError(f"tasks.{name}.source: the index could read none of {manifest.path}'s examples")
@@ -85,7 +87,7 @@ def resolve(experiment: Experiment) -> tuple[Resolved, dict[str, Sequence[Record
             warmup=task.warmup.resolve(len(records), task.batch_size),
             sha256=_digest(records),
         )
-    return Resolved(experiment=replace(experiment, tasks=tasks), data=data), examples
+    return Resolved(experiment=replace(experiment, tasks=tasks), data=data), examples, notes
 
 
 def _check_inputs(experiment: Experiment, name: str, task: Task) -> None:

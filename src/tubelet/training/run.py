@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from tubelet.configs import ConfigError, to_json
 from tubelet.data.batch import Batch
 from tubelet.data.dataset import TrainSet
 from tubelet.data.loader import train_batches
 from tubelet.data.manifest import Record
+from tubelet.hardware import require_bfloat16
 from tubelet.models.model import Model
 from tubelet.seeds import mix
 from tubelet.training.average import MovingAverage
@@ -54,22 +56,24 @@ def train(
 ) -> RunResult:
     """Train, or go on training where ``out`` holds this very experiment; evaluate and export the model at the end.
 
-    Runs on every rank that torchrun started, or as one process. Raises ConfigError where ``out`` holds another
-    experiment or its data has changed; TrainingDivergedError; TooManyUnreadableError; Interrupted after SIGTERM or
-    SIGINT, when the state is saved.
+    Runs as one process, or on every rank that torchrun started, all of which must see ``out``. Raises ConfigError
+    where ``out`` holds another experiment or its data has changed; TrainingDivergedError; TooManyUnreadableError;
+    Interrupted after SIGTERM or SIGINT, when the state is saved.
     """
     folder = Path(out)
-    resolved, examples = resolve(experiment)
+    resolved, examples, notes = resolve(experiment)
     with join_ranks() as ranks:
-        _check_ranks(resolved.experiment, ranks)
+        _check_machine(resolved.experiment, ranks)
         exists = check_same_run(folder, resolved)
         ranks.wait()
         if ranks.first and not exists:
             write_run(folder, resolved)
         ranks.wait()
         if (done := _finished(folder, resolved, evaluate)) is not None:
+            if progress and ranks.first:
+                Console(stderr=True).print(f"{folder} is finished; give another --out to train again", markup=False)
             return done
-        return _session(resolved, examples, folder, ranks, evaluate, progress)
+        return _session(resolved, examples, folder, ranks, evaluate, progress, notes)
 
 
 def _finished(folder: Path, resolved: Resolved, evaluate: Evaluate | None) -> RunResult | None:
@@ -95,11 +99,12 @@ def _session(
     ranks: Ranks,
     evaluate: Evaluate | None,
     progress: bool,
+    notes: Sequence[str],
 ) -> RunResult:
     experiment, training, total = resolved.experiment, resolved.experiment.training, resolved.updates
     start = latest(folder / CHECKPOINTS)
     with Records(folder, ranks, training.log_every, start, total, progress) as records:
-        for note in _begin_session(folder, ranks, start):
+        for note in (*notes, *_begin_session(folder, ranks, start)):
             records.say(note)
         model = build_model(experiment)
         if start == 0:
@@ -141,14 +146,16 @@ def _session(
             if start < total:
                 loop.run(_batches(resolved, examples, start, ranks), start, total, hooks)
             saver.save(total)
-        results = outcome.evaluate()
-        if ranks.first and results:
-            write_json(folder / RESULTS, results)
-        outcome.export(folder / MODEL, results, _provenance(resolved))
+    results = outcome.evaluate()
+    if ranks.first and results:
+        write_json(folder / RESULTS, results)
+    outcome.export(folder / MODEL, results, _provenance(resolved))
     return RunResult(folder=folder, updates=total, results=results)
 
 
-def _check_ranks(experiment: Experiment, ranks: Ranks) -> None:
+def _check_machine(experiment: Experiment, ranks: Ranks) -> None:
+    if experiment.training.precision == "bfloat16" and ranks.device.type == "cpu":
+        require_bfloat16()
     parts = experiment.training.micro_batches
     for name, task in experiment.tasks.items():
         if task.batch_size % ranks.size or task.batch_size // ranks.size < parts:
