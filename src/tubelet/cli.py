@@ -108,12 +108,12 @@ def _train(name: str, words: list[str]) -> Status:
     result = run(experiment, options.out or f"runs/{Path(name.replace(':', '.')).name}")
     if speaks():
         print_results(result.results)
-        quarantine, report = result.folder / "quarantine.jsonl", result.folder / "report.html"
+        quarantine, page = result.folder / "quarantine.jsonl", result.folder / "report.html"
         if quarantine.exists():
             complain(
                 f"unreadable training files, left out: {len(quarantine.read_text().splitlines())}, see {quarantine}"
             )
-        look = f"look at {report}" if report.exists() else 'pip install "tubelet[demo]" gives runs a report'
+        look = f"look at {page}" if page.exists() else 'pip install "tubelet[demo]" gives runs a report'
         print(f"\nThe model is in {result.folder}/model; {look}")
     return None
 
@@ -177,12 +177,15 @@ def evaluate(
     from tubelet.data.views import Views
     from tubelet.evaluation.results import results_json
     from tubelet.evaluation.run import evaluate_run
+    from tubelet.recipes.run import report
 
     asked = Views.parse(views) if views else None
     results = evaluate_run(run, data=data, split=split, task=task, views=asked, out=out or None, progress=not json)
     if speaks():
         told = results_json(results)
         print_json(told) if json else print_results(told)
+        if Path(out or run, "results.json").is_file():
+            report(out or run)
     return None
 
 

@@ -65,10 +65,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def read(path: Path) -> tuple[dict[str, int], list[Row]]:
     """The columns of a table, each with the line that first names it, and its rows. Raises :class:`ManifestError`."""
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    if path.suffix.lower() not in readers:
-        raise ManifestError(str(path), None, f"not a kind of manifest that can be read; {_WAY_OUT}")
     if not path.is_file():
         raise ManifestError(str(path), None, "no such file or folder")
+    if path.suffix.lower() not in readers:
+        raise ManifestError(str(path), None, f"not a kind of manifest that can be read; {_WAY_OUT}")
     try:
         return readers[path.suffix.lower()](path)
     except UnicodeDecodeError as error:

@@ -15,18 +15,24 @@ from tubelet.training.run import RunResult, train
 
 
 def run(experiment: Experiment, out: str | Path, *, progress: bool = True) -> RunResult:
-    """Train and evaluate in ``out``, going on with what stands there, and write a report (needs matplotlib).
+    """Train and evaluate in ``out``, going on with what stands there, and write the report.
 
     The test data are looked at first: a missing split or an unknown label ends the run before the training, not after.
     """
     check_test_data(experiment)
     result = train(experiment, out, evaluate=evaluator(out, progress=progress), progress=progress)
-    first = os.environ.get("RANK", "0") == "0"  # torchrun's; the ranks have parted by now
-    if first and find_spec("matplotlib"):
-        from tubelet.evaluation.report import write_report
-
-        write_report(out)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's; the ranks have parted by now
+        report(out)
     return result
+
+
+def report(folder: str | Path) -> Path | None:
+    """Write the report of a run that has results; None where matplotlib, which draws it, is not installed."""
+    if not find_spec("matplotlib"):
+        return None
+    from tubelet.evaluation.report import write_report
+
+    return write_report(folder)
 
 
 def check_test_data(experiment: Experiment) -> None:

@@ -268,4 +268,7 @@ def _randaugment(magnitude: float) -> Augmentation:
 def _experiment(name: str, model: ViViTConfig, task: Task, init: str) -> Experiment:
     """Central frame (Eq. 9), positions repeated in time and resized in space (Sec. 3.4), where there is an ``init``."""
     start = (Init(source=init),) if init else ()
-    return Experiment(model=model, tasks={name: task}, optimizer=SGD(momentum=0.9), init=start)
+    notes = (
+        "" if init else "From scratch: the paper starts from weights, and without them its figures are out of reach."
+    )
+    return Experiment(model=model, tasks={name: task}, optimizer=SGD(momentum=0.9), init=start, notes=notes)
