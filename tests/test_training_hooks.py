@@ -1,0 +1,171 @@
+"""Checkpoints, records, quarantine and signals: the hooks of the loop."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from training_tiny import Session, experiment, minibatch
+from tubelet.media.errors import MediaError
+from tubelet.training.checkpoints import SaveRegularly, latest
+from tubelet.training.interruption import Interrupted, StopOnSignal
+from tubelet.training.loop import Update
+from tubelet.training.parallel import Ranks
+from tubelet.training.quarantine import Quarantine, TooManyUnreadableError
+from tubelet.training.records import Health, Records, TrainingDivergedError
+
+ALONE = Ranks(torch.device("cpu"))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# Checkpoints
+
+
+def save_some(folder: Path, keep: int = 2, steps: tuple[int, ...] = (1, 2, 3)) -> Session:
+    session = Session(experiment(), folder)
+    for step in steps:
+        session.run(step - 1, step)
+        session.checkpoints.save(step, {"ranks": 1}, keep)
+    return session
+
+
+def test_checkpoints_are_safetensors_and_json_and_only_the_last_are_kept(tmp_path: Path):
+    session = save_some(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+    assert {p.suffix for p in (tmp_path / "step-00000003").iterdir()} == {".safetensors", ".json"}
+    assert json.loads((tmp_path / "step-00000003" / "state.json").read_text()) == {"step": 3, "ranks": 1}
+    with safe_open(next((tmp_path / "step-00000003").glob("*.safetensors")), "pt") as file:
+        for name, weight in session.weights.items():
+            torch.testing.assert_close(file.get_tensor(f"model.{name}"), weight)
+
+
+@pytest.mark.parametrize("point", ["save", "write_text", "rename", "rmtree"])
+def test_a_kill_at_any_moment_leaves_the_last_whole_checkpoint(
+    tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch
+):
+    session = save_some(tmp_path, keep=1, steps=(1,))
+    weights = session.weights
+    session.run(1, 2)
+    targets = {"save": "tubelet.training.checkpoints.save", "rmtree": "shutil.rmtree"}
+    with monkeypatch.context() as patch:
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(targets.get(point, f"pathlib.Path.{point}"), killed)
+        with pytest.raises(KeyboardInterrupt):
+            session.checkpoints.save(2, {}, keep=1)
+    survivor = Session(experiment(), tmp_path)
+    step = latest(tmp_path)
+    survivor.checkpoints.load(step)
+    assert same(survivor.weights, weights if step == 1 else session.weights)
+    assert step == (2 if point == "rmtree" else 1)
+    session.run(2, 3)
+    session.checkpoints.save(3, {}, keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_saving_is_regular_and_checks_first(tmp_path: Path):
+    session = Session(experiment(), tmp_path)
+    checks: list[int] = []
+    saver = SaveRegularly(session.checkpoints, every=2, keep=5, check=lambda: checks.append(1))
+    session.run(0, 5, [saver])
+    saver.save(5)
+    saver.save(5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000004", "step-00000005"]
+    assert len(checks) == 3
+
+
+# Hooks
+
+
+def test_a_diverging_run_stops_before_its_state_is_saved_and_names_the_minibatch(tmp_path: Path):
+    session = Session(experiment(random_layers=False), tmp_path)
+    health = Health(ALONE, every=10)
+    saver = SaveRegularly(session.checkpoints, every=4, keep=2, check=health.check)
+
+    def poison(update: Update) -> None:
+        if update.step == 2:
+            nn.init.constant_(session.model.heads["motion"].projection.weight, float("nan"))
+
+    with pytest.raises(TrainingDivergedError, match=r"update 3 of task 'motion' has loss nan .* clip-2-0, clip-2-1"):
+        session.run(0, 8, [health, poison, saver])
+    assert latest(tmp_path) == 0
+
+
+def run_with_records(folder: Path, start: int, end: int) -> None:
+    session = Session(experiment())
+    with Records(folder, ALONE, every=2, start=start, total=9, progress=False) as records:
+        session.run(start, end, [records])
+
+
+def test_log_has_every_so_many_updates_and_the_last(tmp_path: Path):
+    run_with_records(tmp_path, 0, 9)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 9]
+    assert lines[0].keys() >= {
+        "task",
+        "loss",
+        "top1",
+        "learning_rate",
+        "gradient_norm",
+        "examples_per_second",
+        "waiting",
+    }
+    assert all(line["loss"] > 0 and 0 <= line["waiting"] <= 1 for line in lines)
+    assert lines[0]["learning_rate"] == pytest.approx(0.05 * (1 - 1 / 20))
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_log_of_a_resumed_run_has_no_update_twice(tmp_path: Path):
+    run_with_records(tmp_path, 0, 6)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')  # a kill in the middle of a line
+    run_with_records(tmp_path, 3, 9)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 6, 8, 9]
+
+
+def update_with(step: int, *paths: str) -> Update:
+    zero = torch.zeros(())
+    errors = [MediaError(path, 1.5, "torn") for path in paths]
+    return Update(step, [minibatch("motion", step, errors)], zero, {}, zero, 0.1, 0.0, 0.0)
+
+
+def test_quarantine_records_each_file_once_and_stops_past_the_budget(tmp_path: Path):
+    quarantine = Quarantine(tmp_path, examples=150, budget=0.01)
+    quarantine(update_with(1, "a.mp4"))
+    quarantine(update_with(2, "a.mp4", "b.mp4"))
+    lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
+    assert lines[0] == {"step": 1, "task": "motion", "path": "a.mp4", "time": 1.5, "reason": "torn"}
+    assert [line["path"] for line in lines] == ["a.mp4", "b.mp4"]
+    again = Quarantine(tmp_path, examples=150, budget=0.01)  # a resumed run remembers
+    again(update_with(3, "b.mp4"))
+    with pytest.raises(TooManyUnreadableError, match=r"3 of 150 training examples .* allows 2"):
+        again(update_with(4, "c.mp4"))
+
+
+@pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_update_saves_and_says_how_to_go_on(received: signal.Signals):
+    session, saved = Session(experiment()), list[int]()
+    before = signal.getsignal(received)
+
+    def send(update: Update) -> None:
+        if update.step == 3:
+            os.kill(os.getpid(), received)
+
+    with (
+        pytest.raises(Interrupted, match=rf"{received.name} after update 3 of 8.*run the same command again"),
+        StopOnSignal(ALONE, 8, saved.append) as stop,
+    ):
+        session.run(0, 8, [send, stop])
+    assert saved == [3]
+    assert signal.getsignal(received) is before
