@@ -124,6 +124,13 @@ def test_lengths_resolve_as_the_released_code_counts():
         Length(epochs=1.0, steps=1)
 
 
+def test_lengths_are_read_as_they_are_said():
+    assert Length.parse("2.5 epochs") == Length(epochs=2.5)
+    assert Length.parse("1 step") == Length(steps=1)
+    with pytest.raises(ValueError, match="'ten' is no length; write '30 epochs'"):
+        Length.parse("ten")
+
+
 def _numpy_update(config: Optimizer, p: np.ndarray, gradients: list[np.ndarray], lr: float) -> np.ndarray:
     m = v = np.zeros_like(p)
     for t, g in enumerate(gradients, start=1):

@@ -33,6 +33,17 @@ class Length:
         if min(self.epochs, self.steps) < 0 or (self.epochs > 0 and self.steps > 0):
             raise ValueError(f"give either epochs or steps, and set the other to 0: {self}")
 
+    @classmethod
+    def parse(cls, text: str) -> Length:
+        """The length that "30 epochs" or "5000 steps" says."""
+        match text.split():
+            case [number, "epoch" | "epochs"]:
+                return cls(epochs=float(number))
+            case [number, "step" | "steps"]:
+                return cls(steps=int(number))
+            case _:
+                raise ValueError(f"{text!r} is no length; write '30 epochs' or '5000 steps'")
+
     def resolve(self, examples: int, batch_size: int) -> int:
         """Updates: epochs * floor(examples / batch_size), as the released code counts them; one at least, if any."""
         if not self.epochs:
