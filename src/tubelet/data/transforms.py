@@ -24,10 +24,11 @@ def train_clip(
     frames: UInt8[Tensor, "T 3 H W"], spec: InputSpec, augmentation: Augmentation, random: Random
 ) -> UInt8[Tensor, "T 3 h w"]:
     """One crop of ``spec.size``, augmented; every frame in the same way."""
-    clip = cut(frames, _train_box((frames.shape[-2], frames.shape[-1]), spec, augmentation, random), spec.size)
+    box = _train_box((frames.shape[-2], frames.shape[-1]), spec, augmentation, random)
+    clip = cut(frames, box, spec.size).contiguous()
     if random.random() < augmentation.flip:
         clip = clip.flip(-1)
-    clip = randaugment(clip.contiguous(), augmentation.randaugment_layers, augmentation.randaugment_magnitude, random)
+    clip = randaugment(clip, augmentation.randaugment_layers, augmentation.randaugment_magnitude, random)
     if random.random() < augmentation.colour:
         clip = colour.jitter(
             clip,
