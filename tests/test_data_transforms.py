@@ -142,7 +142,7 @@ def test_impossible_augmentations_are_refused(wrong):
 def test_views():
     assert str(Views(4, 3)) == "4x3"
     assert len(Views(4, 3)) == 12
-    with pytest.raises(ValueError, match="crops"):
+    with pytest.raises(ValueError, match="crop"):
         Views(1, 2)
-    with pytest.raises(ValueError, match="clips"):
+    with pytest.raises(ValueError, match="clip"):
         Views(0, 1)
