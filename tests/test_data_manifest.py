@@ -121,6 +121,9 @@ def test_what_is_missing_is_told(tmp_path):
     manifest = read_manifest(tmp_path / "m.csv")
     with pytest.raises(ManifestError, match="no split 'val'; it has 'train'"):
         manifest.split("val")
+    (tmp_path / "none.csv").write_text("path,label\na.mp4,x\n")
+    with pytest.raises(ManifestError, match="no split 'train'; it has none; write train and val in a column 'split'"):
+        read_manifest(tmp_path / "none.csv").split("train")
     with pytest.raises(ManifestError, match="no column 'label'"):
         manifest.classes()
     with pytest.raises(ManifestError, match="cannot be told apart"):

@@ -57,8 +57,9 @@ class Manifest:
         """The records of one split. Raises :class:`ManifestError` where there are none."""
         records = tuple(record for record in self.records if record.split == name)
         if not records:
-            has = ", ".join(repr(split) for split in self.splits) or "no records"
-            raise ManifestError(self.path, None, f"no split {name!r}; it has {has} (column 'split', or subfolders)")
+            named = [repr(split) for split in self.splits if split]
+            has = ", ".join(named) if named else "none; write train and val in a column 'split', or lay out subfolders"
+            raise ManifestError(self.path, None, f"no split {name!r}; it has {has}")
         return records
 
     @property
