@@ -51,8 +51,8 @@ def demo(
         objective=Classification(head_init="lecun"),
         augment=Augmentation.none(),
         batch_size=32,
-        length=Length(steps=500),
-        warmup=Length(steps=50),
+        length=Length(steps=400),
+        warmup=Length(steps=40),
         learning_rate=1e-3,
         views=Views(clips=2, crops=1),
     )
