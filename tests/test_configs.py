@@ -242,7 +242,6 @@ def test_differences():
 
 def test_an_experiment_survives_json_and_names_its_wrong_key():
     from training_tiny import experiment
-
     from tubelet.training.experiment import AdamW, Experiment, Init
 
     made = experiment(tasks=("motion", "digit"), optimizer=AdamW(), init=(Init(source="hf:org/name"),))

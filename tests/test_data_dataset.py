@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from media_files import encode, numbers
 from tubelet.data import cache
 from tubelet.data import dataset as dataset_module
 from tubelet.data.augment import Augmentation
@@ -18,8 +19,6 @@ from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
 from tubelet.specs import ImageSpec, VideoSpec
-
-from media_files import encode, numbers
 
 FPS, FRAMES = 30, 90
 WHOLE = (64, 96)  # height and width of the files: crops of this size show the frame's number

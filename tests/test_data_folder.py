@@ -8,12 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from media_files import encode
 from tubelet.data.folder import read_folder
 from tubelet.data.index import check_manifest, index_folder
 from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
 from tubelet.media.write import write_video
-
-from media_files import encode
 
 
 def fill(folder: Path, files: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from media_files import encode
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Batch
 from tubelet.data.dataset import Example, TrainSet, ViewSet
@@ -23,8 +24,6 @@ from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
 from tubelet.media.video import open_video
 from tubelet.specs import VideoSpec
-
-from media_files import encode
 
 SPEC = VideoSpec(frames=4, stride=2, size=(24, 24), short_side=28)
 COUNT = 5

@@ -7,7 +7,6 @@ import pytest
 from tubelet.evaluation.cost import cost
 from tubelet.evaluation.published import published_rows
 from tubelet.models import ModelConfig
-
 from zoo import SMALL, ZOO, build
 
 # Half a unit of the last printed digit, besides 2 % of the multiply-adds and 1 % of the parameters.

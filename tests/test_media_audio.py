@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from media_files import SOUND_RATE, encode
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
 from tubelet.media.video import open_video
-
-from media_files import SOUND_RATE, encode
 
 
 def _tone(seconds: float, hertz: float = 440.0) -> np.ndarray:

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from media_files import SOUND_RATE, cut_short, damage, encode, remux
 from tubelet.media.errors import MediaError
 from tubelet.media.info import probe
-
-from media_files import SOUND_RATE, cut_short, damage, encode, remux
 
 
 def test_a_video_with_sound(media: Path) -> None:

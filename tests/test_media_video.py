@@ -12,14 +12,13 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
+from media_files import cut_short, damage, encode, numbers, picture, remux
 from tubelet.media import torchcodec_decoder
 from tubelet.media.errors import MediaError
 from tubelet.media.info import probe
 from tubelet.media.pyav_decoder import PyAVDecoder
 from tubelet.media.torchcodec_decoder import TorchcodecDecoder, torchcodec_problem
 from tubelet.media.video import Decoder, open_video
-
-from media_files import cut_short, damage, encode, numbers, picture, remux
 
 FPS = 30
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=15:min-keyint=15:bframes=3:scenecut=0"}

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from media_files import numbers, picture
 from tubelet.media.info import probe
 from tubelet.media.video import open_video
 from tubelet.media.write import write_video
-
-from media_files import numbers, picture
 
 
 def _frames(count: int) -> torch.Tensor:

@@ -14,7 +14,6 @@ from tubelet.configs import from_json, to_json
 from tubelet.models import ModelConfig, ViViTConfig
 from tubelet.models.names import BACKBONES, EXAMPLES, model_config, model_name
 from tubelet.nn.depth import set_stochastic_depth
-
 from zoo import SMALL, VIDEO, ZOO, build, example
 
 every_model = pytest.mark.parametrize("config", ZOO.values(), ids=ZOO.keys())

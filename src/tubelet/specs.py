@@ -46,7 +46,7 @@ class ImageSpec:
 class VideoSpec:
     """A clip as the model sees it: ``(B, T, C, H, W)``.
 
-    ``frames`` frames are taken ``stride / fps`` seconds apart on the video's own timeline; ``fps = 0`` means the average
+    ``frames`` frames are taken ``stride / fps`` seconds apart on the video's timeline; ``fps = 0`` means the average
     rate of each file. Size, short side, mean and standard deviation are those of :class:`ImageSpec`.
     """
 
