@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from io import StringIO
 from typing import Any, NamedTuple
 
+from rich.markup import escape
 from rich.table import Table
 
 from tubelet.media.errors import MediaError
@@ -75,21 +76,24 @@ def predictions_table(results: Iterable[Result]) -> Table:
     table.columns[2].justify = "right"
     for result in results:
         if isinstance(result, MediaError):
-            table.add_row(result.path, f"[red]error[/red] {_reason(result)}")
+            table.add_row(escape(result.path), f"[red]error[/red] {escape(_reason(result))}")
             continue
         for place, (label, probability) in enumerate(result.labels):
             first = place == 0
-            table.add_row(result.path if first else "", label, f"{probability:.1%}", result.views if first else "")
+            path, views = (escape(result.path), result.views) if first else ("", "")
+            table.add_row(path, escape(label), f"{probability:.1%}", views)
     return table
 
 
 def timeline_table(path: str, segments: Iterable[Segment]) -> Table:
     """One row per stretch of time."""
-    table = Table("start", "end", "class", "probability", title=path, title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        "start", "end", "class", "probability", title=escape(path), title_justify="left", box=None, pad_edge=False
+    )
     for column in (0, 1, 3):
         table.columns[column].justify = "right"
     for s in segments:
-        table.add_row(clock(s.start), clock(s.end), s.label, f"{s.probability:.1%}")
+        table.add_row(clock(s.start), clock(s.end), escape(s.label), f"{s.probability:.1%}")
     return table
 
 
