@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -49,6 +50,11 @@ class Backbone:
         return StochasticDepth(rate, self.rescale_depth)
 
 
+# Tokens that go through an MLP at a time where no gradient is kept: what lies between its layers stays in memory that
+# the allocator keeps, instead of pages that a CPU's kernel hands out and clears anew for every block.
+_ROWS = 1024
+
+
 class MLP(nn.Sequential):
     """Two linear maps with a GELU between them."""
 
@@ -57,6 +63,12 @@ class MLP(nn.Sequential):
         init_mlp_(expand, reduce)
         gelu = nn.GELU("tanh" if size.gelu == "tanh" else "none")
         super().__init__(expand, gelu, nn.Dropout(size.dropout), reduce, nn.Dropout(size.dropout))
+
+    def forward(self, input: Float[Tensor, "*tokens D"]) -> Float[Tensor, "*tokens D"]:
+        if torch.is_grad_enabled() or input.device.type != "cpu":
+            return super().forward(input)
+        rows = input.flatten(0, -2).split(_ROWS)
+        return torch.cat([super(MLP, self).forward(part) for part in rows]).view_as(input)
 
 
 class Block(nn.Module):
