@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from goldens_golden import TOLERANCE, Golden, close
-from tubelet.evaluation.metrics import joint_logits, joint_targets, ranks
+from tubelet.evaluation.metrics import joint_targets, ranks
+from tubelet.inference.probabilities import joint_logits
 from tubelet.training.experiment import SGD
 from tubelet.training.objectives import (
     mixup,

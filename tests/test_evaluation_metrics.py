@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, top_k_accuracy_score
 
 from tubelet.evaluation import metrics
+from tubelet.inference.probabilities import softmax
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_joint_scores_are_the_products_of_all_pairs(scores):
     joint = metrics.joint_logits({"noun": noun, "verb": verb})
     assert joint.shape == (97, 28)
     np.testing.assert_allclose(joint.sum(1), 1)
-    p, q = metrics.softmax(noun), metrics.softmax(verb)
+    p, q = softmax(noun), softmax(verb)
     assert joint[6, 5 * 4 + 2] == pytest.approx(p[6, 5] * q[6, 2])
     target = metrics.joint_targets({"noun": np.array([5]), "verb": np.array([2])}, {"noun": 7, "verb": 4})
     assert target.tolist() == [22]

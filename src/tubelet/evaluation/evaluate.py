@@ -21,9 +21,9 @@ from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.evaluation.metrics import measure
 from tubelet.evaluation.predictions import Scored
-from tubelet.evaluation.probabilities import by_label_set, label_sets, probabilities, top_answers
 from tubelet.evaluation.results import TaskResult, class_tables
-from tubelet.evaluation.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, view_logits
+from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers
+from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, view_logits
 from tubelet.media.errors import MediaError
 from tubelet.models.model import Model
 from tubelet.training.parallel import Ranks

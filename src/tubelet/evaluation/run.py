@@ -14,7 +14,7 @@ from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
-from tubelet.evaluation.scoring import Precision
+from tubelet.inference.scoring import Precision
 from tubelet.models.model import Model
 from tubelet.specs import ImageSpec
 from tubelet.training.experiment import Experiment, Task

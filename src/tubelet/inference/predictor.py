@@ -13,11 +13,11 @@ from torch import Tensor
 from tubelet.data.dataset import ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
-from tubelet.evaluation.probabilities import by_label_set, label_sets, probabilities, top_answers, top_combinations
-from tubelet.evaluation.scoring import Precision, ViewLogits, evaluation_mode, view_logits
 from tubelet.inference.answers import Answer, Prediction, Result, Segment
 from tubelet.inference.explanation import Explanation
+from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers, top_combinations
 from tubelet.inference.rollout import rollout
+from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, view_logits
 from tubelet.inference.timeline import plan_windows, window_clips
 from tubelet.media.errors import MediaError
 from tubelet.media.info import probe

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tubelet.evaluation.metrics import joint_logits, softmax
 from tubelet.weights.loaded import TaskCard
 
 T = TypeVar("T")
+Array = NDArray[Any]
 Answers = tuple[tuple[str, float], ...]
 """Labels with their probabilities, best first."""
 
@@ -46,3 +47,20 @@ def top_combinations(logits: Mapping[str, NDArray[Any]], card: TaskCard, count: 
     best = set(np.argsort(-joint, kind="stable")[:count].tolist())
     written = {i: " ".join(labels) for i, labels in enumerate(product(*names.values())) if i in best}
     return tuple((written[i], float(joint[i])) for i in sorted(best, key=lambda i: -joint[i]))
+
+
+def softmax(scores: Array) -> NDArray[np.float64]:
+    """Softmax over the last axis, in float64."""
+    e = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def joint_logits(logits: Mapping[str, Array]) -> NDArray[np.float64]:
+    """Scores of every combination of labels (N, K1 * K2 * ...): the outer product of the label sets' softmaxes.
+
+    The first label set varies slowest. EPIC-Kitchens' actions, as the released code pairs them, are
+    ``joint_logits({"noun": ..., "verb": ...})``.
+    """
+    return reduce(
+        lambda a, b: (a[:, :, None] * b[:, None, :]).reshape(len(a), -1), (softmax(x) for x in logits.values())
+    )

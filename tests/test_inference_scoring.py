@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tubelet.evaluation.scoring import blank, evaluation_mode, view_logits
+from tubelet.inference.scoring import blank, evaluation_mode, view_logits
 from tubelet.models.model import Encoder, Model
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, VideoSpec
