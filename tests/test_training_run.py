@@ -273,7 +273,7 @@ def test_a_folder_of_something_else_is_refused(videos: Path, tmp_path: Path):
 
 def test_an_input_that_the_model_lacks_is_named(videos: Path, tmp_path: Path):
     made = override(experiment(videos, random_layers=False), {"tasks.motion.inputs": "audio"})
-    with pytest.raises(ConfigError, match=r"tasks\.motion\.inputs: the model has no input 'audio'; it has video"):
+    with pytest.raises(ConfigError, match=r"tasks\.motion\.inputs: audio, but the model takes video"):
         train(made, tmp_path / "run", progress=False)
 
 

@@ -8,14 +8,20 @@ import torch
 from torch import Tensor
 
 from tubelet.evaluation.cost import input_shape
-from tubelet.models import Model, ModelConfig, ViTConfig, ViViTConfig
+from tubelet.models import ASTConfig, Modality, Model, ModelConfig, PolyViTConfig, ViTConfig, ViViTConfig
 from tubelet.nn.blocks import Backbone
 from tubelet.nn.heads import LinearHead
-from tubelet.specs import ImageSpec, VideoSpec
+from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 SMALL = Backbone(width=16, depth=2, heads=2, mlp=32)
 IMAGE = ImageSpec(size=(16, 24), short_side=24)
 VIDEO = VideoSpec(frames=6, size=(16, 24), short_side=24)
+AUDIO = SpectrogramSpec(frames=24, bins=16)
+_MODALITIES = {
+    "image": Modality(spec=IMAGE, patch=(1, 8, 8)),
+    "video": Modality(spec=VIDEO, patch=(2, 8, 8)),
+    "audio": Modality(spec=AUDIO, patch=(1, 8, 8)),
+}
 
 _VIVIT = ViViTConfig(backbone=SMALL, tubelet=(2, 8, 8), video=VIDEO)
 
@@ -31,6 +37,11 @@ ZOO: dict[str, ModelConfig] = {
     "model2-average": replace(_VIVIT, attends="factorized_encoder", temporal_depth=0),
     "model3": replace(_VIVIT, attends="factorized_self_attention", pool="mean"),
     "model3-time-space": replace(_VIVIT, attends="factorized_self_attention", pool="mean", order="time_space"),
+    "ast": ASTConfig(backbone=SMALL, patch=(8, 8), audio=AUDIO),
+    **{
+        f"polyvit-{name}": PolyViTConfig(backbone=SMALL, modalities={name: modality}, adaptor_depth=depth)
+        for depth, (name, modality) in enumerate(_MODALITIES.items())
+    },
     "model4": replace(_VIVIT, attends="factorized_dot_product", pool="mean"),
 }
 

@@ -12,7 +12,7 @@ from tubelet.data import colour
 from tubelet.data.augment import Augmentation
 from tubelet.data.geometry import Box, crop_size, cut, place
 from tubelet.data.randaugment import randaugment
-from tubelet.specs import InputSpec
+from tubelet.specs import RasterSpec
 
 # tf.image's colour jitter as the released code calls it
 _BRIGHTNESS = 32.0  # levels, up or down
@@ -21,7 +21,7 @@ _HUE = 0.2  # turns, either way
 
 
 def train_clip(
-    frames: UInt8[Tensor, "T 3 H W"], spec: InputSpec, augmentation: Augmentation, random: Random
+    frames: UInt8[Tensor, "T 3 H W"], spec: RasterSpec, augmentation: Augmentation, random: Random
 ) -> UInt8[Tensor, "T 3 h w"]:
     """One crop of ``spec.size``, augmented; every frame in the same way."""
     box = _train_box((frames.shape[-2], frames.shape[-1]), spec, augmentation, random)
@@ -40,7 +40,7 @@ def train_clip(
     return colour.greyscale(clip) if random.random() < augmentation.greyscale else clip
 
 
-def _train_box(picture: tuple[int, int], spec: InputSpec, augmentation: Augmentation, random: Random) -> Box:
+def _train_box(picture: tuple[int, int], spec: RasterSpec, augmentation: Augmentation, random: Random) -> Box:
     jitter = (1.0, 1.0)
     if random.random() < augmentation.scale_jitter:
         low, high = augmentation.min_scale, augmentation.max_scale
@@ -51,7 +51,7 @@ def _train_box(picture: tuple[int, int], spec: InputSpec, augmentation: Augmenta
     return Box(random.randint(0, picture[0] - height), random.randint(0, picture[1] - width), height, width)
 
 
-def view_boxes(picture: tuple[int, int], spec: InputSpec, crops: int) -> list[Box]:
+def view_boxes(picture: tuple[int, int], spec: RasterSpec, crops: int) -> list[Box]:
     """Where the test's crops lie: the centre, or three along the longer side, from its start to its end."""
     crop = crop_size(picture, spec.size, spec.short_side)
     places = [0.0, 0.5, 1.0] if crops == 3 else [0.5]
@@ -59,7 +59,7 @@ def view_boxes(picture: tuple[int, int], spec: InputSpec, crops: int) -> list[Bo
     return [place(picture, crop, f, 0.5) if tall else place(picture, crop, 0.5, f) for f in places]
 
 
-def view_crops(frames: UInt8[Tensor, "T 3 H W"], spec: InputSpec, crops: int) -> UInt8[Tensor, "crops T 3 h w"]:
+def view_crops(frames: UInt8[Tensor, "T 3 H W"], spec: RasterSpec, crops: int) -> UInt8[Tensor, "crops T 3 h w"]:
     """Every frame in each of the test's crops."""
     boxes = view_boxes((frames.shape[-2], frames.shape[-1]), spec, crops)
     return torch.stack([cut(frames, box, spec.size) for box in boxes])

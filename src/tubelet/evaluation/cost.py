@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tubelet.models.model import Model, ModelConfig
 from tubelet.nn.blocks import Block, Transformer
 from tubelet.nn.heads import LinearHead
-from tubelet.specs import ImageSpec, InputSpec
+from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,14 @@ def cost(config: ModelConfig, classes: int = 400) -> Cost:
 
 
 def input_shape(spec: InputSpec) -> tuple[int, ...]:
-    """The shape of one example: (C, H, W), or (T, C, H, W)."""
-    raster = (spec.channels, *spec.size)
-    return raster if isinstance(spec, ImageSpec) else (spec.frames, *raster)
+    """The shape of one example: (C, H, W), (T, C, H, W), or (T, M) of a spectrogram."""
+    match spec:
+        case ImageSpec():
+            return (spec.channels, *spec.size)
+        case VideoSpec():
+            return (spec.frames, spec.channels, *spec.size)
+        case SpectrogramSpec():
+            return (spec.frames, spec.bins)
 
 
 def _count(model: Model, shapes: dict[str, tuple[int, ...]]) -> tuple[int, dict[str, int]]:

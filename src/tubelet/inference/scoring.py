@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tubelet.hardware import require_bfloat16
 from tubelet.models.model import Model
-from tubelet.specs import InputSpec, VideoSpec
+from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
 
 Precision = Literal["float32", "bfloat16"]
 Inputs = Mapping[str, Tensor]
@@ -75,7 +75,9 @@ def views_in(inputs: Inputs) -> int:
 
 
 def blank(spec: InputSpec) -> Tensor:
-    """One black view (1, ...), uint8."""
+    """One view (1, ...) of nothing: black in uint8, or a spectrogram of zeros."""
+    if isinstance(spec, SpectrogramSpec):
+        return torch.zeros(1, spec.frames, spec.bins)
     frames = (spec.frames,) if isinstance(spec, VideoSpec) else ()
     return torch.zeros(1, *frames, spec.channels, *spec.size, dtype=torch.uint8)
 

@@ -1,7 +1,22 @@
 """One file per paper; importing this package makes every config known to :mod:`tubelet.configs`."""
 
+from tubelet.models.ast import AST, ASTConfig
 from tubelet.models.model import Encoder, Model, ModelConfig
+from tubelet.models.polyvit import Modality, PolyViT, PolyViTConfig
 from tubelet.models.vit import ViT, ViTConfig
 from tubelet.models.vivit import ViViT, ViViTConfig
 
-__all__ = ["Encoder", "Model", "ModelConfig", "ViT", "ViTConfig", "ViViT", "ViViTConfig"]
+__all__ = [
+    "AST",
+    "ASTConfig",
+    "Encoder",
+    "Modality",
+    "Model",
+    "ModelConfig",
+    "PolyViT",
+    "PolyViTConfig",
+    "ViT",
+    "ViTConfig",
+    "ViViT",
+    "ViViTConfig",
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.nn.features import Features
-from tubelet.specs import InputSpec
+from tubelet.specs import InputSpec, SpectrogramSpec
 
 Logits = Tensor | dict[str, Tensor]
 
@@ -42,6 +42,11 @@ class ModelConfig(ABC):
     def inputs(self) -> Mapping[str, InputSpec]:
         """The specs of the inputs, by name, without building anything."""
 
+    @property
+    def input_sets(self) -> tuple[tuple[str, ...], ...]:
+        """The inputs that a forward pass takes together; several sets where it takes one modality or another."""
+        return (tuple(self.inputs),)
+
 
 class Model(nn.Module):
     """An encoder and the heads of its tasks; one task is the one-head case.
@@ -54,12 +59,17 @@ class Model(nn.Module):
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
         for name, spec in encoder.inputs.items():
+            if isinstance(spec, SpectrogramSpec):
+                continue
             shape = (spec.channels, 1, 1)
             self.register_buffer(f"mean_{name}", torch.tensor(spec.mean).view(shape), persistent=False)
             self.register_buffer(f"std_{name}", torch.tensor(spec.std).view(shape), persistent=False)
 
     def preprocess(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """uint8 rasters, as the loader gives them, to the floats the encoder eats; floats pass unchanged."""
+        """uint8 rasters, as the loader gives them, to the floats the encoder eats.
+
+        Floats pass unchanged: spectrograms come normalised from the loader, which masks them after that.
+        """
         return {name: self._normalise(name, x) for name, x in inputs.items()}
 
     def _normalise(self, name: str, x: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Names of models, as the papers write them, and the one parser that reads them.
 
-``vit-b/16`` is an image ViT; ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels and 2 frames, and the
-suffixes ``-fe``, ``-fsa``, ``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot product).
+``vit-b/16`` is an image ViT and ``ast-b/16`` the same on spectrograms; ``polyvit-b/16x4`` takes images, audio and, in
+tubelets of 16x16 pixels and 4 frames, video. ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels and 2
+frames, and the suffixes ``-fe``, ``-fsa``, ``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot
+product).
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
+from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import Attends, ViViTConfig
 from tubelet.nn.blocks import Backbone
-from tubelet.specs import ImageSpec, VideoSpec
+from tubelet.nn.tokenizers import Tubelet
+from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 BACKBONES = {
     "ti": Backbone(width=192, depth=12, heads=3, mlp=768),
@@ -30,9 +35,20 @@ _VIVIT: dict[str, Attends] = {
     "-fdp": "factorized_dot_product",
 }
 
-_NAME = re.compile(r"(?P<family>vit|vivit)-(?P<size>ti|s|b|l|h)/(?P<patch>\d+)(?:x(?P<t>\d+))?(?P<attends>-[a-z]+)?")
+_NAME = re.compile(
+    r"(?P<family>vit|ast|vivit|polyvit)-(?P<size>ti|s|b|l|h)/(?P<patch>\d+)(?:x(?P<t>\d+))?(?P<attends>-[a-z]+)?"
+)
 
-EXAMPLES = ("vit-b/16", "vivit-b/16x2", "vivit-b/16x2-fe", "vivit-b/16x2-fsa", "vivit-b/16x2-fdp", "vivit-l/16x2-fe")
+EXAMPLES = (
+    "vit-b/16",
+    "ast-b/16",
+    "vivit-b/16x2",
+    "vivit-b/16x2-fe",
+    "vivit-b/16x2-fsa",
+    "vivit-b/16x2-fdp",
+    "vivit-l/16x2-fe",
+    "polyvit-b/16x4",
+)
 
 
 def model_config(name: str, *, frames: int = 0, size: int = 0) -> ModelConfig:
@@ -41,43 +57,95 @@ def model_config(name: str, *, frames: int = 0, size: int = 0) -> ModelConfig:
     Raises ValueError, naming examples, for a name that no family has.
     """
     match = _NAME.fullmatch(name.lower())
-    if match is None or (match["family"] == "vit") != (match["t"] is None) or (match["attends"] or "") not in _VIVIT:
-        raise ValueError(f"no model is called {name!r}; names look like {', '.join(EXAMPLES)}")
-    backbone, patch = BACKBONES[match["size"]], int(match["patch"])
-    if match["family"] == "vit":
-        if frames or match["attends"]:
-            raise ValueError(f"{name!r} is a model of images: it has neither frames nor a way to attend over them")
-        image = ImageSpec() if not size else ImageSpec(size=(size, size), short_side=_short_side(size))
-        return ViTConfig(backbone=backbone, patch=(patch, patch), image=image)
+    if match is None:
+        raise _unknown(name)
+    backbone, patch, suffix = BACKBONES[match["size"]], int(match["patch"]), match["attends"] or ""
+    t = int(match["t"] or 0)
+    match match["family"]:
+        case "vit" if not t and not suffix:
+            _refuse(name, "a model of images", frames=frames)
+            image = ImageSpec() if not size else ImageSpec(size=(size, size), short_side=_short_side(size))
+            return ViTConfig(backbone=backbone, patch=(patch, patch), image=image)
+        case "ast" if not t and not suffix:
+            _refuse(name, "a model of spectrograms", frames=frames, size=size)
+            return ASTConfig(backbone=backbone, patch=(patch, patch))
+        case "polyvit" if t and not suffix:
+            _refuse(name, "a model of several modalities", frames=frames, size=size)
+            return _polyvit(backbone, t, patch)
+        case "vivit" if t and suffix in _VIVIT:
+            return _vivit(backbone, (t, patch, patch), _VIVIT[suffix], frames, size)
+        case _:
+            raise _unknown(name)
+
+
+def _unknown(name: str) -> ValueError:
+    return ValueError(f"no model is called {name!r}; names look like {', '.join(EXAMPLES)}")
+
+
+def _refuse(name: str, kind: str, **given: int) -> None:
+    if asked := [option for option, value in given.items() if value]:
+        raise ValueError(f"{name!r} is {kind}: it has no {' or '.join(asked)} of a video to set")
+
+
+def _vivit(backbone: Backbone, tubelet: Tubelet, attends: Attends, frames: int, size: int) -> ViViTConfig:
     video = VideoSpec(frames=frames or 32)
     if size:
         video = replace(video, size=(size, size), short_side=_short_side(size))
-    attends = _VIVIT[match["attends"] or ""]
     pool = "token" if attends in ("joint", "factorized_encoder") else "mean"
-    tubelet = (int(match["t"]), patch, patch)
     return ViViTConfig(backbone=backbone, tubelet=tubelet, video=video, attends=attends, pool=pool)
+
+
+def _polyvit(backbone: Backbone, t: int, patch: int) -> PolyViTConfig:
+    """The three modalities of PolyViT's Table 7."""
+    return PolyViTConfig(
+        backbone=backbone,
+        modalities={
+            "image": Modality(spec=ImageSpec(size=(384, 384), short_side=384), patch=(1, patch, patch)),
+            "video": Modality(spec=VideoSpec(), patch=(t, patch, patch)),
+            "audio": Modality(spec=SpectrogramSpec(), patch=(1, patch, patch)),
+        },
+    )
 
 
 def model_name(config: ModelConfig) -> str | None:
     """The name whose config is ``config``, up to the input's size and the regularisers; None where no name says it."""
-    if isinstance(config, ViTConfig | ViViTConfig):
-        plain = _plain(config.backbone)
-        size = next((size for size, backbone in BACKBONES.items() if backbone == plain), None)
-        if size is not None:
-            name = _name(config, size)
-            named = model_config(name)
-            if isinstance(config, ViTConfig) and isinstance(named, ViTConfig):
-                return name if replace(config, image=named.image, backbone=plain) == named else None
-            if isinstance(config, ViViTConfig) and isinstance(named, ViViTConfig):
-                return name if replace(config, video=named.video, backbone=plain) == named else None
-    return None
+    if not isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig):
+        return None
+    plain = _plain(config.backbone)
+    size = next((size for size, backbone in BACKBONES.items() if backbone == plain), None)
+    name = size and _name(config, size)
+    return name if name and _same(replace(config, backbone=plain), model_config(name)) else None
 
 
-def _name(config: ViTConfig | ViViTConfig, size: str) -> str:
-    if isinstance(config, ViTConfig):
-        return f"vit-{size}/{config.patch[0]}"
-    suffix = next(suffix for suffix, attends in _VIVIT.items() if attends == config.attends)
-    return f"vivit-{size}/{config.tubelet[1]}x{config.tubelet[0]}{suffix}"
+def _same(config: ModelConfig, named: ModelConfig) -> bool:
+    """Whether the two are one model, for inputs of any size."""
+    match config, named:
+        case ViTConfig(), ViTConfig():
+            return replace(config, image=named.image) == named
+        case ASTConfig(), ASTConfig():
+            return replace(config, audio=named.audio) == named
+        case ViViTConfig(), ViViTConfig():
+            return replace(config, video=named.video) == named
+        case PolyViTConfig(), PolyViTConfig():
+            ours = {name: (type(m.spec), m.patch) for name, m in config.modalities.items()}
+            theirs = {name: (type(m.spec), m.patch) for name, m in named.modalities.items()}
+            return ours == theirs and replace(config, modalities=named.modalities) == named
+        case _:
+            return False
+
+
+def _name(config: ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig, size: str) -> str | None:
+    match config:
+        case ViTConfig():
+            return f"vit-{size}/{config.patch[0]}"
+        case ASTConfig():
+            return f"ast-{size}/{config.patch[0]}"
+        case ViViTConfig():
+            suffix = next(suffix for suffix, attends in _VIVIT.items() if attends == config.attends)
+            return f"vivit-{size}/{config.tubelet[1]}x{config.tubelet[0]}{suffix}"
+        case PolyViTConfig():
+            video = config.modalities.get("video")
+            return f"polyvit-{size}/{video.patch[1]}x{video.patch[0]}" if video else None
 
 
 def _plain(backbone: Backbone) -> Backbone:

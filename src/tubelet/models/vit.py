@@ -43,12 +43,12 @@ class ViT(Encoder):
         self.inputs, self.width = config.inputs, config.representation or config.backbone.width
         patch = (1, *config.patch)
         self.tokenizer = TubeletTokenizer(patch, config.backbone.width, config.image.channels)
-        self.encoder = TokenEncoder(config.backbone, grid_of((1, *config.image.size), patch), config.pool)
+        self.encoder = TokenEncoder(config.backbone, grid_of(config.image.extent, patch), config.pool)
         self.representation = Representation(config.backbone.width, config.representation)
 
     def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
         maps: dict[str, Tensor] | None = {} if attention else None
-        features = self.encoder(self.tokenizer(inputs["image"][:, None]), maps)
+        features = self.encoder(self.tokenizer(inputs["image"]), maps)
         return replace(features, pooled=self.representation(features.pooled), attention=maps or {})
 
 

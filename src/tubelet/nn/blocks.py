@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention
-from tubelet.nn.depth import StochasticDepth, depth_rates
+from tubelet.nn.depth import Layers, StochasticDepth
 from tubelet.nn.initialisers import init_mlp_
 
 
@@ -92,18 +92,32 @@ class Block(nn.Module):
         return {"attention": self.attention.weights(self.norm_attention(x))}
 
 
-class Transformer(nn.Module):
-    """L blocks and a final norm. ``block`` is the class of the blocks: the factorised models bring their own."""
+class Stack(nn.Module):
+    """The blocks ``first`` to ``end`` of a transformer of ``size.depth`` blocks; all of them, unless told otherwise.
 
-    def __init__(self, size: Backbone, block: type[Block] = Block) -> None:
+    ``block`` is the class of the blocks: the factorised models bring their own.
+    """
+
+    def __init__(self, size: Backbone, block: type[Block] = Block, *, first: int = 0, end: int | None = None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(block(size, rate) for rate in depth_rates(size.stochastic_depth, size.depth))
-        self.norm = size.norm()
+        self.layers = Layers(first, size.depth if end is None else end, size.depth)
+        self.blocks = nn.ModuleList(block(size, rate) for rate in self.layers.depth_rates(size.stochastic_depth))
 
     def forward(self, x: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
         """``maps``, where given, is filled with every block's attention weights, by "layer/attention layer"."""
-        for layer, block in enumerate(cast("Iterable[Block]", self.blocks)):
+        for layer, block in enumerate(cast("Iterable[Block]", self.blocks), self.layers.first):
             if maps is not None:
                 maps |= {f"{layer}/{name}": weights for name, weights in block.attention_maps(x).items()}
             x = block(x)
-        return self.norm(x)
+        return x
+
+
+class Transformer(Stack):
+    """L blocks and a final norm."""
+
+    def __init__(self, size: Backbone, block: type[Block] = Block, *, first: int = 0) -> None:
+        super().__init__(size, block, first=first)
+        self.norm = size.norm()
+
+    def forward(self, x: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
+        return self.norm(super().forward(x, maps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -39,14 +40,27 @@ def depth_rates(rate: float, layers: int) -> list[float]:
     return [rate * layer / max(layers - 1, 1) for layer in range(layers)]
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Which layers of a transformer of ``depth`` layers a stack of blocks is: ``first`` to ``end``."""
+
+    first: int
+    end: int
+    depth: int
+
+    def depth_rates(self, rate: float) -> list[float]:
+        """The stochastic depth of each of them, where the last layer of the whole transformer has ``rate``."""
+        return depth_rates(rate, self.depth)[self.first : self.end]
+
+
 def set_stochastic_depth(module: nn.Module, rate: float) -> None:
     """Give every stack of blocks inside ``module`` this rate, growing linearly with depth; for a task with its own."""
     if not 0 <= rate < 1:
         raise ValueError(f"stochastic depth {rate=} must be in [0, 1)")
     for stack in module.modules():
-        blocks = getattr(stack, "blocks", None)
-        if isinstance(blocks, nn.ModuleList):
-            _set_rates(blocks, depth_rates(rate, len(blocks)))
+        blocks, layers = getattr(stack, "blocks", None), getattr(stack, "layers", None)
+        if isinstance(blocks, nn.ModuleList) and isinstance(layers, Layers):
+            _set_rates(blocks, layers.depth_rates(rate))
 
 
 def _set_rates(blocks: Sequence[nn.Module] | nn.ModuleList, rates: Sequence[float]) -> None:

@@ -15,8 +15,8 @@ from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
 Pool = Literal["token", "mean"]
 
 
-class TokenEncoder(nn.Module):
-    """z = [z_cls, E x_1, ..., E x_N] + p (ViViT Eq. 1), then L blocks and the final norm.
+class TokenSequence(nn.Module):
+    """z = [z_cls, E x_1, ..., E x_N] + p (ViViT Eq. 1).
 
     ``pool`` "token": a class token is prepended and its output is the pooled feature; "mean": no class token, the mean
     of all tokens.
@@ -27,14 +27,30 @@ class TokenEncoder(nn.Module):
         self.cls = nn.Parameter(torch.zeros(1, size.width)) if pool == "token" else None
         self.positions = LearnedPositions(grid, size.width, special=int(pool == "token"))
         self.dropout = nn.Dropout(size.dropout)
-        self.transformer = Transformer(size)
 
-    def forward(self, tokens: Float[Tensor, "B t h w D"], maps: dict[str, Tensor] | None = None) -> Features:
-        grid = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
+    def sequence(self, tokens: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B N D"]:
         z = tokens.flatten(1, 3)
         if self.cls is not None:
             z = torch.cat([self.cls.expand(len(z), 1, -1).to(z.dtype), z], dim=1)
-        z = self.transformer(self.dropout(z + self.positions(grid)), maps)
+        return self.dropout(z + self.positions(_grid(tokens)))
+
+    def features(self, z: Float[Tensor, "B N D"], grid: Grid) -> Features:
+        """The features that a transformer made of the sequence of a (t, h, w) grid."""
         if self.cls is None:
             return Features(z, z.mean(1), grid_boxes(grid))
         return Features(z[:, 1:], z[:, 0], grid_boxes(grid))
+
+
+class TokenEncoder(TokenSequence):
+    """A sequence of tokens, then L blocks and the final norm."""
+
+    def __init__(self, size: Backbone, grid: Grid, pool: Pool) -> None:
+        super().__init__(size, grid, pool)
+        self.transformer = Transformer(size)
+
+    def forward(self, tokens: Float[Tensor, "B t h w D"], maps: dict[str, Tensor] | None = None) -> Features:
+        return self.features(self.transformer(self.sequence(tokens), maps), _grid(tokens))
+
+
+def _grid(tokens: Tensor) -> Grid:
+    return tokens.shape[1], tokens.shape[2], tokens.shape[3]

@@ -17,7 +17,8 @@ class TubeletTokenizer(nn.Module):
     """Non-overlapping tubelets of (t, h, w) pixels, each mapped linearly to one token.
 
     Equal to a valid convolution whose stride is its kernel: frames and pixels that fill no tubelet are left out. With
-    t = 1 every frame is cut into image patches.
+    t = 1 every frame is cut into image patches. An image is a video of one frame; a spectrogram is an image of T x M
+    pixels whose channels are all the same.
     """
 
     def __init__(self, tubelet: Tubelet, width: int, channels: int = 3) -> None:
@@ -26,12 +27,24 @@ class TubeletTokenizer(nn.Module):
         self.projection = nn.Linear(channels * tubelet[0] * tubelet[1] * tubelet[2], width)
         init_dense_(self.projection)
 
-    def forward(self, video: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B t h w D"]:
+    def forward(
+        self, x: Float[Tensor, "B T C H W"] | Float[Tensor, "B C H W"] | Float[Tensor, "B time M"]
+    ) -> Float[Tensor, "B t h w D"]:
         t, h, w = self.tubelet
+        video = as_video(x, self.channels)
         frames, height, width = grid_of((video.shape[1], video.shape[3], video.shape[4]), self.tubelet)
         video = video[:, : frames * t, :, : height * h, : width * w]
         blocks = rearrange(video, "B (T t) C (H h) (W w) -> B T H W (C t h w)", t=t, h=h, w=w)
         return self.projection(blocks)
+
+
+def as_video(
+    x: Float[Tensor, "B T C H W"] | Float[Tensor, "B C H W"] | Float[Tensor, "B time M"], channels: int
+) -> Float[Tensor, "B T C H W"]:
+    """A video, an image or a spectrogram as a video; a spectrogram is repeated for every channel."""
+    if x.ndim == 3:
+        x = x[:, None].expand(-1, channels, -1, -1)
+    return x[:, None] if x.ndim == 4 else x
 
 
 def grid_of(size: tuple[int, int, int], tubelet: Tubelet) -> tuple[int, int, int]:

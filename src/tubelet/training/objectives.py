@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tubelet.data.batch import Batch
 from tubelet.models.model import Logits, Model
-from tubelet.nn.heads import LinearHead, MultiHead
+from tubelet.nn.heads import MultiHead, build_head
 
 Classes = tuple[str, ...] | dict[str, tuple[str, ...]]
 
@@ -53,7 +53,7 @@ class Classification:
     order of the logits, by label set unless that is "label" alone; empty: all that the manifest's training split has.
     ``labels`` "several" means that an example may have any number of them. ``loss`` "sigmoid" is summed over classes,
     as the released code does; the losses of several label sets are averaged. ``head_bias`` is where the heads' biases
-    start.
+    start; ``hidden`` the widths of hidden layers before the logits.
     """
 
     label_sets: tuple[str, ...] = ("label",)
@@ -64,6 +64,7 @@ class Classification:
     mixup: Mixup = Mixup()
     head_init: Literal["zeros", "lecun"] = "zeros"
     head_bias: float = 0.0
+    hidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.label_sets:
@@ -85,7 +86,7 @@ class Classification:
 
     def head(self, width: int) -> nn.Module:
         """A head for features of ``width``: logits (B, K), or a dict of them by label set where there are several."""
-        heads = {n: LinearHead(width, k, self.head_init, self.head_bias) for n, k in self.sizes().items()}
+        heads = {n: build_head(width, k, self.head_init, self.head_bias, self.hidden) for n, k in self.sizes().items()}
         return MultiHead(heads) if len(heads) > 1 else next(iter(heads.values()))
 
     def __call__(self, model: Model, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

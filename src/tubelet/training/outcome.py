@@ -84,6 +84,8 @@ def cards(experiment: Experiment, results: Mapping[str, Any]) -> dict[str, TaskC
         name: TaskCard(
             classes=task.objective.classes,
             multilabel=task.objective.labels == "several",
+            inputs=task.inputs,
+            hidden=task.objective.hidden,
             metrics=dict(found[name].get("metrics", {})),
             views=found[name].get("views", ""),
         )

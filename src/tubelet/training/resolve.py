@@ -91,10 +91,10 @@ def resolve(experiment: Experiment) -> tuple[Resolved, dict[str, Sequence[Record
 
 
 def _check_inputs(experiment: Experiment, name: str, task: Task) -> None:
-    has = experiment.model.inputs
-    for wanted in task.inputs:
-        if wanted not in has:
-            raise ConfigError(f"tasks.{name}.inputs: the model has no input {wanted!r}; it has {', '.join(has)}")
+    sets = experiment.model.input_sets
+    if not any(set(task.inputs) == set(together) for together in sets):
+        takes = ", or ".join(" and ".join(together) for together in sets)
+        raise ConfigError(f"tasks.{name}.inputs: {' and '.join(task.inputs)}, but the model takes {takes}")
 
 
 def _with_classes(objective: Classification, manifest: Manifest, split: str) -> Classification:

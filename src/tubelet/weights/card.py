@@ -6,7 +6,7 @@ import json
 
 from tubelet.models.model import ModelConfig
 from tubelet.models.names import model_name
-from tubelet.specs import VideoSpec, value_range
+from tubelet.specs import SpectrogramSpec, VideoSpec, value_range
 from tubelet.version import __version__
 from tubelet.weights.loaded import Loaded, TaskCard
 
@@ -42,6 +42,10 @@ def _kind(config: ModelConfig) -> str:
 def _inputs(config: ModelConfig) -> list[str]:
     lines: list[str] = []
     for name, spec in config.inputs.items():
+        if isinstance(spec, SpectrogramSpec):
+            sound = f"{spec.seconds:g} s of sound at {spec.rate:,} hertz, {spec.bins} mel bins"
+            lines.append(f"- `{name}`: a log-mel spectrogram of {spec.frames} windows, {sound}")
+            continue
         height, width = spec.size
         low, high = value_range(spec)
         pixels = f"{height}x{width} pixels in [{low:g}, {high:g}]"

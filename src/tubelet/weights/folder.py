@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from tubelet.configs import ConfigError, from_json, to_json
 from tubelet.models.model import Model, ModelConfig
-from tubelet.specs import value_range
+from tubelet.specs import SpectrogramSpec, value_range
 from tubelet.version import __version__
 from tubelet.weights import huggingface, scenic, timm
 from tubelet.weights.card import model_card
@@ -69,7 +69,8 @@ def _swap(new: Path, folder: Path) -> None:
 
 def _describe(config: ModelConfig, tasks: Mapping[str, TaskCard], provenance: Mapping[str, Any]) -> dict[str, Any]:
     inputs = {
-        name: {"kind": type(spec).__name__, **asdict(spec), "range": value_range(spec)}
+        name: {"kind": type(spec).__name__, **asdict(spec)}
+        | ({} if isinstance(spec, SpectrogramSpec) else {"range": value_range(spec)})
         for name, spec in config.inputs.items()
     }
     return {
