@@ -40,11 +40,16 @@ class Example:
 
 @dataclass(frozen=True)
 class VideoViews:
-    """All views of one example: ``inputs`` by name, uint8 (V, T, C, H, W) or (V, C, H, W), clip by clip."""
+    """All views of one example, clip by clip, with the same V for every input.
+
+    ``inputs`` by name: uint8 (V, T, C, H, W) or (V, C, H, W), spectrograms float32 (V, T, M), normalised. ``silent``:
+    the names of inputs whose sound is digital silence in all of the clips: every sample is zero.
+    """
 
     inputs: dict[str, Tensor]
     target: Targets | None
     key: str
+    silent: tuple[str, ...] = ()
 
 
 class TrainSet:
