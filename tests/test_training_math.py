@@ -1,14 +1,9 @@
-"""Losses, mixup, schedules and optimizers as pure functions."""
-
-from collections import Counter
-from itertools import pairwise
+"""Losses, mixup, lengths and optimizers as pure functions."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from tubelet.configs import ConfigError
@@ -24,7 +19,6 @@ from tubelet.training.objectives import (
     softmax_cross_entropy,
 )
 from tubelet.training.optimizers import build_optimizer, choose_trainable, clip_by_global_norm_, fill_missing_gradients
-from tubelet.training.schedules import Weighted, learning_rate
 
 
 def test_softmax_cross_entropy_is_torchs_where_torch_has_it():
@@ -79,39 +73,6 @@ def test_classification_refuses_what_cannot_be_learnt():
         Classification(labels="several")
     with pytest.raises(ValueError, match="smoothing"):
         Classification(smoothing=1.0)
-
-
-@given(st.dictionaries(st.text(min_size=1), st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 2**40))
-def test_weighted_gives_every_task_exactly_its_length(lengths: dict[str, int], seed: int):
-    plan = Weighted().plan(lengths, seed)
-    assert Counter(plan) == Counter({name: n for name, n in lengths.items() if n})
-    assert plan == Weighted().plan(lengths, seed)
-
-
-def test_weighted_mixes_and_depends_on_the_seed():
-    lengths = {"a": 50, "b": 50}
-    plan = Weighted().plan(lengths, 0)
-    assert plan != Weighted().plan(lengths, 1)
-    assert 25 < plan[:75].count("a") < 50
-
-
-@given(st.floats(1e-4, 10), st.floats(0, 100), st.integers(1, 1000), st.sampled_from(["cosine", "linear", "constant"]))
-def test_learning_rate_stays_between_nothing_and_its_base(base: float, warmup: float, total: int, decay: str):
-    rates = [learning_rate(step, base, warmup, total, decay) for step in range(total + 3)]  # type: ignore[arg-type]
-    assert all(0 <= rate <= base * (1 + 1e-12) for rate in rates)
-    after = rates[int(warmup) + 1 :]
-    assert all(x >= y - 1e-12 for x, y in pairwise(after))
-
-
-def test_learning_rate_at_its_corners():
-    assert learning_rate(0, 0.1, 10.0, 100) == 0
-    assert learning_rate(5, 0.1, 10.0, 100) == pytest.approx(0.05)
-    assert learning_rate(10, 0.1, 10.0, 100) == pytest.approx(0.1)
-    assert learning_rate(55, 0.1, 10.0, 100) == pytest.approx(0.05)
-    assert learning_rate(100, 0.1, 10.0, 100) == pytest.approx(0)  # the released code jumps back to 0.1 here
-    assert learning_rate(0, 0.1, 0.0, 100) == 0.1
-    assert learning_rate(100, 0.1, 10.0, 100, "linear", end=0.01) == pytest.approx(0.01)
-    assert learning_rate(99, 0.1, 10.0, 100, "constant") == 0.1
 
 
 def test_lengths_resolve_as_the_released_code_counts():

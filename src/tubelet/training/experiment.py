@@ -56,7 +56,8 @@ class Task:
     """A source of examples, an objective, and the hyper-parameters of training on it.
 
     ``batch_size`` is global: all ranks and micro-batches together. ``warmup`` is part of ``length``. ``learning_rate``
-    is the highest one. ``stochastic_depth`` is the rate of the last block while this task trains (ViViT Eq. 10).
+    is the highest one. ``length`` is that of the task alone: the schedule says how many updates it has beside others.
+    ``stochastic_depth`` is the rate of the last block while this task trains (ViViT Eq. 10).
     """
 
     source: Source

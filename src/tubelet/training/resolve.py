@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from tubelet.configs import ConfigError, differences, from_json, to_json
 from tubelet.data.manifest import Manifest, Record, read_manifest
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.objectives import Classification
+from tubelet.training.schedules import learning_rate
 from tubelet.version import __version__
 
 CONFIG = "config.json"
@@ -49,13 +50,27 @@ class Resolved:
 
     @property
     def updates(self) -> int:
-        """Updates in all."""
-        return sum(data.updates for data in self.data.values()) // self.experiment.schedule.tasks_per_update
+        """Updates in all: the sum of the tasks' lengths, or a T-th of it where each update trains all T tasks."""
+        return sum(data.updates for data in self.data.values()) // self.tasks_per_update
 
     @property
     def warmup(self) -> int:
-        """Updates until the learning rate is at its highest: those of the tasks together."""
-        return sum(data.warmup for data in self.data.values()) // self.experiment.schedule.tasks_per_update
+        """Updates until the learning rate is at its highest: the tasks' warm-ups together, or a T-th of them."""
+        return sum(data.warmup for data in self.data.values()) // self.tasks_per_update
+
+    @property
+    def tasks_per_update(self) -> int:
+        """The minibatches whose gradients an update sums."""
+        return self.experiment.schedule.tasks_per_update(len(self.data))
+
+    def learning_rate(self, step: int, tasks: Iterable[str]) -> float:
+        """The rate of update ``step``, counted from 0, that trains ``tasks``.
+
+        One curve over all updates, scaled by the rate of the update's task, as the released PolyViT code does; by the
+        smallest, where it trains several (PolyViT Appendix B).
+        """
+        base = min(self.experiment.tasks[name].learning_rate for name in tasks)
+        return learning_rate(step, base, self.warmup, self.updates, self.experiment.training.decay)
 
     def plan(self) -> list[str]:
         """The task of each minibatch."""

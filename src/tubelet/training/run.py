@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from tubelet.training.parallel import Ranks, join_ranks, parallelise
 from tubelet.training.quarantine import Quarantine
 from tubelet.training.records import Health, Records
 from tubelet.training.resolve import Resolved, check_same_run, resolve, write_run
-from tubelet.training.schedules import learning_rate
 from tubelet.version import __version__
 from tubelet.weights.initialise import initialise
 
@@ -127,8 +126,8 @@ def _session(
             optimizer=optimizer,
             ranks=ranks,
             seed=experiment.seed,
-            learning_rate=_learning_rates(resolved),
-            tasks_per_update=experiment.schedule.tasks_per_update,
+            learning_rate=resolved.learning_rate,
+            tasks_per_update=resolved.tasks_per_update,
             micro_batches=training.micro_batches,
             clip_norm=training.clip_norm,
             precision=torch.bfloat16 if training.precision == "bfloat16" else torch.float32,
@@ -165,17 +164,6 @@ def _check_machine(experiment: Experiment, ranks: Ranks) -> None:
             )
 
 
-def _learning_rates(resolved: Resolved) -> Callable[[int, Sequence[str]], float]:
-    """The rate of an update: the mean of its tasks' own rates, times the schedule's factor."""
-    tasks, decay = resolved.experiment.tasks, resolved.experiment.training.decay
-
-    def rate(step: int, names: Sequence[str]) -> float:
-        base = sum(tasks[name].learning_rate for name in names) / len(names)
-        return learning_rate(step, base, resolved.warmup, resolved.updates, decay)
-
-    return rate
-
-
 def _batches(resolved: Resolved, examples: Examples, start: int, ranks: Ranks) -> Iterator[Batch]:
     experiment, training = resolved.experiment, resolved.experiment.training
     sets = {
@@ -196,7 +184,7 @@ def _batches(resolved: Resolved, examples: Examples, start: int, ranks: Ranks) -
         resolved.plan(),
         {name: task.batch_size for name, task in experiment.tasks.items()},
         seed=experiment.seed,
-        start=start * experiment.schedule.tasks_per_update,
+        start=start * resolved.tasks_per_update,
         rank=ranks.rank,
         world=ranks.size,
         workers=training.workers,
