@@ -6,6 +6,7 @@ normalise media in exactly the same way.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,6 +124,24 @@ class SpectrogramSpec:
             raise ValueError(f"{self.fft=} must be at least the {self.window_samples} samples of {self.window=} s")
         if not 0 <= self.low < self.high <= self.rate / 2:
             raise ValueError(f"{self.low=} and {self.high=} must lie between 0 and {self.rate / 2=} hertz, in order")
+        if min(self.window_samples, self.hop_samples) < 1:
+            raise ValueError(f"{self.window=} and {self.hop=} seconds must hold a sample at {self.rate=}")
+        step = self.rate / self.fft
+        corners = self.corners
+        for bin_, (left, right) in enumerate(zip(corners, corners[2:], strict=False)):
+            if (math.floor(left / step) + 1) * step >= right:
+                raise ValueError(
+                    f"mel filter {bin_} of {self.bins=} lies between {left:.1f} and {right:.1f} Hz, where {self.fft=} "
+                    f"points at {self.rate=} have no frequency, as they lie {step:.1f} Hz apart: it would be empty; "
+                    "give fewer bins, a larger fft or a higher low"
+                )
+
+    @property
+    def corners(self) -> tuple[float, ...]:
+        """``bins + 2`` frequencies in hertz, equally spaced on the HTK mel scale: filter i spans the i-th to i+2-th."""
+        low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (self.low, self.high))
+        mels = (low + (high - low) * i / (self.bins + 1) for i in range(self.bins + 2))
+        return tuple(700 * (10 ** (mel / 2595) - 1) for mel in mels)
 
     @property
     def extent(self) -> tuple[int, int, int]:

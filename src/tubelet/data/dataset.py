@@ -13,9 +13,10 @@ from torch import Tensor
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Targets
 from tubelet.data.cache import VideoReader
-from tubelet.data.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from tubelet.data.kinds import Kind, kind_of_file
 from tubelet.data.labels import Classes, TargetEncoder
 from tubelet.data.manifest import Record
+from tubelet.data.sound import Waveforms, spec_augment, spectrograms
 from tubelet.data.timeline import Timelines
 from tubelet.data.transforms import train_clip, view_crops
 from tubelet.data.views import Views
@@ -24,14 +25,14 @@ from tubelet.media.errors import MediaError
 from tubelet.media.images import read_image
 from tubelet.media.video import open_video
 from tubelet.seeds import mix
-from tubelet.specs import ImageSpec, InputSpec, VideoSpec
+from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
 
 _FRAMES_AT_ONCE = 32  # decoded frames that evaluation holds at full size
 
 
 @dataclass(frozen=True)
 class Example:
-    """``inputs``: by name, uint8 (T, C, H, W) or (C, H, W). ``target``: one row of a batch's targets."""
+    """``inputs`` by name: uint8 (T, C, H, W) or (C, H, W), spectrograms float32 (T, M). ``target``: of one example."""
 
     inputs: dict[str, Tensor]
     target: Targets | None
@@ -56,7 +57,8 @@ class TrainSet:
     """Random clips (or crops of images) of a task's training examples; those that an index found broken are left out.
 
     ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. ``cache_gib``: memory
-    for decoded videos, in each process. What is drawn depends on ``seed``, ``task``, example and pass alone.
+    for decoded videos, in each process. What is drawn depends on ``seed``, ``task``, example and pass alone; pictures
+    and sound of one example begin at the same share of the room that each has in it, as in the released code.
     Raises ValueError where a record's labels or kind of file don't fit.
     """
 
@@ -86,18 +88,26 @@ class TrainSet:
         """Example ``index`` as it is seen in a pass; the error, where its file cannot be read."""
         record = self.records[index]
         seed = mix(*self._seed, index, pass_)
+        sound = Waveforms(record, self._timelines)
         try:
-            inputs = {name: self._input(record, spec, Random(seed)) for name, spec in self.specs.items()}
+            inputs = {name: self._input(record, sound, spec, Random(seed)) for name, spec in self.specs.items()}
         except MediaError as error:
             return error
         return Example(inputs, self._target(record), record.key or record.path)
 
     def times(self, index: int, pass_: int, name: str) -> tuple[float, ...]:
-        """When the frames of a video input of :meth:`example` are taken, in seconds of the file. Raises MediaError."""
-        spec = self.specs[name]
+        """When the frames of an input of :meth:`example` are taken, or the windows of a spectrogram begin.
+
+        In seconds of the file. Raises MediaError.
+        """
+        record, spec, random = self.records[index], self.specs[name], Random(mix(*self._seed, index, pass_))
         if isinstance(spec, ImageSpec):
             raise ValueError(f"{name=} is an image, which has no times")
-        return self._times(self.records[index], spec, Random(mix(*self._seed, index, pass_)))
+        if isinstance(spec, VideoSpec):
+            return self._times(record, spec, random)
+        sound = Waveforms(record, self._timelines)
+        times = clip_times(sound.start(spec, random.random()), spec.frames, spec.hop, sound.line.length)
+        return tuple(sound.line.start + time for time in times)
 
     def _times(self, record: Record, spec: VideoSpec, random: Random) -> tuple[float, ...]:
         line = self._timelines.of(record)
@@ -105,11 +115,14 @@ class TrainSet:
         start = random_start(line.length, (spec.frames - 1) * step, random.random())
         return tuple(line.start + time for time in clip_times(start, spec.frames, step, line.length))
 
-    def _input(self, record: Record, spec: InputSpec, random: Random) -> Tensor:
+    def _input(self, record: Record, sound: Waveforms, spec: InputSpec, random: Random) -> Tensor:
         if isinstance(spec, ImageSpec):
             enlarged = self.augment.max_scale if self.augment.scale_jitter else 1.0
             image = read_image(record.path, short_side=round(max(spec.short_side, *spec.size) * max(1.0, enlarged)))
             return train_clip(image[None], spec, self.augment, random)[0]
+        if isinstance(spec, SpectrogramSpec):
+            waves = sound.at((sound.start(spec, random.random()),), spec)
+            return spec_augment(spectrograms(waves, spec)[0], self.augment, random)
         line = self._timelines.of(record)
         frames = self._reader.frames_at(record.path, self._times(record, spec, random), line.duration, line.fps)
         return train_clip(frames, spec, self.augment, random)
@@ -119,7 +132,8 @@ class ViewSet:
     """The test views of a task's examples, all of them: broken ones too, for a metric says how many it covers.
 
     ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. Clips are spread as
-    :func:`spread_starts` says; an image has one. Raises ValueError as :class:`TrainSet` does.
+    :func:`spread_starts` says; an image has one. A spectrogram has no crops: beside pictures, those of a clip all go
+    with the same one. Raises ValueError as :class:`TrainSet` does, and for views that the inputs cannot have.
     """
 
     def __init__(
@@ -139,6 +153,10 @@ class ViewSet:
             raise ValueError(
                 f"{views} views have {views.clips} clips, but an image is one; give Views(crops=...) alone"
             )
+        if views.crops > 1 and all(isinstance(spec, SpectrogramSpec) for spec in specs.values()):
+            raise ValueError(
+                f"{views} views have {views.crops} crops, but sound is not cropped; give {views.clips}x1 views"
+            )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -146,13 +164,21 @@ class ViewSet:
     def example(self, index: int) -> VideoViews | MediaError:
         """All views of one example, each frame decoded once; the error, where its file cannot be read."""
         record = self.records[index]
+        sound = Waveforms(record, self._timelines)
+        inputs, silent = dict[str, Tensor](), list[str]()
         try:
-            inputs = {name: self._input(record, spec) for name, spec in self.specs.items()}
+            for name, spec in self.specs.items():
+                if isinstance(spec, SpectrogramSpec):
+                    waves = sound.spread(spec, self.views.clips)
+                    inputs[name] = spectrograms(waves, spec).repeat_interleave(self.views.crops, 0)
+                    silent += [] if waves.any() else [name]
+                else:
+                    inputs[name] = self._pictures(record, spec)
         except MediaError as error:
             return error
-        return VideoViews(inputs, self._target(record), record.key or record.path)
+        return VideoViews(inputs, self._target(record), record.key or record.path, tuple(silent))
 
-    def _input(self, record: Record, spec: InputSpec) -> Tensor:
+    def _pictures(self, record: Record, spec: RasterSpec) -> Tensor:
         if isinstance(spec, ImageSpec):
             image = read_image(record.path, short_side=max(spec.short_side, *spec.size))
             return view_crops(image[None], spec, self.views.crops)[:, 0]
@@ -179,11 +205,20 @@ def _check(records: Sequence[Record], specs: Mapping[str, InputSpec], target: Ta
     if not records:
         raise ValueError("there are no examples to read; look at the manifest's split and its column 'error'")
     for name, spec in specs.items():
-        if spec.channels != 3:
+        if spec.channels != 3 and not isinstance(spec, SpectrogramSpec):
             raise ValueError(f"input {name!r} wants {spec.channels} channels; media files give 3 (red, green, blue)")
-        need, other = ("an image", VIDEO_SUFFIXES) if isinstance(spec, ImageSpec) else ("a video", IMAGE_SUFFIXES)
+        need, kinds = _needs(spec)
         for record in records:
-            if record.path.lower().endswith(other):
+            if (kind_of_file(record.path) or kinds[0]) not in kinds:
                 raise ValueError(f"input {name!r} is {need}, which {record.path} is not; change the task's inputs")
     for record in records:
         target(record)
+
+
+def _needs(spec: InputSpec) -> tuple[str, tuple[Kind, ...]]:
+    """What an input is, and the kinds of files that have it."""
+    if isinstance(spec, ImageSpec):
+        return "an image", ("image",)
+    if isinstance(spec, VideoSpec):
+        return "a video", ("video",)
+    return "sound (of a sound file, or of a video)", ("audio", "video")

@@ -8,26 +8,9 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+from tubelet.data.kinds import kind_of_file
 from tubelet.data.manifest import LABEL, Manifest, ManifestError, Record
 
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".wmv",
-    ".flv",
-    ".3gp",
-    ".gif",
-)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
-_MEDIA = frozenset(VIDEO_SUFFIXES + IMAGE_SUFFIXES + AUDIO_SUFFIXES)
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _TEST_SHARE = 0.2
 _SAMPLE = 1 << 16  # bytes at each end of a file that its fingerprint covers
@@ -59,7 +42,7 @@ def _class_folders(root: Path, folder: Path, split: str) -> list[Record]:
         Record(str(path), {LABEL: (label.name,)}, split=split, key=path.relative_to(root).as_posix())
         for label in _folders(folder)
         for path in sorted(label.rglob("*"))
-        if path.suffix.lower() in _MEDIA and not path.name.startswith(".") and path.is_file()
+        if kind_of_file(path) and not path.name.startswith(".") and path.is_file()
     ]
 
 

@@ -1,0 +1,41 @@
+"""What kind of media a file is, by its suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from tubelet.data.manifest import Record
+
+Kind = Literal["image", "video", "audio"]
+
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "video": (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".gif"),
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    "audio": (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"),
+}
+_KINDS: dict[str, Kind] = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes}
+
+
+def kind_of_file(path: str | Path) -> Kind | None:
+    """None for a suffix that says nothing."""
+    return _KINDS.get(Path(path).suffix.lower())
+
+
+def kind_of(records: Sequence[Record]) -> Kind:
+    """The kind that all files of a data set are. Raises ValueError for a mixture, or where no suffix tells."""
+    first: dict[Kind, str] = {}
+    for record in records:
+        if (kind := kind_of_file(record.path)) is not None:
+            first.setdefault(kind, record.path)
+    if len(first) > 1:
+        found = ", ".join(f"{kind} ({path})" for kind, path in first.items())
+        raise ValueError(
+            f"files of several kinds: {found}; keep one kind in a folder or manifest, and train on several of them "
+            "together if you want them all"
+        )
+    if not first:
+        example = f", such as {records[0].path}" if records else ""
+        raise ValueError(f"no file whose suffix tells its kind{example}; those known are {' '.join(_KINDS)}")
+    return next(iter(first))

@@ -1,0 +1,41 @@
+"""From samples to log-mel energies."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from tubelet.specs import SpectrogramSpec
+
+
+def log_mel(samples: Float32[Tensor, "*V S"], spec: SpectrogramSpec) -> Float32[Tensor, "*V T M"]:
+    """The log-mel energies of samples at ``spec.rate``, not yet normalised: ``spec.frames`` of ``spec.samples``.
+
+    Frame t is the window that begins at sample t * hop. Nothing is padded: as many windows are taken as lie wholly on
+    the samples. The taper is the periodic one; a window is filled with zeros up to ``spec.fft`` points.
+    Raises ValueError for fewer samples than a window has.
+    """
+    if samples.shape[-1] < spec.window_samples:
+        raise ValueError(f"{samples.shape[-1]} samples are fewer than the {spec.window_samples} of one window")
+    windows = samples.unfold(-1, spec.window_samples, spec.hop_samples) * _taper(spec)
+    magnitudes = torch.fft.rfft(windows, spec.fft).abs()
+    return torch.log(magnitudes**spec.power @ mel_filters(spec) + spec.offset)
+
+
+@lru_cache(maxsize=8)
+def mel_filters(spec: SpectrogramSpec) -> Float32[Tensor, "F M"]:
+    """The weight of each of the transform's frequencies in each bin: triangles of height 1, straight in hertz."""
+    hertz = torch.arange(spec.fft // 2 + 1, dtype=torch.float64)[:, None] * (spec.rate / spec.fft)
+    corners = torch.tensor(spec.corners, dtype=torch.float64)
+    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+    rising, falling = (hertz - left) / (centre - left), (right - hertz) / (right - centre)
+    return torch.minimum(rising, falling).clamp(min=0).float()
+
+
+@lru_cache(maxsize=8)
+def _taper(spec: SpectrogramSpec) -> Float32[Tensor, " W"]:
+    shape = torch.hamming_window if spec.taper == "hamming" else torch.hann_window
+    return shape(spec.window_samples, dtype=torch.float64).float()
