@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from tubelet.evaluation.comparison import Comparison, comparison_cells, read_comparison
 from tubelet.evaluation.predictions import Scored, read_predictions
-from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS
+from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
 from tubelet.evaluation.showcase import choose, cut
 from tubelet.media.errors import MediaError
 from tubelet.training.records import LOG
@@ -21,14 +22,13 @@ from tubelet.training.resolve import CONFIG
 from tubelet.version import __version__
 
 _TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP", "mean_class_accuracy": "mean class accuracy"}
-_HEADLINES = ("action_top1", "top1", "map")
 
 
 def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
     """Write ``report.html`` (and the clips it plays, in ``report_media/``) into a run folder; returns the page's path.
 
-    It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``classes.json``, ``log.jsonl`` and
-    ``config.json``.
+    It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``classes.json``, ``comparison.json``,
+    ``log.jsonl`` and ``config.json``.
     ``notes``: paragraphs about the data (what is real, what is synthetic); without them, the experiment's own notes.
     ``clips``: how many mistakes, and how many right answers, are shown per task.
     """
@@ -44,6 +44,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
     sections = [
         _head(run, experiment, notes or str(experiment.get("notes", ""))),
         _cards(tasks),
+        _comparison(read_comparison(run)),
         _curves(run / LOG),
         *(
             _task(name, task, [e for e in predictions if e.task == name], classes.get(name, {}), media, clips)
@@ -103,7 +104,7 @@ def _cards(tasks: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _card(name: str, task: Mapping[str, Any]) -> str:
     metrics = dict(task["metrics"])
-    first = next((metric for metric in _HEADLINES if metric in metrics), next(iter(metrics)))
+    first = headline(metrics)
     value = metrics.pop(first)
     coverage, whole = _coverage(task)
     chips = [f'<span class="chip">{escape(task["views"])} views</span>']
@@ -122,6 +123,23 @@ def _card(name: str, task: Mapping[str, Any]) -> str:
         f'<div class="card"><div class="name">{escape(name)}</div>'
         f'<div class="headline">{_percent(value)}<small>{escape(_title(first))}</small></div>'
         f'<div class="chips">{"".join(chips)}</div><dl class="numbers">{rows}</dl></div>'
+    )
+
+
+def _comparison(comparison: Comparison | None) -> str:
+    """PolyViT's Table 2 of this run."""
+    if comparison is None:
+        return ""
+    (first, *names), *rows = comparison_cells(comparison)
+    head = "".join(f'<th class="number">{escape(name)}</th>' for name in names)
+    body = "".join(
+        f"<tr><td>{escape(model)}</td>{''.join(f'<td class="number">{escape(cell)}</td>' for cell in cells)}</tr>"
+        for model, *cells in rows
+    )
+    note = f'<p class="soft">{escape(comparison.note)}</p>' if comparison.note else ""
+    return (
+        f'<h2>Comparison</h2>{note}<div class="scroll"><table><thead><tr><th>{escape(first)}</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 

@@ -17,6 +17,7 @@ from tubelet.media.errors import MediaError
 from tubelet.training.outcome import write_json
 
 RESULTS, PREDICTIONS, CLASSES = "results.json", "predictions.jsonl", "classes.json"
+_HEADLINES = ("action_top1", "top1", "map")
 _CONFUSION_CLASSES = 100  # a larger matrix is no picture, and a large file
 
 
@@ -58,6 +59,11 @@ class TaskResult:
         data["warnings"] = list(self.warnings)
         data["errors"] = [{"path": e.path, "time": e.time, "reason": e.reason} for e in self.errors]
         return data
+
+
+def headline(metrics: Mapping[str, float]) -> str:
+    """The metric that stands for the others: the papers' first one."""
+    return next((name for name in _HEADLINES if name in metrics), next(iter(metrics)))
 
 
 def class_tables(
