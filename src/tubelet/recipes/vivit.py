@@ -214,7 +214,7 @@ def ssv2_l16x2_fe(data: Data = "data/ssv2.csv", init: Kinetics = "") -> Experime
     Hardware and time: unknown (the paper: TPU-v3).
     """
     objective = Classification(smoothing=0.3, mixup=Mixup(alpha=0.3))
-    task = _task(data, learning_rate=0.5, epochs=35, augment=_randaugment(20), objective=objective, depth=0.3)
+    task = _task(data, learning_rate=0.5, epochs=35, augment=randaugment(20), objective=objective, depth=0.3)
     return _experiment("ssv2", _model("vivit-l/16x2-fe"), task, init)
 
 
@@ -256,12 +256,13 @@ def _kinetics(name: str, model: ViViTConfig, data: str, init: str, views: Views 
 
 def _epic_kitchens(model: ViViTConfig, data: str, init: str, views: Views) -> Experiment:
     objective = Classification(label_sets=("verb", "noun"), smoothing=0.2, mixup=Mixup(alpha=0.1))
-    augment = _randaugment(15)
+    augment = randaugment(15)
     task = _task(data, learning_rate=0.5, epochs=50, augment=augment, objective=objective, depth=0.2, views=views)
     return _experiment("epic", model, task, init)
 
 
-def _randaugment(magnitude: float) -> Augmentation:
+def randaugment(magnitude: float) -> Augmentation:
+    """Two layers, which take the place of the colour steps."""
     return Augmentation(randaugment_layers=2, randaugment_magnitude=magnitude, colour=0, greyscale=0)
 
 
