@@ -168,9 +168,8 @@ def test_heads_that_differ_are_an_error_and_activations_a_note(image):
 
 def test_kinds_that_do_not_fit_are_refused(tmp_path):
     save_model(tmp_path / "video", randomised(VIDEO), VIDEO, {})
-    for config in (IMAGE, MODELS["factorized_encoder"]):
-        with pytest.raises(WeightsError, match=r"holds a ViViT \(joint\), which cannot start a Vi"):
-            start(config, str(tmp_path / "video"))
+    with pytest.raises(WeightsError, match=r"holds a ViViT \(joint\), which cannot start a ViViT \(factorized_encoder"):
+        start(MODELS["factorized_encoder"], str(tmp_path / "video"))
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(image):

@@ -1,4 +1,4 @@
-"""A 2D patch kernel as a 3D tubelet kernel (ViViT Sec. 3.4)."""
+"""A 2D patch kernel as a 3D tubelet kernel (ViViT Sec. 3.4, PolyViT App. D), and back."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Inflation = Literal["central", "average", "rank"]
+Inflation = Literal["central", "average", "rank", "repeat"]
 
 
 def inflate(kernel: Float[Tensor, "D C h w"], frames: int, how: Inflation) -> Float[Tensor, "D C t h w"]:
     """The kernel over ``frames`` frames that starts from an image kernel.
 
     "central": the image kernel at frame t // 2, zeros elsewhere (Eq. 9). "average": every frame has kernel / t
-    (Eq. 8). "rank": every frame has kernel * alpha_i / t, with the weights alpha of approximate rank pooling.
+    (Eq. 8). "rank": every frame has kernel * alpha_i / t, with the weights alpha of approximate rank pooling. "repeat":
+    every frame has the kernel (App. D).
     """
     weights = frame_weights(frames, how).to(kernel)
     return kernel[:, :, None] * weights[:, None, None]
+
+
+def flatten(kernel: Float[Tensor, "D C t h w"]) -> Float[Tensor, "D C h w"]:
+    """The image kernel of a tubelet kernel: the sum over its frames (App. D). A still video looks the same to both."""
+    return kernel.sum(2)
 
 
 def frame_weights(frames: int, how: Inflation) -> Float[Tensor, " t"]:
     """What each frame's copy of the image kernel is multiplied by."""
     if how == "central":
         return torch.eye(frames, dtype=torch.float64)[frames // 2]
+    if how == "repeat":
+        return torch.ones(frames, dtype=torch.float64)
     if how == "average":
         return torch.full((frames,), 1 / frames, dtype=torch.float64)
     return rank_pooling(frames) / frames

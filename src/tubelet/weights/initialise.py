@@ -1,28 +1,32 @@
-"""Starting a model from pretrained weights (ViViT Sec. 3.4): which parameters go where, and what changes on the way."""
+"""Starting a model from pretrained weights (ViViT Sec. 3.4, PolyViT Sec. 4.3 and App. D): what goes where."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from tubelet.models.ast import ASTConfig
 from tubelet.models.model import Model, ModelConfig
+from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import Backbone
 from tubelet.nn.positions import LearnedPositions
 from tubelet.nn.tokenizers import TubeletTokenizer
+from tubelet.specs import InputSpec, SpectrogramSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
-from tubelet.weights.inflate import inflate
+from tubelet.weights.inflate import flatten, inflate
 from tubelet.weights.interpolate import resize_positions
 from tubelet.weights.loaded import Loaded, TaskCard, listed
+from tubelet.weights.routes import Route, find_route, matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,7 @@ class Init:
     """
 
     source: str
-    kernel: Literal["central", "average", "rank", "random"] = "central"
+    kernel: Literal["central", "average", "rank", "repeat", "random"] = "central"
     temporal: Literal["residual", "copy", "zero", "fresh"] = "residual"
     fresh: tuple[str, ...] = ()
 
@@ -97,10 +101,10 @@ def initialise_from(
     source: Loaded, model: Model, config: ModelConfig, init: Init, tasks: Mapping[str, TaskCard] | None = None
 ) -> InitReport:
     """Start ``model`` from a source that is loaded already; see :func:`initialise`."""
-    route = _route(source.config, config, init)
-    given = {route.rename(name): parameter for name, parameter in source.model.encoder.named_parameters()}
+    given = dict(source.model.encoder.named_parameters())
     wanted = dict(model.encoder.named_parameters())
-    offered = _offer(given, source.model.encoder, model.encoder, route, init)
+    route = find_route(source.config, config, given, wanted, init.source)
+    offered = _offer(source.model.encoder, model.encoder, route, init)
     if problems := [*_other_heads(source.config, config), *_misfits(given, offered, wanted, route, init)]:
         raise WeightsError(
             f"{init.source} does not fit the model; Init.fresh leaves parameters out: {listed(problems)}"
@@ -108,93 +112,53 @@ def initialise_from(
     for name, value in offered.items():
         wanted[name].copy_(value)
     heads = _load_heads(source, model, tasks or {})
-    zeroed = tuple(name for name in offered if name not in given and init.temporal != "copy")
+    zeroed = tuple(name for name in offered if name not in route.origin and init.temporal != "copy")
     return InitReport(
         source=init.source,
         loaded=(*(name for name in offered if name not in zeroed), *(f"heads.{name}" for name in heads)),
         zeroed=zeroed,
         resized=tuple(
-            f"{name} {tuple(given[name].shape)} to {tuple(value.shape)}"
-            for name, value in offered.items()
-            if name in given and given[name].shape != value.shape
+            f"{name} {tuple(given[theirs].shape)} to {tuple(offered[name].shape)}"
+            for name, theirs in route.origin.items()
+            if name in offered and given[theirs].shape != offered[name].shape
         ),
         fresh=(*(n for n in wanted if n not in offered), *(f"heads.{n}" for n in model.heads if n not in heads)),
         dropped=(
-            *(name for name in given if name not in wanted),
+            *(name for name in given if name not in route.used),
             *(f"heads.{name}" for name in source.model.heads if name not in heads),
             *source.dropped,
         ),
-        notes=_notes(source.config, config),
+        notes=_notes(source.config, config, route),
     )
 
 
-@dataclass(frozen=True)
-class _Route:
-    """How the parameters of one kind of encoder find their places in another.
-
-    ``into``: what the source's ``encoder.`` becomes. ``fresh``: patterns of the model's parameters that this source
-    cannot give.
-    """
-
-    into: str = "encoder."
-    fresh: tuple[str, ...] = ()
-
-    def rename(self, name: str) -> str:
-        return self.into + name.removeprefix("encoder.") if name.startswith("encoder.") else name
-
-
-_OPTIONAL = ("representation.*", "*.cls")  # what one of two models of a kind may have alone
-_TIME = ("*.norm_time.*", "*.attention_time.*")
-
-
-def _route(source: ModelConfig, target: ModelConfig, init: Init) -> _Route:
-    fresh = (*_OPTIONAL, *_left_out(init))
-    if isinstance(source, ViTConfig) and isinstance(target, ViTConfig):
-        return _Route(fresh=fresh)
-    if isinstance(source, ViTConfig) and isinstance(target, ViViTConfig):
-        if target.attends == "factorized_encoder":
-            return _Route("encoder.spatial.", (*fresh, "encoder.temporal.*"))
-        return _Route(fresh=(*fresh, *_TIME))
-    if isinstance(source, ViViTConfig) and isinstance(target, ViViTConfig) and source.attends == target.attends:
-        return _Route(fresh=fresh)
-    raise WeightsError(
-        f"{init.source} holds a {_kind(source)}, which cannot start a {_kind(target)}: an image ViT starts a ViT or "
-        "any ViViT, a ViViT starts one of its own kind"
-    )
-
-
-def _kind(config: ModelConfig) -> str:
-    name = type(config).__name__.removesuffix("Config")
-    return f"{name} ({config.attends})" if isinstance(config, ViViTConfig) else name
-
-
-def _offer(
-    given: Mapping[str, Tensor], source: nn.Module, target: nn.Module, route: _Route, init: Init
-) -> dict[str, Tensor]:
+def _offer(source: nn.Module, target: nn.Module, route: Route, init: Init) -> dict[str, Tensor]:
     """The source's values for the parameters of ``target``, changed where the two differ by design."""
-    wanted = dict(target.named_parameters())
-    offered = {name: value for name, value in given.items() if name in wanted}
-    sources = {route.rename(name): layer for name, layer in source.named_modules()}
+    offered: dict[str, Tensor] = {name: source.get_parameter(theirs) for name, theirs in route.origin.items()}
     for name, layer in target.named_modules():
-        theirs = sources.get(name)
-        if isinstance(layer, LearnedPositions) and isinstance(theirs, LearnedPositions):
-            offered[f"{name}.table"] = resize_positions(theirs, layer)
-        if isinstance(layer, TubeletTokenizer) and isinstance(theirs, TubeletTokenizer):
-            offered |= {f"{name}.projection.weight": _inflate(theirs, layer, init)}
-    offered |= _temporal_attention(offered, wanted, init)
-    return {name: value for name, value in offered.items() if not _matches(name, _left_out(init))}
+        if isinstance(layer, LearnedPositions) and (table := f"{name}.table") in offered:
+            theirs = source.get_submodule(route.origin[table].removesuffix(".table"))
+            offered[table] = resize_positions(cast("LearnedPositions", theirs), layer)
+        if isinstance(layer, TubeletTokenizer) and (weight := f"{name}.projection.weight") in offered:
+            theirs = source.get_submodule(route.origin[weight].removesuffix(".projection.weight"))
+            offered[weight] = _kernel(cast("TubeletTokenizer", theirs), layer, init)
+    offered |= _temporal_attention(offered, dict(target.named_parameters()), init)
+    return {name: value for name, value in offered.items() if not matches(name, _left_out(init))}
 
 
 def _left_out(init: Init) -> tuple[str, ...]:
-    return (*init.fresh, "tokenizer.*") if init.kernel == "random" else init.fresh
+    return (*init.fresh, "tokenizer.*", "*.tokenizer.*") if init.kernel == "random" else init.fresh
 
 
-def _inflate(source: TubeletTokenizer, target: TubeletTokenizer, init: Init) -> Tensor:
-    weight, (t, h, w) = source.projection.weight, source.tubelet
-    if t > 1 or target.tubelet[0] == 1 or init.kernel == "random":
+def _kernel(source: TubeletTokenizer, target: TubeletTokenizer, init: Init) -> Tensor:
+    """The source's kernel: inflated for a video, summed over its frames for an image or a spectrogram."""
+    weight, (t, h, w), frames = source.projection.weight, source.tubelet, target.tubelet[0]
+    if (t > 1) == (frames > 1) or init.kernel == "random":
         return weight
-    kernel = rearrange(weight, "D (C h w) -> D C h w", h=h, w=w)
-    return rearrange(inflate(kernel, target.tubelet[0], init.kernel), "D C t h w -> D (C t h w)")
+    kernel = rearrange(weight, "D (C t h w) -> D C t h w", t=t, h=h, w=w)
+    if t > 1:
+        return flatten(kernel).flatten(1)
+    return inflate(kernel[:, :, 0], frames, init.kernel).flatten(1)
 
 
 def _temporal_attention(offered: Mapping[str, Tensor], wanted: Mapping[str, Tensor], init: Init) -> dict[str, Tensor]:
@@ -213,23 +177,19 @@ def _temporal_attention(offered: Mapping[str, Tensor], wanted: Mapping[str, Tens
 
 
 def _misfits(
-    given: Mapping[str, Tensor], offered: Mapping[str, Tensor], wanted: Mapping[str, Tensor], route: _Route, init: Init
+    given: Mapping[str, Tensor], offered: Mapping[str, Tensor], wanted: Mapping[str, Tensor], route: Route, init: Init
 ) -> list[str]:
     """What does not fit: patterns without a parameter, shapes that differ, parameters on one side alone."""
     unmatched = [pattern for pattern in init.fresh if not any(fnmatchcase(name, pattern) for name in wanted)]
     shapes = {name: (tuple(value.shape), tuple(wanted[name].shape)) for name, value in offered.items()}
-    missing = [name for name in wanted if name not in offered and not _matches(name, route.fresh)]
-    homeless = [name for name in given if name not in wanted and not _matches(name, _OPTIONAL)]
+    may_miss = (*route.fresh, *_left_out(init))
+    missing = [name for name in wanted if name not in offered and not matches(name, may_miss)]
     return [
         *(f"{pattern!r} of Init.fresh matches no parameter" for pattern in unmatched),
         *(f"{name} is {a} in the source and {b} in the model" for name, (a, b) in shapes.items() if a != b),
         *(f"{name} {tuple(wanted[name].shape)} of the model has nothing to start from" for name in missing),
-        *(f"{name} {tuple(given[name].shape)} of the source has no place in the model" for name in homeless),
+        *(f"{name} {tuple(given[name].shape)} of the source has no place in the model" for name in route.homeless),
     ]
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _load_heads(source: Loaded, model: Model, tasks: Mapping[str, TaskCard]) -> list[str]:
@@ -255,22 +215,30 @@ def _other_heads(source: ModelConfig, target: ModelConfig) -> list[str]:
     return [f"the source's attention has {theirs} heads, the model's {ours}"] if theirs != ours else []
 
 
-def _notes(source: ModelConfig, target: ModelConfig) -> tuple[str, ...]:
+def _notes(source: ModelConfig, target: ModelConfig, route: Route) -> tuple[str, ...]:
     """What the two do differently with the same weights."""
-    theirs, ours = _behaviour(source), _behaviour(target)
-    return tuple(
+    pairs = [(_behaviour(_backbone(source)), _behaviour(_backbone(target)))]
+    pairs += [(_scale(theirs.spec), _scale(ours.spec)) for theirs, ours in route.pairs]
+    notes = [
         f"the source was trained with {name} {theirs[name]}, the model has {ours[name]}"
+        for theirs, ours in pairs
         for name in theirs
-        if theirs[name] != ours[name]
-    )
+        if name in ours and theirs[name] != ours[name]
+    ]
+    return tuple(dict.fromkeys(notes))
 
 
-def _behaviour(config: ModelConfig) -> dict[str, object]:
-    (spec,) = config.inputs.values()
-    backbone = _backbone(config)
-    return {"gelu": backbone.gelu, "norm_eps": backbone.norm_eps, "pixel mean": spec.mean, "pixel std": spec.std}
+def _behaviour(backbone: Backbone) -> dict[str, object]:
+    return {"gelu": backbone.gelu, "norm_eps": backbone.norm_eps}
+
+
+def _scale(spec: InputSpec) -> dict[str, object]:
+    """How numbers become inputs: comparable between pixels, and between spectrograms."""
+    if isinstance(spec, SpectrogramSpec):
+        return {f"spectrogram {name}": value for name, value in asdict(spec).items() if name != "frames"}
+    return {"pixel mean": spec.mean, "pixel std": spec.std}
 
 
 def _backbone(config: ModelConfig) -> Backbone:
-    assert isinstance(config, ViTConfig | ViViTConfig), config
+    assert isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig), config
     return config.backbone

@@ -1,4 +1,4 @@
-"""Tables of positions for another size of input (ViViT Sec. 3.4)."""
+"""Tables of positions for another size of input (ViViT Sec. 3.4, PolyViT App. D)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ def resize_positions(source: LearnedPositions, target: LearnedPositions) -> Floa
 
     An image's table is so repeated in time and resized in space: what the released code's "tile", "resize" and
     "resize_tile" do where they are used as meant. It guesses grids from lengths, and copies a table of equal length
-    whatever its grid; here the grids are known. A special token that only the target has keeps its own row.
+    whatever its grid; here the grids are known. A target of one frame gets the mean over the source's frames, resized
+    in space (App. D). A special token that only the target has keeps its own row.
     """
     special = (source if source.special >= target.special else target).table[: target.special]
     places = source.table[source.special :]
     if source.grid != target.grid:
-        places = interpolate_grid(places.double(), source.grid, target.grid).to(places)
+        volume, grid = places.double(), source.grid
+        if target.grid[0] == 1:
+            volume, grid = volume.unflatten(0, (grid[0], -1)).mean(0), (1, *grid[1:])
+        places = interpolate_grid(volume, grid, target.grid).to(places)
     return torch.cat([special, places])

@@ -1,0 +1,87 @@
+"""Where the parts of an encoder are: what models have in common, so that one can start from another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tubelet.models.ast import ASTConfig
+from tubelet.models.model import ModelConfig
+from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.vit import ViTConfig
+from tubelet.models.vivit import ViViTConfig
+from tubelet.nn.tokenizers import Tubelet
+from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+
+_ORDER = (ImageSpec, VideoSpec, SpectrogramSpec)  # what an input starts from that has nothing of its own kind
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One path through an encoder, from an input to the pooled features.
+
+    ``modules``: by the name of a part (tokenizer, cls, positions, blocks.0 to blocks.L-1, norm), the module or the
+    parameter that it is in this encoder. Lanes may share modules.
+    """
+
+    name: str
+    spec: InputSpec
+    patch: Tubelet
+    modules: Mapping[str, str]
+
+    def places(self, parameters: Iterable[str]) -> dict[str, str]:
+        """Those of ``parameters`` that lie on the lane, by a name that is the same in every encoder."""
+        found: dict[str, str] = {}
+        for name in parameters:
+            for part, module in self.modules.items():
+                if name == module or name.startswith(f"{module}."):
+                    found[part + name.removeprefix(module)] = name
+        return found
+
+
+def lanes(config: ModelConfig) -> tuple[Lane, ...]:
+    """One lane, or one per modality; Model 2's is that of its spatial encoder."""
+    match config:
+        case ViTConfig():
+            modules = _modules(config.backbone.depth, "encoder.")
+            return (Lane("image", config.image, (1, *config.patch), modules),)
+        case ASTConfig():
+            modules = _modules(config.backbone.depth, "encoder.")
+            return (Lane("audio", config.audio, (1, *config.patch), modules),)
+        case ViViTConfig():
+            is_factorized = config.attends == "factorized_encoder"
+            modules = _modules(config.backbone.depth, "encoder.spatial." if is_factorized else "encoder.")
+            return (Lane("video", config.video, config.tubelet, modules),)
+        case PolyViTConfig():
+            return tuple(
+                Lane(name, modality.spec, modality.patch, _polyvit(config, f"modalities.{name}."))
+                for name, modality in config.modalities.items()
+            )
+        case _:
+            return ()
+
+
+def _modules(depth: int, prefix: str) -> dict[str, str]:
+    blocks = {f"blocks.{i}": f"{prefix}transformer.blocks.{i}" for i in range(depth)}
+    return {**_before("tokenizer", prefix), **blocks, "norm": f"{prefix}transformer.norm"}
+
+
+def _polyvit(config: PolyViTConfig, prefix: str) -> dict[str, str]:
+    depth, own = config.backbone.depth, config.adaptor_depth
+    adaptors = {f"blocks.{i}": f"{prefix}adaptor.blocks.{i}" for i in range(own)}
+    shared = {f"blocks.{i}": f"transformer.blocks.{i - own}" for i in range(own, depth)}
+    return {**_before(f"{prefix}tokenizer", prefix), **adaptors, **shared, "norm": "transformer.norm"}
+
+
+def _before(tokenizer: str, prefix: str) -> dict[str, str]:
+    return {"tokenizer": tokenizer, "cls": f"{prefix}cls", "positions": f"{prefix}positions"}
+
+
+def best_source(sources: Sequence[Lane], spec: InputSpec, name: str = "") -> Lane:
+    """The lane that an input of ``spec`` starts from: one of its kind, best that of its ``name``; else the image's, the
+    video's or the audio's, in this order."""
+
+    def distance(lane: Lane) -> tuple[bool, bool, int]:
+        return type(lane.spec) is not type(spec), lane.name != name, _ORDER.index(type(lane.spec))
+
+    return min(sources, key=distance)

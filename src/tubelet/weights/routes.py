@@ -1,0 +1,100 @@
+"""From which parameter of one encoder each parameter of another starts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tubelet.models.ast import ASTConfig
+from tubelet.models.model import ModelConfig
+from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.vit import ViTConfig
+from tubelet.models.vivit import ViViTConfig
+from tubelet.weights.errors import WeightsError
+from tubelet.weights.lanes import Lane, best_source, lanes
+
+_OPTIONAL = ("representation.*", "cls", "*.cls")  # what one of two models of a kind may have alone
+_TIME = ("*.norm_time.*", "*.attention_time.*")
+
+
+@dataclass(frozen=True)
+class Route:
+    """``origin``: the source's parameter for each of the model's. ``pairs``: each lane of the model with the source's.
+
+    ``fresh``: patterns of the model's parameters that this source cannot give. ``homeless``: the source's parameters
+    that should have found a place; those of lanes that nothing starts from are not among them.
+    """
+
+    origin: dict[str, str]
+    pairs: tuple[tuple[Lane, Lane], ...]
+    fresh: tuple[str, ...]
+    homeless: tuple[str, ...]
+
+    @property
+    def used(self) -> set[str]:
+        return set(self.origin.values())
+
+
+def find_route(
+    source: ModelConfig, target: ModelConfig, given: Collection[str], wanted: Collection[str], name: str
+) -> Route:
+    """The route between two kinds of models, by their parameters' names. ``name`` is the source's, for errors.
+
+    Each modality of the model starts from the source's own of it, or from the nearest (:func:`best_source`). What lies
+    on no lane, such as Model 2's temporal encoder, starts from what has the same name. Raises WeightsError where the
+    one cannot start the other, or where what the model shares is apart in the source.
+    """
+    fresh = _cannot_give(source, target, name)
+    theirs, ours = lanes(source), lanes(target)
+    pairs = tuple((best_source(theirs, lane.spec, lane.name), lane) for lane in ours)
+    origin = {n: n for n in _apart(ours, wanted) & _apart(theirs, given)}
+    for a, b in pairs:
+        places = a.places(given)
+        for part, n in b.places(wanted).items():
+            if part in places and origin.setdefault(n, places[part]) != places[part]:
+                raise WeightsError(
+                    f"{name} does not fit the model: {n} is one for all modalities, and would start from both "
+                    f"{origin[n]} and {places[part]}; the model's adaptor_depth must be at least the source's"
+                )
+    expected = {*_apart(theirs, given), *(n for a, _ in pairs for n in a.places(given).values())}
+    used = set(origin.values())
+    homeless = tuple(n for n in given if n in expected and n not in used and not matches(n, _OPTIONAL))
+    return Route({n: origin[n] for n in wanted if n in origin}, pairs, (*_OPTIONAL, *fresh), homeless)
+
+
+def _apart(of: Sequence[Lane], names: Iterable[str]) -> set[str]:
+    """The parameters that lie on no lane."""
+    names = set(names)
+    return names.difference(*(lane.places(names).values() for lane in of))
+
+
+def _cannot_give(source: ModelConfig, target: ModelConfig, name: str) -> tuple[str, ...]:
+    """Patterns of what the source's kind has not and the target's kind has."""
+    if _is_joint(source) and _is_joint(target):
+        return ()
+    if isinstance(source, ViTConfig) and isinstance(target, ViViTConfig):
+        return ("encoder.temporal.*",) if target.attends == "factorized_encoder" else _TIME
+    if isinstance(source, ViViTConfig) and isinstance(target, ViViTConfig) and source.attends == target.attends:
+        return ()
+    raise WeightsError(
+        f"{name} holds a {_kind(source)}, which cannot start a {_kind(target)}: an image ViT starts any model; ViT, "
+        "AST, PolyViT and ViViT's Model 1 (joint) start one another; the other ViViTs one of their own kind"
+    )
+
+
+def _is_joint(config: ModelConfig) -> bool:
+    """Whether all tokens attend to all others in one stack of plain blocks."""
+    return isinstance(config, ViTConfig | ASTConfig | PolyViTConfig) or (
+        isinstance(config, ViViTConfig) and config.attends == "joint"
+    )
+
+
+def _kind(config: ModelConfig) -> str:
+    name = type(config).__name__.removesuffix("Config")
+    return f"{name} ({config.attends})" if isinstance(config, ViViTConfig) else name
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether ``name`` fits one of the patterns, in which * stands for anything."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
