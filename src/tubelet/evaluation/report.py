@@ -130,17 +130,18 @@ def _comparison(comparison: Comparison | None) -> str:
     """PolyViT's Table 2 of this run."""
     if comparison is None:
         return ""
-    (first, *names), *rows = comparison_cells(comparison)
-    head = "".join(f'<th class="number">{escape(name)}</th>' for name in names)
-    body = "".join(
-        f"<tr><td>{escape(model)}</td>{''.join(f'<td class="number">{escape(cell)}</td>' for cell in cells)}</tr>"
-        for model, *cells in rows
-    )
+    (header, *rows) = comparison_cells(comparison)
     note = f'<p class="soft">{escape(comparison.note)}</p>' if comparison.note else ""
     return (
-        f'<h2>Comparison</h2>{note}<div class="scroll"><table><thead><tr><th>{escape(first)}</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<h2>Comparison</h2>{note}<div class="scroll"><table><thead>{_row("th", header)}</thead>'
+        f"<tbody>{''.join(_row('td', row) for row in rows)}</tbody></table></div>"
     )
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    """A row of a table whose first column is a name and whose others are numbers."""
+    first, *numbers = map(escape, cells)
+    return f"<tr><{tag}>{first}</{tag}>{''.join(f'<{tag} class=number>{cell}</{tag}>' for cell in numbers)}</tr>"
 
 
 def _drawn(figure: Callable[[Any], Any]) -> str:
