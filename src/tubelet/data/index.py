@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,10 @@ from tubelet.media.video import open_video
 
 Progress = Callable[[int, int], None]
 """Called with the number of files done and of all files."""
+
+_RATE = 16_000  # samples per second at which sound is looked at
+_BLOCK = 10.0  # seconds of it at a time
+_SLACK = 0.05  # seconds by which a manifest may ask for more than a sound file has
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,9 +55,16 @@ def index_folder(
     return Index(Manifest(str(out), records, manifest.notes), broken)
 
 
-def check_manifest(manifest: Manifest, *, workers: int = 0, progress: Progress | None = None) -> list[MediaError]:
-    """What cannot be read: of every example, the frames at its start, middle and end are really decoded."""
-    return [error for error in _parallel(_trial, manifest.records, workers, progress) if error is not None]
+def check_manifest(
+    manifest: Manifest, *, sound: bool = False, workers: int = 0, progress: Progress | None = None
+) -> list[MediaError]:
+    """What cannot be read: of every example, the frames at its start, middle and end are really decoded.
+
+    Of sound files, and with ``sound`` of the videos' tracks, the sound: a track that is missing, or in which every
+    sample is zero, is reported, too.
+    """
+    found = _parallel(partial(_trial, sound=sound), manifest.records, workers, progress)
+    return [error for error in found if error is not None]
 
 
 def _parallel(function: Callable[[T], R], items: Sequence[T], workers: int, progress: Progress | None) -> Iterator[R]:
@@ -76,25 +89,41 @@ def _described(record: Record, found: MediaInfo | MediaError) -> Record:
     return replace(record, duration=round(found.duration, 6), fps=round(found.fps, 6), **sizes)
 
 
-def _trial(record: Record) -> MediaError | None:
+def _trial(record: Record, *, sound: bool) -> MediaError | None:
     try:
         info = probe(record.path)
         if info.kind == "image":
             read_image(record.path)
-        elif info.kind == "audio":
-            read_audio(record.path, max(0.0, info.duration - 1), info.duration, 16_000)
+            return None
+        start, end = _part(record, info)
+        if info.kind == "video":
+            with open_video(record.path) as video:
+                last = max(start, end - 1 / info.fps)
+                video.frames_at([start, (start + last) / 2, last])
         else:
-            _decode_ends(record, info)
+            read_audio(record.path, max(start, end - 1), end, _RATE)
+        if sound or info.kind == "audio":
+            _hear(record.path, start, end)
     except MediaError as error:
         return error
     return None
 
 
-def _decode_ends(record: Record, info: MediaInfo) -> None:
+def _part(record: Record, info: MediaInfo) -> tuple[float, float]:
+    """Start and end of the example, in seconds of its file."""
     end = info.duration if record.end is None else record.end
-    if end > info.duration + 1 / info.fps or record.start >= info.duration:
+    slack = 1 / info.fps if info.fps else _SLACK
+    if end > info.duration + slack or record.start >= info.duration:
         part = f"{record.start:g} to {end:g} s"
         raise MediaError(record.path, end, f"the manifest asks for {part} of {info.duration:.3f} s; mend start or end")
-    last = max(record.start, min(end, info.duration) - 1 / info.fps)
-    with open_video(record.path) as video:
-        video.frames_at([record.start, (record.start + last) / 2, last])
+    return record.start, min(end, info.duration)
+
+
+def _hear(path: str, start: float, end: float) -> None:
+    """Raises :class:`MediaError` where there is no sound to read, or every sample is zero."""
+    for block in range(max(1, math.ceil((end - start) / _BLOCK - 1e-6))):
+        first = start + block * _BLOCK
+        if read_audio(path, first, min(first + _BLOCK, end), _RATE).any():
+            return
+    reason = "nothing but digital silence: every sample of the sound is zero; mend it or leave it out"
+    raise MediaError(path, None, reason)

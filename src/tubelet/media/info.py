@@ -132,7 +132,7 @@ def _audio(path: str | Path, container: InputContainer, stream: AudioStream) -> 
         for packet in container.demux(stream):
             if packet.pts is not None and packet.size:
                 start = packet.pts if start is None else start
-                end = max(end, packet.pts + (packet.duration or 0))
+                end = max(end, packet.pts + _signed(packet.duration or 0))
     except FFMPEG_ERRORS:
         pass  # as above
     if start is None:
@@ -142,3 +142,8 @@ def _audio(path: str | Path, container: InputContainer, stream: AudioStream) -> 
         width=0, height=0, rotation=0, codec=stream.codec_context.name, pixel_format="",
         audio_rate=stream.rate, audio_channels=stream.channels,
     )  # fmt: skip
+
+
+def _signed(duration: int) -> int:
+    """FFmpeg gives the last packet of some Ogg Vorbis files a negative duration, as an unsigned number."""
+    return duration - 2**32 if duration >= 2**31 else duration
