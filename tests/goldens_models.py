@@ -130,7 +130,8 @@ def pooled(encoder: Encoder, features: Features, classifier: str) -> Tensor:
     if classifier not in others:
         return features.pooled
     assert not isinstance(encoder, ViViT) or not isinstance(encoder.encoder, FactorizedEncoder), classifier
-    return encoder.representation(others[classifier](features.tokens))
+    x = others[classifier](features.tokens)
+    return encoder.representation(x) if hasattr(encoder, "representation") else x
 
 
 @torch.no_grad()

@@ -177,12 +177,12 @@ def _positions(tree: Tree, transformer: str) -> str:
     return "pos_embedding" if "pos_embedding" in tree else f"{transformer}/posembed_input/pos_embedding"
 
 
-def tokenizer(tree: Tree) -> dict[str, Tensor]:
+def tokenizer(tree: Tree, theirs: str = "embedding", ours: str = "tokenizer.") -> dict[str, Tensor]:
     """The state of a :class:`~tubelet.nn.tokenizers.TubeletTokenizer`, its name before it."""
-    kernel = tree.take("embedding/kernel")
+    kernel = tree.take(f"{theirs}/kernel")
     kernel = kernel if kernel.ndim == 5 else kernel[None]
     weight = rearrange(kernel, "t h w C D -> D (C t h w)")
-    return {"tokenizer.projection.weight": weight, "tokenizer.projection.bias": tree.take("embedding/bias")}
+    return {f"{ours}projection.weight": weight, f"{ours}projection.bias": tree.take(f"{theirs}/bias")}
 
 
 def _representation(tree: Tree, width: int) -> dict[str, Tensor]:
