@@ -43,7 +43,7 @@ def read_audio(
         native = stream.rate
         lead = math.floor((start - _LEAD) * native)
         samples = np.zeros(math.ceil((end + _LEAD) * native) - lead, np.float32)
-        track_end = _fill(samples, path, container, stream, zero, lead)
+        track_end = _fill(samples, path, container, stream, zero, lead, start)
     if track_end is None or track_end <= start * native:
         last = "before that time" if track_end is None else f"at {track_end / native:.3f} s"
         raise MediaError(str(path), start, f"the sound ends {last}; ask for an earlier span")
@@ -58,7 +58,13 @@ def _time_zero(container: InputContainer, stream: AudioStream) -> float:
 
 
 def _fill(
-    samples: np.ndarray, path: str | Path, container: InputContainer, stream: AudioStream, zero: float, lead: int
+    samples: np.ndarray,
+    path: str | Path,
+    container: InputContainer,
+    stream: AudioStream,
+    zero: float,
+    lead: int,
+    start: float,
 ) -> int | None:
     """Put the track into ``samples``, whose first is native sample number ``lead``; return the last one's end."""
     native = stream.rate
@@ -66,7 +72,7 @@ def _fill(
         container.seek(max(0, math.floor((lead / native + zero) / stream.time_base)), stream=stream)
     end: int | None = None
     try:
-        for mono, time in _mono(container, stream):
+        for mono, time in _mono(container, stream, start + zero):
             at = None if time is None else round((time - zero) * native)
             if end is not None and (at is None or abs(at - end) <= _JITTER * native):
                 at = end
@@ -84,15 +90,28 @@ def _fill(
     return end
 
 
-def _mono(container: InputContainer, stream: AudioStream) -> Iterator[tuple[np.ndarray, float | None]]:
-    """Decoded stretches of the track at its own rate, each with its time on the container's clock."""
+def _mono(container: InputContainer, stream: AudioStream, start: float) -> Iterator[tuple[np.ndarray, float | None]]:
+    """Decoded stretches of the track at its own rate, each with its time on the container's clock.
+
+    What cannot be decoded before ``start`` is passed over: a seek in MPEG may land inside a frame.
+    """
     planar: AudioResampler | None = None
-    for frame in container.decode(stream):
-        planar = planar or AudioResampler(format="fltp", layout=frame.layout, rate=frame.sample_rate)
-        time = frame.time
-        for part in planar.resample(frame):
-            yield part.to_ndarray().mean(axis=0, dtype=np.float32), time
-            time = None
+    shape = None
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except FFMPEG_ERRORS:
+            if packet.pts is None or packet.pts * (stream.time_base or 0) >= start:
+                raise
+            continue
+        for frame in frames:
+            if planar is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+                shape = frame.format.name, frame.layout.name, frame.sample_rate  # it changes in broadcasts
+                planar = AudioResampler(format="fltp", layout=frame.layout, rate=stream.rate)
+            time = frame.time
+            for part in planar.resample(frame):
+                yield part.to_ndarray().mean(axis=0, dtype=np.float32), time
+                time = None
 
 
 def _resample(samples: np.ndarray, native: int, rate: int) -> np.ndarray:
