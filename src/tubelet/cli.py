@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, PositionalRequiredArgs, arg
 
+from tubelet.cli_probe import probe
 from tubelet.configs import ConfigError, nearest
 from tubelet.media.errors import MediaError
 from tubelet.terminal import (
@@ -63,14 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def demo(out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> Status:
-    """Train a small ViViT on Talking Digits, evaluate it, predict, and write a report: minutes on two cores."""
+    """Co-train a small PolyViT on pictures, videos and sounds, beside a model per task; predict, write a report."""
+    from tubelet.evaluation.comparison import comparison_table
     from tubelet.inference.predictor import load
     from tubelet.recipes.demo import run_demo, unseen
 
-    print_results(run_demo(out))
-    clip = unseen()
-    print(f"\nA clip of a writer it never saw, moving {clip.labels['label'][0]}: {load(out).predict(clip.path, top=3)}")
-    print(f"Look at {out}/report.html, and try: tubelet predict {out} {clip.path}")
+    print_tables(comparison_table(run_demo(out)))
+    model, files = load(out), unseen()
+    print("\nFiles of writers and voices that it never saw:")
+    for task, record in files.items():
+        print(f"  {task}, really {record.labels['label'][0]}: {model.predict(record.path, top=3, task=task)}")
+    print(f"Look at {out}/report.html, and try: tubelet predict {out} {files['motion'].path}")
 
 
 def train(
@@ -358,6 +362,7 @@ _COMMANDS: dict[str, Callable[..., Status]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "probe": probe,
     "cost": cost,
     "doctor": doctor,
     "data": data,
