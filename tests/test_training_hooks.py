@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +128,50 @@ def test_log_has_every_so_many_updates_and_the_last(tmp_path: Path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def update_of(step: int, scores: Mapping[str, float], learning_rate: float = 0.1) -> Update:
+    """An update of a minibatch of each task with these losses."""
+    batches = [minibatch(task, step) for task in scores]
+    values = [{"loss": torch.tensor(loss), "top1": torch.tensor(0.5)} for loss in scores.values()]
+    return Update(step, batches, values, torch.tensor(float(step)), learning_rate, time.perf_counter() - 0.1, 0.0)
+
+
+def test_every_task_trained_since_the_last_lines_has_its_own_with_its_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    tasks = ["often", "often", "rare", "often", "often", "often", "often", "often"]
+    with Records(tmp_path, ALONE, every=4, start=0, total=8, progress=True) as records:
+        for step, task in enumerate(tasks, start=1):
+            records(update_of(step, {task: float(step)}, learning_rate=step / 10))
+    lines = [(line["step"], line["task"], line["loss"], line["gradient_norm"]) for line in log(tmp_path)]
+    assert lines == [
+        (4, "often", pytest.approx(7 / 3), pytest.approx(7 / 3)),
+        (4, "rare", 3, 3),
+        (8, "often", 6.5, 6.5),
+    ]
+    assert [line["learning_rate"] for line in log(tmp_path)] == [0.4, 0.3, 0.8]
+    shown = capsys.readouterr().err
+    assert "4/8  loss often 2.333  rare 3.000  lr 4.00e-01" in shown
+    assert "8/8  loss often 6.500  rare 3.000  lr 8.00e-01" in shown  # what is known of each, whoever came last
+
+
+def test_an_update_of_all_tasks_has_a_line_for_each(tmp_path: Path):
+    with Records(tmp_path, ALONE, every=2, start=0, total=2, progress=False) as records:
+        for step in (1, 2):
+            records(update_of(step, {"a": float(step), "b": 3.0 * step}))
+    assert [(line["task"], line["loss"], line["top1"]) for line in log(tmp_path)] == [("a", 1.5, 0.5), ("b", 4.5, 0.5)]
+
+
+def test_divergence_names_every_task_of_the_update():
+    health = Health(ALONE, every=1)
+    health(update_of(1, {"a": 1.0, "b": 2.0}))
+    with pytest.raises(TrainingDivergedError, match="update 2 of task 'a', 'b' has loss 1, nan and gradient norm 2 at"):
+        health(update_of(2, {"a": 1.0, "b": float("nan")}))
+
+
 def test_log_of_a_resumed_run_has_no_update_twice(tmp_path: Path):
     run_with_records(tmp_path, 0, 6)
     with (tmp_path / "log.jsonl").open("a") as file:
@@ -137,20 +184,27 @@ def test_log_of_a_resumed_run_has_no_update_twice(tmp_path: Path):
 def update_with(step: int, *paths: str) -> Update:
     zero = torch.zeros(())
     errors = [MediaError(path, 1.5, "torn") for path in paths]
-    return Update(step, [minibatch("motion", step, errors)], zero, {}, zero, 0.1, 0.0, 0.0)
+    return Update(step, [minibatch("motion", step, errors)], [{"loss": zero}], zero, 0.1, 0.0, 0.0)
 
 
 def test_quarantine_records_each_file_once_and_stops_past_the_budget(tmp_path: Path):
-    quarantine = Quarantine(tmp_path, examples=150, budget=0.01)
+    quarantine = Quarantine(tmp_path, examples={"motion": 150}, budget=0.01)
     quarantine(update_with(1, "a.mp4"))
     quarantine(update_with(2, "a.mp4", "b.mp4"))
     lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert lines[0] == {"step": 1, "task": "motion", "path": "a.mp4", "time": 1.5, "reason": "torn"}
     assert [line["path"] for line in lines] == ["a.mp4", "b.mp4"]
-    again = Quarantine(tmp_path, examples=150, budget=0.01)  # a resumed run remembers
+    again = Quarantine(tmp_path, examples={"motion": 150}, budget=0.01)  # a resumed run remembers
     again(update_with(3, "b.mp4"))
-    with pytest.raises(TooManyUnreadableError, match=r"3 of 150 training examples .* allows 2"):
+    with pytest.raises(TooManyUnreadableError, match=r"3 of 150 training examples of task 'motion' .* allows 2"):
         again(update_with(4, "c.mp4"))
+
+
+def test_a_small_task_has_a_small_budget_beside_a_large_one(tmp_path: Path):
+    quarantine = Quarantine(tmp_path, examples={"motion": 100, "large": 1_000_000}, budget=0.01)
+    quarantine(update_with(1, "a.mp4"))
+    with pytest.raises(TooManyUnreadableError, match="2 of 100 .* task 'motion'"):
+        quarantine(update_with(2, "b.mp4"))
 
 
 @pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGINT])

@@ -187,6 +187,8 @@ def test_experiments_refuse_what_cannot_be_trained():
         (lambda: Training(log_every=0), "log_every"),
         (lambda: Training(ema=1.0), "ema"),
         (lambda: Experiment(model=made.model, tasks={}), "at least one task"),
+        (lambda: experiment(tasks=("digit", "train")), "'train': torch gives its head no such name; rename"),
+        (lambda: experiment(tasks=("a.b",)), "no task can be called 'a.b'"),
     ]:
         with pytest.raises(ValueError, match=message):
             build()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models.model import ModelConfig
@@ -113,8 +115,8 @@ class Training:
     exported; 0 keeps none. ``parallel`` says how several ranks share the work. ``compile`` and
     ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded videos,
     shared out to the workers of a rank.
-    ``evaluate_every``: updates between evaluations; 0 evaluates at the end alone. ``replace_budget``: the share of the
-    training examples that may be unreadable before the run stops.
+    ``evaluate_every``: updates between evaluations; 0 evaluates at the end alone. ``replace_budget``: the share of a
+    task's training examples that may be unreadable before the run stops.
     """
 
     micro_batches: int = 1
@@ -164,3 +166,7 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("tasks must have at least one task")
+        heads = nn.ModuleDict()
+        for name in self.tasks:
+            if not name or "." in name or hasattr(heads, name):
+                raise ValueError(f"no task can be called {name!r}: torch gives its head no such name; rename the task")

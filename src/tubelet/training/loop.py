@@ -21,23 +21,28 @@ _MODEL, _OBJECTIVE = 2, 3  # keep the random numbers of the two apart from each 
 class Update:
     """One update of the weights, as hooks see it. Tensors are detached and may still be on their way.
 
-    ``step``: updates done, this one included. ``loss`` and ``metrics`` are of this rank's part of the minibatch.
-    ``started`` (time.perf_counter) and ``waited``: when the update began, and the seconds it waited for data.
+    ``step``: updates done, this one included. ``scores``: the loss and the metrics of each of its ``batches``, on this
+    rank's part of it. ``started`` (time.perf_counter) and ``waited``: when the update began, and the seconds it waited
+    for data.
     """
 
     step: int
     batches: Sequence[Batch]
-    loss: Tensor
-    metrics: dict[str, Tensor]
+    scores: Sequence[dict[str, Tensor]]
     gradient_norm: Tensor
     learning_rate: float
     started: float
     waited: float
 
     @property
-    def tasks(self) -> str:
-        """The tasks that it trained, "+" between them."""
-        return "+".join(dict.fromkeys(batch.task for batch in self.batches))
+    def tasks(self) -> list[str]:
+        """The task of each minibatch."""
+        return [batch.task for batch in self.batches]
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """The loss of each minibatch."""
+        return [scores["loss"] for scores in self.scores]
 
 
 Hook = Callable[[Update], None]
@@ -66,22 +71,19 @@ class Loop:
                 hook(update)
 
     def _update(self, batches: Iterator[Batch], step: int) -> Update:
-        started, waited, seen = time.perf_counter(), 0.0, list[Batch]()
-        loss, metrics = torch.zeros((), device=self.ranks.device), dict[str, Tensor]()
+        started, waited, seen, scores = time.perf_counter(), 0.0, list[Batch](), list[dict[str, Tensor]]()
         self.optimizer.zero_grad()
         for minibatch in range(step * self.tasks_per_update, (step + 1) * self.tasks_per_update):
             asked = time.perf_counter()
-            batch = next(batches)
+            seen.append(next(batches))
             waited += time.perf_counter() - asked
-            minibatch_loss, metrics = self._backward(batch, minibatch)
-            loss += minibatch_loss
-            seen.append(batch)
+            scores.append(self._backward(seen[-1], minibatch))
         rate = self.learning_rate(step, [batch.task for batch in seen])
         norm = self._step(rate)
-        return Update(step + 1, seen, loss, metrics, norm, rate, started, waited)
+        return Update(step + 1, seen, scores, norm, rate, started, waited)
 
-    def _backward(self, batch: Batch, minibatch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add the gradient of the minibatch's mean loss; the mean of its micro-batches, weighted by their sizes."""
+    def _backward(self, batch: Batch, minibatch: int) -> dict[str, Tensor]:
+        """Add the gradient of the minibatch's mean loss; its scores. Micro-batches count by their sizes."""
         torch.manual_seed(mix(self.seed, _MODEL, minibatch, self.ranks.rank))
         seed = mix(self.seed, _OBJECTIVE, minibatch, self.ranks.rank)
         parts = replace(batch.to(self.ranks.device), seed=seed).split(self.micro_batches)
@@ -94,7 +96,7 @@ class Loop:
                 (loss * share).backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 total[name] = total.get(name, 0) + value * share
-        return total.pop("loss"), total
+        return total
 
     def _step(self, rate: float) -> Tensor:
         for group in self.optimizer.param_groups:

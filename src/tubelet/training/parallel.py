@@ -100,9 +100,13 @@ def parallelise(learner: Learner, training: Training, ranks: Ranks) -> nn.Module
     The learner's own modules keep their names and classes; what is returned is called in its place.
     """
     learner.to(ranks.device)
+    # Several tasks bring several batch sizes and numbers of tokens. One graph for all of them costs little, where the
+    # attention and the matrix products are kernels of their own anyway; a graph for each would soon be too many for
+    # torch, which runs what is beyond its limit uncompiled.
+    dynamic = True if len(learner.tasks) > 1 else None
     for block in transformer_blocks(learner.model):
         if training.compile:
-            block.forward = torch.compile(block.forward)
+            block.forward = torch.compile(block.forward, dynamic=dynamic)
         if training.activation_checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if ranks.control is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from tubelet.training.loop import Update
@@ -18,27 +19,31 @@ class TooManyUnreadableError(RuntimeError):
 class Quarantine:
     """A hook that records each example that the loader had to replace, once, and stops the run past the budget.
 
-    The budget is a share of the ``examples`` of all tasks, rounded up to a whole example.
+    The budget is a share of each task's ``examples``, rounded up to a whole example: a small task's loss does not hide
+    among the examples of a large one.
     """
 
-    def __init__(self, folder: Path, examples: int, budget: float) -> None:
+    def __init__(self, folder: Path, examples: Mapping[str, int], budget: float) -> None:
         self.path, self.examples = folder / QUARANTINE, examples
-        self.allowed = math.ceil(budget * examples)
+        self.allowed = {task: math.ceil(budget * count) for task, count in examples.items()}
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        self._known = {json.loads(line)["path"] for line in lines if line.endswith("\n")}
+        known = [json.loads(line) for line in lines if line.endswith("\n")]
+        self._known = {task: {line["path"] for line in known if line["task"] == task} for task in examples}
 
     def __call__(self, update: Update) -> None:
         for batch in update.batches:
+            known = self._known[batch.task]
             for error in batch.replaced:
-                if error.path not in self._known:
-                    self._known.add(error.path)
+                if error.path not in known:
+                    known.add(error.path)
                     record = {"step": update.step, "task": batch.task, "path": error.path, "time": error.time}
                     self._append({**record, "reason": error.reason})
-        if len(self._known) > self.allowed:
-            raise TooManyUnreadableError(
-                f"{len(self._known)} of {self.examples} training examples cannot be read; training.replace_budget "
-                f"allows {self.allowed}. {self.path} says which and why: mend or remove them, or raise the budget"
-            )
+            if len(known) > self.allowed[batch.task]:
+                raise TooManyUnreadableError(
+                    f"{len(known)} of {self.examples[batch.task]} training examples of task {batch.task!r} cannot be "
+                    f"read; training.replace_budget allows {self.allowed[batch.task]}. {self.path} says which and why: "
+                    "mend or remove them, or raise the budget"
+                )
 
     def _append(self, record: dict[str, object]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

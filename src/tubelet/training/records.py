@@ -32,16 +32,17 @@ class _Pending:
     """An update that Health has yet to look at; without its batches, whose pixels would fill the memory."""
 
     step: int
-    tasks: str
+    tasks: list[str]
     keys: list[str]
     learning_rate: float
-    loss_and_norm: Tensor
+    losses_and_norm: Tensor
 
     def __str__(self) -> str:
-        loss, norm = self.loss_and_norm.tolist()
+        *losses, norm = self.losses_and_norm.tolist()
         shown = ", ".join(self.keys[:8]) + (f" and {len(self.keys) - 8} more" if len(self.keys) > 8 else "")
         return (
-            f"update {self.step} of task {self.tasks!r} has loss {loss:g} and gradient norm {norm:g} at learning rate "
+            f"update {self.step} of task {', '.join(map(repr, self.tasks))} has loss "
+            f"{', '.join(f'{loss:g}' for loss in losses)} and gradient norm {norm:g} at learning rate "
             f"{self.learning_rate:g}. Its examples: {shown}. Lower the learning rate or clip_norm, lengthen the "
             "warm-up, or train in float32, with a new --out; the last checkpoint here is from before"
         )
@@ -59,7 +60,7 @@ class Health:
 
     def __call__(self, update: Update) -> None:
         keys = [key for batch in update.batches for key in batch.keys]
-        values = torch.stack([update.loss, update.gradient_norm])
+        values = torch.stack([*update.losses, update.gradient_norm])
         self._pending.append(_Pending(update.step, update.tasks, keys, update.learning_rate, values))
         if update.step % self.every == 0:
             self.check()
@@ -67,22 +68,36 @@ class Health:
     def check(self) -> None:
         """Look now; every rank must."""
         pending, self._pending = self._pending, []
-        values = torch.stack([torch.zeros(2, device=self.ranks.device), *(p.loss_and_norm for p in pending)]).cpu()
-        bad = (~values.isfinite().all(1)).nonzero().flatten().tolist()
+        finite = torch.stack([p.losses_and_norm for p in pending]).cpu().isfinite().all(1) if pending else torch.ones(0)
+        bad = (finite == 0).nonzero().flatten().tolist()
         if self.ranks.any(bool(bad)):
-            raise TrainingDivergedError(str(pending[bad[0] - 1]) if bad else "the loss diverged on another rank")
+            raise TrainingDivergedError(str(pending[bad[0]]) if bad else "the loss diverged on another rank")
+
+
+@dataclass
+class _Sum:
+    """A task's scores since they were last written, added up where they are; waits for nothing."""
+
+    names: list[str]
+    scores: Tensor
+    learning_rate: float = 0.0
+    minibatches: int = 0
 
 
 class Records:
-    """A hook that writes every ``every``-th update to log.jsonl and TensorBoard, and the live line on the terminal.
+    """A hook that writes to log.jsonl and TensorBoard every ``every`` updates, and the live line on the terminal.
 
-    Use it as a context manager. Lines of log.jsonl from after ``start``, which a killed run may have left, are removed.
+    A line of log.jsonl for each task that was trained since the last ones: the means of its scores since then, so that
+    none goes unseen, however rare. Use the hook as a context manager. Lines from after ``start``, which a killed run
+    may have left, are removed.
     """
 
     def __init__(self, folder: Path, ranks: Ranks, every: int, start: int, total: int, progress: bool) -> None:
         self.folder, self.ranks, self.every, self.start, self.total = folder, ranks, every, start, total
         self._seconds = self._waited = 0.0
         self._examples = self._updates = 0
+        self._sums: dict[str, _Sum] = {}
+        self._losses: dict[str, float] = {}
         self._console = Console(stderr=True, quiet=not (progress and ranks.first))
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
@@ -108,17 +123,21 @@ class Records:
         self._updates += 1
         self._waited += update.waited
         self._examples += sum(map(len, update.batches)) * self.ranks.size
+        for task, scores in zip(update.tasks, update.scores, strict=True):
+            self._add(task, {**scores, "gradient_norm": update.gradient_norm}, update.learning_rate)
         logged = update.step % self.every == 0 or update.step == self.total
-        values = self._mean(update) if logged else {}
-        self._seconds += time.perf_counter() - update.started  # after _mean, which waits for the device
+        means = self._means() if logged else {}
+        self._seconds += time.perf_counter() - update.started  # after _means, which waits for the device
         if logged:
             speed = {
                 "updates_per_second": self._updates / self._seconds,
                 "examples_per_second": self._examples / self._seconds,
                 "waiting": self._waited / self._seconds,
             }
-            self.write({"step": update.step, "task": update.tasks, **values, **speed}, prefix=f"{update.tasks}/")
-            self._show(update.step, values, speed)
+            for task, values in means.items():
+                self.write({"step": update.step, "task": task, **values, **speed}, prefix=f"{task}/")
+                self._losses[task] = values["loss"]
+            self._show(update, speed)
             self._seconds, self._waited, self._examples, self._updates = 0.0, 0.0, 0, 0
         self._progress.update(self._line, completed=update.step)
 
@@ -143,24 +162,36 @@ class Records:
         """A line on the terminal of the first rank, above the live one."""
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    def _mean(self, update: Update) -> dict[str, float]:
-        """The update's loss and metrics over all ranks; the gradient's norm is the same on all."""
-        names = ["loss", *update.metrics]
-        values = self.ranks.mean(torch.stack([update.loss, *update.metrics.values()]).float()).tolist()
-        norm = float(update.gradient_norm)
-        return {**dict(zip(names, values, strict=True)), "gradient_norm": norm, "learning_rate": update.learning_rate}
+    def _add(self, task: str, scores: Mapping[str, Tensor], learning_rate: float) -> None:
+        values = torch.stack([score.float() for score in scores.values()])
+        sum_ = self._sums.setdefault(task, _Sum(list(scores), torch.zeros_like(values)))
+        sum_.scores += values
+        sum_.learning_rate = learning_rate
+        sum_.minibatches += 1
 
-    def _show(self, step: int, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
-        left = (self.total - step) / speed["updates_per_second"]
+    def _means(self) -> dict[str, dict[str, float]]:
+        """By task, the means of its scores over its minibatches since the last time, and over all ranks."""
+        sums, self._sums = self._sums, {}
+        means = self.ranks.mean(torch.cat([s.scores / s.minibatches for s in sums.values()])).tolist()
+        found: dict[str, dict[str, float]] = {}
+        for task, s in sums.items():
+            values, means = means[: len(s.names)], means[len(s.names) :]
+            found[task] = {**dict(zip(s.names, values, strict=True)), "learning_rate": s.learning_rate}
+        return found
+
+    def _show(self, update: Update, speed: Mapping[str, float]) -> None:
+        left = (self.total - update.step) / speed["updates_per_second"]
+        losses = "  ".join(f"{task} {loss:.3f}" for task, loss in self._losses.items())
         parts = (
-            f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}",
+            f"loss {losses if len(self._losses) > 1 else f'{self._losses[update.tasks[0]]:.4f}'}",
+            f"lr {update.learning_rate:.2e}",
             f"{speed['updates_per_second']:.2f} steps/s  {speed['examples_per_second']:.1f} examples/s",
             f"{speed['waiting']:.0%} waiting for data  {_clock(left)} left",
         )
         line = "  ".join(parts)
         self._progress.update(self._line, description=line)
         if not self._console.is_terminal:
-            self.say(f"{step}/{self.total}  {line}")
+            self.say(f"{update.step}/{self.total}  {line}")
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -134,7 +134,7 @@ def _session(
         )
         with StopOnSignal(ranks, total, saver.save) as stop:
             hooks: list[Hook] = [
-                Quarantine(folder, sum(data.examples for data in resolved.data.values()), training.replace_budget),
+                Quarantine(folder, {n: data.examples for n, data in resolved.data.items()}, training.replace_budget),
                 *([average] if average else []),
                 health,
                 records,

@@ -1,8 +1,8 @@
 """Which task trains on each minibatch, and the learning rate of each update; pure functions of numbers.
 
 The schedules are those of PolyViT (Likhosherstov et al. 2021), Sec. 4.2 and Fig. 2, in whose words U_j is the length of
-task j in updates, T the number of tasks, and U the updates in all. ``plan`` takes the U_j and a seed to the task of each
-minibatch, and ``tasks_per_update`` of these make an update. The whole plan is known before the first step, so that
+task j in updates, T the number of tasks, and U the updates in all. ``plan`` takes the U_j and a seed to the task of
+each minibatch, and ``tasks_per_update`` of these make an update. The whole plan is known before the first step, so that
 resuming is starting at a step of it.
 """
 
