@@ -71,7 +71,7 @@ def test_broken_files_give_their_error_and_the_rest_go_on(predictor, files):
     results = list(predictor.predict_many(paths, top=1))
     assert [isinstance(result, MediaError) for result in results] == [True, False, True, True, False]
     assert [result.labels[0].label for result in (results[1], results[4])] == ["red", "green"]
-    assert "is an image, but this model looks at videos" in str(results[2])
+    assert "is an image, but this model takes videos; give it a video" in str(results[2])
 
 
 def test_an_image_model_wants_images(files):
@@ -79,7 +79,7 @@ def test_an_image_model_wants_images(files):
     prediction = predictor.predict(files / "blue.png")
     assert prediction.labels[0].label == "blue"
     assert prediction.views == "1x1"
-    with pytest.raises(MediaError, match="is a video, but this model looks at images; give it an image"):
+    with pytest.raises(MediaError, match="is a video, but this model takes images; give it an image"):
         predictor.predict(files / "0.mp4")
     with pytest.raises(MediaError, match="no timeline"):
         predictor.timeline(files / "blue.png")
@@ -210,7 +210,7 @@ def test_results_as_table_json_and_csv(predictor, files):
     assert data[1]["path"].endswith("broken0.mp4")
 
     rows = list(csv.DictReader(io.StringIO(answers.as_csv(results))))
-    assert [row["rank"] for row in rows] == ["1", "2", ""]
+    assert [(row["task"], row["rank"]) for row in rows] == [("colour", "1"), ("colour", "2"), ("", "")]
     assert rows[0]["label"] == "red"
     assert rows[2]["error"]
 
@@ -223,7 +223,7 @@ def test_results_as_table_json_and_csv(predictor, files):
 def test_timelines_as_table_json_and_csv():
     segments = [Segment(start=0.0, end=2.5, label="cut", probability=0.9)]
     assert answers.timeline_json("a.mp4", segments)["timeline"] == [
-        {"start": 0.0, "end": 2.5, "label": "cut", "probability": 0.9}
+        {"start": 0.0, "end": 2.5, "label": "cut", "probability": 0.9, "silent": False}
     ]
     (row,) = csv.DictReader(io.StringIO(answers.timelines_csv({"a.mp4": segments})))
     assert (row["path"], row["end"]) == ("a.mp4", "2.500")

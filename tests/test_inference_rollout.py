@@ -8,11 +8,13 @@ from einops import rearrange
 
 from tubelet.inference.overlay import overlay
 from tubelet.inference.rollout import rollout
+from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
+from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import Backbone
-from tubelet.specs import ImageSpec, VideoSpec
+from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 BACKBONE = Backbone(width=16, depth=3, heads=2, mlp=32)
 VIDEO = VideoSpec(frames=6, stride=1, size=(16, 24), short_side=16)
@@ -38,7 +40,7 @@ CONFIGS = {
 }
 
 
-def attention_of(config: ViViTConfig) -> dict[str, torch.Tensor]:
+def attention_of(config: ModelConfig) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     encoder = config.build().eval()
     for parameter in encoder.parameters():
@@ -61,6 +63,21 @@ def test_images_have_one_time_index():
     with torch.no_grad():
         maps = config.build().eval()({"image": torch.randn(2, 3, 16, 16)}, attention=True).attention
     assert rollout(config, maps).shape == (2, 1, 2, 2)
+
+
+def test_a_spectrograms_grid_is_time_by_frequency():
+    config = ASTConfig(backbone=BACKBONE, patch=(8, 16), audio=SpectrogramSpec(frames=40, bins=32))
+    with torch.no_grad():
+        maps = config.build().eval()({"audio": torch.randn(2, 40, 32)}, attention=True).attention
+    assert rollout(config, maps).shape == (2, 1, 5, 2)
+
+
+def test_polyvits_rollout_goes_through_adaptors_and_shared_layers():
+    video, image = Modality(spec=VIDEO, patch=(2, 8, 8)), Modality(spec=ImageSpec(size=(16, 16), short_side=16))
+    config = PolyViTConfig(backbone=BACKBONE, adaptor_depth=2, modalities={"video": video, "image": image})
+    maps = attention_of(config)
+    assert len(maps) == BACKBONE.depth
+    torch.testing.assert_close(rollout(config, maps, "video"), rollout(CONFIGS["joint"], maps))
 
 
 def test_joint_attention_equals_the_product_of_matrices():

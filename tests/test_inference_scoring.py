@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from senses import senses_model
 from tubelet.inference.scoring import blank, evaluation_mode, view_logits
 from tubelet.models.model import Encoder, Model
 from tubelet.nn.features import Features
@@ -83,6 +84,16 @@ def test_a_rank_without_any_video_still_runs_its_forwards(model):
     with evaluation_mode(model, "float32"):
         assert list(view_logits(model, "one", [], views_per_forward=2, forwards=2)) == []
     assert len(model.encoder.forwards) == 2
+
+
+def test_blanks_are_of_the_tasks_own_inputs():
+    model = senses_model().model
+    seen: list[list[str]] = []
+    model.encoder.register_forward_hook(lambda _, arguments, __: seen.append(list(arguments[0])))
+    with evaluation_mode(model, "float32"):
+        specs = {"audio": model.encoder.inputs["audio"]}
+        assert list(view_logits(model, "pitch", [], views_per_forward=2, forwards=2, specs=specs)) == []
+    assert seen == [["audio"], ["audio"]]
 
 
 def test_evaluation_mode_gives_the_mode_back_and_needs_no_gradients(model):

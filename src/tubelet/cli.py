@@ -195,18 +195,18 @@ def evaluate(
 
 def predict(
     run: Model,
-    files: Annotated[Positional[tuple[str, ...]], arg(help="videos or images", metavar="FILE ...")],
+    files: Annotated[Positional[tuple[str, ...]], arg(help="videos, images or sounds", metavar="FILE ...")],
     *,
     top: Annotated[int, arg(help="classes per file")] = 5,
-    task: Annotated[str, arg(help="which head answers; needed if the model has several")] = "",
+    task: Annotated[str, arg(help="which head answers; all that fit a file if empty")] = "",
     views: Annotated[str, arg(help="clips x crops, such as 4x3; the model's own if empty")] = "",
-    timeline: Annotated[bool, arg(help="what each video shows over time, by a sliding window")] = False,
+    timeline: Annotated[bool, arg(help="what each video or sound holds over time, by a sliding window")] = False,
     window: Annotated[float, arg(help="seconds of the timeline's window; the span of a clip if 0")] = 0.0,
     stride: Annotated[float, arg(help="seconds from window to window; they follow each other if 0")] = 0.0,
     format: Annotated[Literal["table", "json", "csv"], arg(help="how to print")] = "table",
     json: Annotated[bool, arg(help="the same as --format json")] = False,
 ) -> Status:
-    """Say what files show. A broken file gets a line on stderr, the rest go on, and the exit status is 1."""
+    """Say what files show, or what is heard in them. A broken file gets a line on stderr, the rest go on, and the exit status is 1."""
     from tubelet.inference import answers
     from tubelet.inference.predictor import load
 
@@ -227,6 +227,9 @@ def predict(
                 )
     else:
         results = _kept(model.predict_many(files, top=top, views=views, task=task), broken)
+        for said in results:
+            for warning in () if isinstance(said, MediaError) else said.warnings:
+                complain(f"{said.path}: {said.task}: {warning}")
         match form:
             case "json":
                 print_json([answers.as_json(result) for result in results])
@@ -264,7 +267,7 @@ def cost(
     json: Json = False,
 ) -> Status:
     """Count tokens, parameters, multiply-adds and bytes of activations of a model."""
-    from tubelet.evaluation.cost import cost
+    from tubelet.evaluation.cost import costs
     from tubelet.evaluation.published import published_rows
     from tubelet.models.names import EXAMPLES, model_config
 
@@ -276,9 +279,10 @@ def cost(
             return print_json([asdict(row) for row in rows])
         print_tables(published_table(rows))
         return print(f"\n{len(waiting)} printed rows are of models that this version does not build.")
-    counted = cost(model_config(name, frames=frames, size=size), classes)
+    counted = costs(model_config(name, frames=frames, size=size), classes)
     if json:
-        return print_json(asdict(counted) | {"parameter_bytes": counted.parameter_bytes})
+        described = [asdict(c) | {"parameter_bytes": c.parameter_bytes} for c in counted]
+        return print_json(described if len(described) > 1 else described[0])
     return print_tables(*cost_tables(counted))
 
 

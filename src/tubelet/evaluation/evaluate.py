@@ -83,7 +83,9 @@ def evaluate_task(
     forwards = forwards_needed(share * len(videos.views), views_per_forward)
     with _progress(task, share, shown=progress and ranks.first) as advance, evaluation_mode(model, precision):
         inputs = readable(advance)
-        for logits in view_logits(model, task, inputs, views_per_forward=views_per_forward, forwards=forwards):
+        for logits in view_logits(
+            model, task, inputs, views_per_forward=views_per_forward, forwards=forwards, specs=videos.specs
+        ):
             example = read.pop(0)
             rows[example.key] = _row(example, by_label_set(logits, card), videos.views)
     for other_rows, other_errors in _gathered((rows, errors), ranks):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ class Prediction:
     """The most probable classes of a file, best first.
 
     ``views``: the clips x crops whose logits were averaged. For a task with several label sets (verb and noun),
-    ``labels`` are their best combinations, and ``sets`` has the answers of each.
+    ``labels`` are their best combinations, and ``sets`` has the answers of each. ``warnings``: what makes the answer
+    doubtful.
     """
 
     path: str
@@ -34,27 +35,32 @@ class Prediction:
     views: str
     labels: tuple[Answer, ...]
     sets: dict[str, tuple[Answer, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         answers = ", ".join(f"{label} {probability:.1%}" for label, probability in self.labels)
-        return f"{self.path}: {answers} ({self.views} views)"
+        return "; ".join([f"{self.path}: {answers} ({self.views} views)", *self.warnings])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What a stretch of a long video shows: seconds from its first frame, and the best class."""
+    """What a stretch of a long video or sound holds: seconds from its beginning, and the best class.
+
+    ``silent``: its sound is digital silence, so that the class says nothing.
+    """
 
     start: float
     end: float
     label: str
     probability: float
+    silent: bool = False
 
 
 def merged(segments: Iterable[Segment]) -> list[Segment]:
-    """Neighbouring segments with one label as one, whose probability is their mean weighted by time."""
+    """Neighbouring segments with one label (or silence) as one, whose probability is their mean weighted by time."""
     runs: list[list[Segment]] = []
     for segment in segments:
-        if runs and runs[-1][-1].label == segment.label:
+        if runs and (runs[-1][-1].label, runs[-1][-1].silent) == (segment.label, segment.silent):
             runs[-1].append(segment)
         else:
             runs.append([segment])
@@ -64,7 +70,7 @@ def merged(segments: Iterable[Segment]) -> list[Segment]:
 def _joined(run: Sequence[Segment]) -> Segment:
     seconds = sum(s.end - s.start for s in run)
     probability = sum(s.probability * (s.end - s.start) for s in run) / seconds
-    return Segment(start=run[0].start, end=run[-1].end, label=run[0].label, probability=probability)
+    return replace(run[0], end=run[-1].end, probability=probability)
 
 
 Result = Prediction | MediaError
@@ -72,16 +78,16 @@ Result = Prediction | MediaError
 
 def predictions_table(results: Iterable[Result]) -> Table:
     """One row per answer; a file that cannot be read has its reason."""
-    table = Table("file", "class", "probability", "views", box=None, pad_edge=False)
-    table.columns[2].justify = "right"
+    table = Table("file", "task", "class", "probability", "views", box=None, pad_edge=False)
+    table.columns[3].justify = "right"
     for result in results:
         if isinstance(result, MediaError):
-            table.add_row(escape(result.path), f"[red]error[/red] {escape(_reason(result))}")
+            table.add_row(escape(result.path), "", f"[red]error[/red] {escape(_reason(result))}")
             continue
         for place, (label, probability) in enumerate(result.labels):
-            first = place == 0
-            path, views = (escape(result.path), result.views) if first else ("", "")
-            table.add_row(path, escape(label), f"{probability:.1%}", views)
+            first = (escape(result.path), escape(result.task), result.views) if place == 0 else ("", "", "")
+            path, task, views = first
+            table.add_row(path, task, escape(label), f"{probability:.1%}", views)
     return table
 
 
@@ -93,7 +99,8 @@ def timeline_table(path: str, segments: Iterable[Segment]) -> Table:
     for column in (0, 1, 3):
         table.columns[column].justify = "right"
     for s in segments:
-        table.add_row(clock(s.start), clock(s.end), escape(s.label), f"{s.probability:.1%}")
+        label = "[dim](digital silence)[/dim]" if s.silent else escape(s.label)
+        table.add_row(clock(s.start), clock(s.end), label, "" if s.silent else f"{s.probability:.1%}")
     return table
 
 
@@ -121,22 +128,24 @@ def timeline_json(path: str, segments: Iterable[Segment]) -> dict[str, Any]:
 
 
 def as_csv(results: Iterable[Result]) -> str:
-    """Columns path, rank, label, probability, views, error: a line per answer, or per unreadable file."""
-    lines: list[tuple[object, ...]] = [("path", "rank", "label", "probability", "views", "error")]
+    """Columns path, task, rank, label, probability, views, error: a line per answer, or per unreadable file."""
+    lines: list[tuple[object, ...]] = [("path", "task", "rank", "label", "probability", "views", "error")]
     for result in results:
         if isinstance(result, MediaError):
-            lines.append((result.path, "", "", "", "", _reason(result)))
+            lines.append((result.path, "", "", "", "", "", _reason(result)))
             continue
         for rank, (label, probability) in enumerate(result.labels, start=1):
-            lines.append((result.path, rank, label, f"{probability:.6f}", result.views, ""))
+            lines.append((result.path, result.task, rank, label, f"{probability:.6f}", result.views, ""))
     return _csv(lines)
 
 
 def timelines_csv(timelines: Mapping[str, Iterable[Segment]]) -> str:
-    """Columns path, start, end, label, probability, for the segments of each path; times in seconds."""
-    lines: list[tuple[object, ...]] = [("path", "start", "end", "label", "probability")]
+    """Columns path, start, end, label, probability, silent, for the segments of each path; times in seconds."""
+    lines: list[tuple[object, ...]] = [("path", "start", "end", "label", "probability", "silent")]
     for path, segments in timelines.items():
-        lines += [(path, f"{s.start:.3f}", f"{s.end:.3f}", s.label, f"{s.probability:.6f}") for s in segments]
+        for s in segments:
+            silent = "silent" if s.silent else ""
+            lines.append((path, f"{s.start:.3f}", f"{s.end:.3f}", s.label, f"{s.probability:.6f}", silent))
     return _csv(lines)
 
 

@@ -19,22 +19,24 @@ _VISIBLE = 256  # pixels: smaller pictures are enlarged, or nobody sees where th
 class Explanation:
     """``shares`` (t, h, w): how much each token of the grid has in the result; they sum to 1.
 
-    ``frames`` (T, 3, H, W): what the model saw, uint8. ``rate``: its frames per second; 0 for an image.
+    ``frames`` (T, 3, H, W): what the model saw, uint8. ``rate``: its frames per second; 0 for an image. Of ``sound``
+    the grid is (1, time, frequency), and ``frames`` is one picture of it: time rightwards, frequency upwards.
     """
 
     path: str
     shares: Float[Tensor, "t h w"]
     frames: UInt8[Tensor, "T 3 H W"]
     rate: float
+    sound: bool = False
 
     def overlay(self) -> UInt8[Tensor, "T 3 H2 W2"]:
         """The frames with the shares laid over them, small ones enlarged by a whole number."""
         times = -(-_VISIBLE // min(self.frames.shape[-2:]))
         frames = self.frames.repeat_interleave(times, -1).repeat_interleave(times, -2)
-        return overlay(frames, self.shares)
+        return overlay(frames, self.shares.mT.flip(-2) if self.sound else self.shares)
 
     def write(self, path: str | Path) -> None:
-        """Write the overlay: an mp4 for a video, a picture in the format that ``path`` ends with for an image."""
+        """Write the overlay: an mp4 for a video, else a picture in the format that ``path`` ends with."""
         frames = self.overlay()
         if self.rate:
             write_video(path, frames[..., : frames.shape[-2] // 2 * 2, : frames.shape[-1] // 2 * 2], fps=self.rate)

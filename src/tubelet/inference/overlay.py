@@ -1,4 +1,4 @@
-"""A heat map laid over the frames it explains."""
+"""A heat map laid over the frames it explains, and sound as a picture."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def overlay(
     grey = frames.float().mean(dim=1, keepdim=True) / 255
     mixed = grey * (1 - strength * heat) + strength * heat * _colour(heat)
     return (mixed * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def spectrogram_picture(spectrogram: Float[Tensor, "T M"]) -> UInt8[Tensor, "3 M T"]:
+    """Time rightwards, frequency upwards, the loudest bright; a sound of one loudness everywhere is dark."""
+    low, high = spectrogram.amin(), spectrogram.amax()
+    shade = (spectrogram - low) / (high - low).clamp_min(torch.finfo(spectrogram.dtype).tiny)
+    return (_colour(shade.mT.flip(0)[None, None])[0] * 255).round().to(torch.uint8)
 
 
 def _colour(heat: Float[Tensor, "T 1 H W"]) -> Float[Tensor, "T 3 H W"]:

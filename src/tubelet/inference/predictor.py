@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -10,19 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tubelet.data.dataset import ViewSet
+from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.inference.answers import Answer, Prediction, Result, Segment
 from tubelet.inference.explanation import Explanation
+from tubelet.inference.kinds import fitting_views, gives, misfit, only_sound
+from tubelet.inference.overlay import spectrogram_picture
 from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers, top_combinations
 from tubelet.inference.rollout import rollout
-from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, view_logits
-from tubelet.inference.timeline import plan_windows, window_clips
+from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, view_logits, views_in
+from tubelet.inference.timeline import Plan, plan_windows, window_clips, window_sounds
 from tubelet.media.errors import MediaError
-from tubelet.media.info import probe
+from tubelet.media.info import MediaInfo, probe
 from tubelet.media.video import open_video
-from tubelet.specs import ImageSpec, VideoSpec
+from tubelet.nn.features import Features
+from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import Loaded, TaskCard
 
@@ -42,8 +46,9 @@ class Predictor:
     """A model with its weights, its class names and the way it wants its input cut.
 
     Everything it says of a file comes from views cut as in evaluation. Methods raise :class:`MediaError` for a file
-    that cannot be read, or is of a kind that the model does not look at, and ValueError for a task it does not have.
-    ``views_per_forward`` bounds the memory of a forward.
+    that cannot be read, or is of a kind that the model does not take, and ValueError for a task it does not have.
+    Where no ``task`` is named, the one answers whose inputs the file gives: a video task and a sound task both fit a
+    video with a sound track. ``views_per_forward`` bounds the memory of a forward.
     """
 
     def __init__(
@@ -55,126 +60,177 @@ class Predictor:
         self.precision: Precision = precision
 
     def predict(self, path: Path_, *, top: int = 5, views: Views | str = "", task: str = "") -> Prediction:
-        """The ``top`` most probable classes of a video or an image.
+        """The ``top`` most probable classes of an image, a video or a sound.
 
-        ``views``: clips x crops, such as "4x3"; empty: those that the model was tested with. ``task``: which head
-        answers, where the model has several.
+        ``views``: clips x crops, such as "4x3"; empty: those that the model was tested with. Raises ValueError where
+        no ``task`` is named and several fit the file.
         """
-        name, card = self._task(task)
-        chosen = self._views(views or card.views)
-        inputs = self._look(path, chosen)
-        with self._running():
-            (logits,) = view_logits(self.model, name, [inputs], views_per_forward=self.views_per_forward)
-        labels, sets = _answers(logits, card, top)
-        return Prediction(path=str(path), task=name, views=str(chosen), labels=labels, sets=sets)
+        info = probe(path)
+        return self._predict(info, self._only(info, task), top, views)
 
     def predict_many(
         self, paths: Iterable[Path_], *, top: int = 5, views: Views | str = "", task: str = ""
     ) -> Iterator[Result]:
-        """A prediction per file, in order; a file that cannot be read gives its MediaError, and the rest go on."""
-        self._task(task)
+        """The answer of every task that fits (or of ``task``) to every file, in order.
+
+        A file that cannot be read, or that no task fits, gives its MediaError, and the rest go on.
+        """
+        self._asked(task)
         for path in paths:
             try:
-                yield self.predict(path, top=top, views=views, task=task)
+                info = probe(path)
+                names = self._fitting(info, task)
             except MediaError as error:
                 yield error
+                continue
+            for name in names:
+                try:
+                    yield self._predict(info, name, top, views)
+                except MediaError as error:
+                    yield error
 
     def segments(self, path: Path_, *, window: float = 0.0, stride: float = 0.0, task: str = "") -> Iterator[Segment]:
-        """What a long video shows over time, window by window as it is read; see :meth:`timeline`."""
-        name, card = self._task(task)
-        key, spec = self._video_input(path)
-        with open_video(path) as video, self._running():
-            info = video.probe()
-            plan = plan_windows(spec, info.fps, info.duration, window, stride)
-            clips = ({key: clips} for clips in window_clips(video.frames_at, spec, plan))
-            logits = view_logits(self.model, name, clips, views_per_forward=self.views_per_forward)
+        """What a long video or sound holds over time, window by window as it is read; see :meth:`timeline`."""
+        info = probe(path)
+        name = self._only(info, task)
+        ((key, spec),) = self._specs(self.tasks[name].inputs).items()
+        if isinstance(spec, ImageSpec):
+            raise MediaError(info.path, None, "is an image, which has no timeline; use predict()")
+        plan = plan_windows(spec, info.fps, info.duration, window, stride)
+        silent = deque[bool]()
+
+        def inputs() -> Iterator[dict[str, Tensor]]:
+            for clips, silence in _windows(info, spec, plan):
+                silent.append(silence)
+                yield {key: clips}
+
+        with self._running():
+            logits = view_logits(self.model, name, inputs(), views_per_forward=self.views_per_forward)
             for part, said in zip(plan.windows, logits, strict=True):
-                best, _ = _answers(said, card, 1)
-                yield Segment(start=part.start, end=part.end, label=best[0].label, probability=best[0].probability)
+                ((label, probability),), _ = _answers(said, self.tasks[name], 1)
+                yield Segment(
+                    start=part.start, end=part.end, label=label, probability=probability, silent=silent.popleft()
+                )
 
     def timeline(self, path: Path_, *, window: float = 0.0, stride: float = 0.0, task: str = "") -> list[Segment]:
-        """The best class of every window of a long video, which is decoded once and in bounded memory.
+        """The best class of every window of a long video or sound, which is read in bounded memory.
 
         ``window`` and ``stride`` are seconds: 0 means the span of the model's clip, and windows that follow each other.
         A window longer than a clip is covered by several clips at the model's own frame rate.
         """
         return list(self.segments(path, window=window, stride=stride, task=task))
 
-    def embed(self, path: Path_, *, views: Views | str = "") -> Float[Tensor, " D"]:
-        """The pooled features, averaged over views: float32, on the CPU."""
-        inputs = self._look(path, self._views(views or next((card.views for card in self.tasks.values()), "")))
-        pooled: list[Tensor] = []
-        with self._running():
-            for rows in torch.arange(len(next(iter(inputs.values())))).split(self.views_per_forward):
-                part = self.model.preprocess({name: x[rows].to(self.device) for name, x in inputs.items()})
-                pooled.append(self.model.encoder(part).pooled.float().cpu())
-        return torch.cat(pooled).mean(0)
+    def embed(self, path: Path_, *, views: Views | str = "", inputs: str | Sequence[str] = ()) -> Float[Tensor, " D"]:
+        """The pooled features, averaged over views: float32, on the CPU.
 
-    def explain(self, path: Path_) -> Explanation:
+        ``inputs``: which of the model's inputs to encode ("audio": a video's sound, where the model takes both);
+        by default those that the file is of. ``views``: empty: those that a task of these inputs was tested with.
+        """
+        info = probe(path)
+        names = self._input_set(info, inputs)
+        tested = (card.views for card in self.tasks.values() if set(self._specs(card.inputs)) == set(names))
+        seen, _ = self._look(info, names, views or next(tested, ""))
+        parts = torch.arange(views_in(seen.inputs)).split(self.views_per_forward)
+        with self._running():
+            pooled = [self._encode({name: x[rows] for name, x in seen.inputs.items()}).pooled for rows in parts]
+        return torch.cat(pooled).float().cpu().mean(0)
+
+    def explain(self, path: Path_, *, inputs: str | Sequence[str] = ()) -> Explanation:
         """Where the model looks in the middle clip: attention rollout, as its factorisation computes attention.
 
-        Raises TypeError for a model whose rollout is not written. All attention maps are in memory at once: 12 heads x
-        12 layers x 3,137^2 numbers for ViViT-B/16x2's joint attention, 6 GB; the factorised models take far less.
+        ``inputs``: as for :meth:`embed`. Raises TypeError for a model whose rollout is not written. All attention maps
+        are in memory at once: 12 heads x 12 layers x 3,137^2 numbers for ViViT-B/16x2's joint attention, 6 GB; the
+        factorised models take far less.
         """
-        inputs = self._look(path, Views())
+        info = probe(path)
+        names = self._input_set(info, inputs)
+        seen, _ = self._look(info, names, "1x1")
         with self._running():
-            x = self.model.preprocess({name: x.to(self.device) for name, x in inputs.items()})
-            maps = self.model.encoder(x, attention=True).attention
-            shares = rollout(self.config, {name: a.float() for name, a in maps.items()})[0].cpu()
-        raster = next(iter(inputs.values()))[0]
-        frames = raster if raster.ndim == 4 else raster[None]
-        return Explanation(path=str(path), shares=shares, frames=frames, rate=self._rate(path))
+            maps = self._encode(seen.inputs, attention=True).attention
+            shares = rollout(self.config, {name: a.float() for name, a in maps.items()}, names[0])[0].cpu()
+        spec, (x,) = self.model.encoder.inputs[names[0]], seen.inputs[names[0]]
+        if isinstance(spec, SpectrogramSpec):
+            return Explanation(path=str(path), shares=shares, frames=spectrogram_picture(x)[None], rate=0.0, sound=True)
+        rate = 1 / spec.step(info.fps) if isinstance(spec, VideoSpec) else 0.0
+        return Explanation(path=str(path), shares=shares, frames=x if x.ndim == 4 else x[None], rate=rate)
 
-    def _task(self, task: str) -> tuple[str, TaskCard]:
+    def _asked(self, task: str) -> tuple[str, ...]:
+        """The tasks that may answer."""
         if not self.tasks:
             raise ValueError("this model has no head, so it predicts nothing; embed() gives its features")
-        if not task and len(self.tasks) > 1:
-            raise ValueError(f"this model has the tasks {', '.join(self.tasks)}: say which, task=...")
         if task and task not in self.tasks:
             raise ValueError(f"this model has no task {task!r}; it has {', '.join(self.tasks)}")
-        name = task or next(iter(self.tasks))
-        return name, self.tasks[name]
+        return (task,) if task else tuple(self.tasks)
 
-    @property
-    def _stills(self) -> bool:
-        return all(isinstance(spec, ImageSpec) for spec in self.model.encoder.inputs.values())
+    def _fitting(self, info: MediaInfo, task: str) -> tuple[str, ...]:
+        """Those whose inputs the file gives: one at least, or MediaError."""
+        wanted = {name: self._specs(self.tasks[name].inputs) for name in self._asked(task)}
+        fitting = tuple(name for name, specs in wanted.items() if gives(info, specs))
+        if not fitting:
+            raise misfit(info, f"task {task!r}" if task else "this model", wanted.values())
+        return fitting
 
-    def _views(self, views: Views | str) -> Views:
-        """``views``, with a single clip where the model looks at images; 4x1, or 1x1 for images, if empty."""
-        if isinstance(views, str):
-            views = Views.parse(views or ("1x1" if self._stills else "4x1"))
-        return Views(crops=views.crops) if self._stills else views
+    def _only(self, info: MediaInfo, task: str) -> str:
+        first, *others = self._fitting(info, task)
+        if others:
+            raise ValueError(f"{info.path} fits the tasks {', '.join([first, *others])}: say which, task=...")
+        return first
 
-    def _look(self, path: Path_, views: Views) -> dict[str, Tensor]:
-        """The views (V, ...) of one file, uint8."""
-        info = probe(path)
-        wanted = "image" if self._stills else "video"
-        if info.kind != wanted:
-            raise MediaError(str(path), None, _wrong_kind(info.kind, wanted))
-        record = Record(path=str(path), duration=info.duration, fps=info.fps)
+    def _specs(self, inputs: Sequence[str]) -> dict[str, InputSpec]:
+        """The specs of a task's inputs; of all that the model has if empty."""
+        specs = self.model.encoder.inputs
+        return {name: specs[name] for name in inputs or specs}
+
+    def _input_set(self, info: MediaInfo, inputs: str | Sequence[str]) -> tuple[str, ...]:
+        """The inputs to encode: those named, or the first set that the file gives, pictures before their sound."""
+        named = {inputs} if isinstance(inputs, str) else set(inputs)
+        asked = [names for names in self.config.input_sets if not named or named == set(names)]
+        if not asked:
+            has = ", or ".join(" with ".join(names) for names in self.config.input_sets)
+            raise ValueError(f"inputs={' with '.join(sorted(named))}: this model takes {has}")
+        fitting = [names for names in asked if gives(info, self._specs(names))]
+        if not fitting:
+            raise misfit(info, f"input {' with '.join(named)!r}" if named else "this model", map(self._specs, asked))
+        return min(fitting, key=lambda names: only_sound(self._specs(names)))
+
+    def _predict(self, info: MediaInfo, name: str, top: int, views: Views | str) -> Prediction:
+        card = self.tasks[name]
+        seen, chosen = self._look(info, card.inputs, views or card.views)
+        with self._running():
+            (logits,) = view_logits(self.model, name, [seen.inputs], views_per_forward=self.views_per_forward)
+        labels, sets = _answers(logits, card, top)
+        warnings = tuple(f"{key}: the sound is digital silence, so the answer says nothing" for key in seen.silent)
+        return Prediction(path=info.path, task=name, views=str(chosen), labels=labels, sets=sets, warnings=warnings)
+
+    def _look(self, info: MediaInfo, inputs: Sequence[str], views: Views | str) -> tuple[VideoViews, Views]:
+        """The views of one file, and how many of what."""
+        specs = self._specs(inputs)
+        chosen = fitting_views(views, specs)
+        record = Record(path=info.path, duration=info.duration, fps=info.fps)
         try:
-            found = ViewSet([record], (), self.model.encoder.inputs, views).example(0)
+            found = ViewSet([record], (), specs, chosen).example(0)
         except ValueError as error:  # a file whose name says another kind than its contents
-            raise MediaError(str(path), None, str(error)) from error
+            raise MediaError(info.path, None, str(error)) from error
         if isinstance(found, MediaError):
             raise found
-        return found.inputs
+        return found, chosen
 
-    def _video_input(self, path: Path_) -> tuple[str, VideoSpec]:
-        for name, spec in self.model.encoder.inputs.items():
-            if isinstance(spec, VideoSpec):
-                return name, spec
-        raise MediaError(str(path), None, "this model looks at images, which have no timeline; use predict()")
-
-    def _rate(self, path: Path_) -> float:
-        """Frames per second at which the model sees the file; 0 for an image."""
-        if self._stills:
-            return 0.0
-        _, spec = self._video_input(path)
-        return 1 / spec.step(probe(path).fps)
+    def _encode(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
+        on_device = self.model.preprocess({name: x.to(self.device) for name, x in inputs.items()})
+        return self.model.encoder(on_device, attention=attention)
 
     def _running(self) -> AbstractContextManager[None]:
         return evaluation_mode(self.model, self.precision)
+
+
+def _windows(info: MediaInfo, spec: VideoSpec | SpectrogramSpec, plan: Plan) -> Iterator[tuple[Tensor, bool]]:
+    """The clips (V, ...) of each window, and whether they are silence, which pictures never are."""
+    if isinstance(spec, SpectrogramSpec):
+        yield from window_sounds(Record(path=info.path, duration=info.duration, fps=info.fps), spec, plan)
+    else:
+        with open_video(info.path) as video:
+            for clips in window_clips(video.frames_at, spec, plan):
+                yield clips, False
 
 
 def _answers(logits: ViewLogits, card: TaskCard, top: int) -> tuple[tuple[Answer, ...], dict[str, tuple[Answer, ...]]]:
@@ -190,8 +246,3 @@ def _answers(logits: ViewLogits, card: TaskCard, top: int) -> tuple[tuple[Answer
     if len(sets) == 1:
         return next(iter(sets.values())), {}
     return tuple(Answer(*answer) for answer in top_combinations(mean, card, top)), sets
-
-
-def _wrong_kind(kind: str, wanted: str) -> str:
-    article = {"image": "an image", "video": "a video", "audio": "sound alone"}
-    return f"is {article[kind]}, but this model looks at {wanted}s; give it {article[wanted]}"

@@ -15,7 +15,9 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
+from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.positions import Grid
@@ -26,25 +28,37 @@ Shares = Float[Tensor, "B t h w"]
 
 
 @singledispatch
-def rollout(config: ModelConfig, maps: Maps) -> Shares:
+def rollout(config: ModelConfig, maps: Maps, modality: str = "") -> Shares:
     """The share of every token of the (t, h, w) grid in the result; shares sum to 1, class tokens left out.
 
-    ``maps``: the ``attention`` of the features that ``config``'s encoder returned.
+    A spectrogram's grid is (1, time, frequency). ``maps``: the ``attention`` of the features that ``config``'s encoder
+    returned. ``modality``: which input it encoded, where it takes one of several.
     """
-    raise TypeError(f"attention rollout is written for ViT and ViViT, not for {type(config).__name__}")
+    raise TypeError(f"attention rollout is written for ViT, ViViT, AST and PolyViT, not for {type(config).__name__}")
 
 
 @rollout.register
-def _(config: ViTConfig, maps: Maps) -> Shares:
-    return _joint(list(maps.values()), grid_of((1, *config.image.size), (1, *config.patch)))
+def _(config: ViTConfig, maps: Maps, modality: str = "") -> Shares:
+    return _joint(maps, grid_of(config.image.extent, (1, *config.patch)))
 
 
 @rollout.register
-def _(config: ViViTConfig, maps: Maps) -> Shares:
+def _(config: ASTConfig, maps: Maps, modality: str = "") -> Shares:
+    return _joint(maps, grid_of(config.audio.extent, (1, *config.patch)))
+
+
+@rollout.register
+def _(config: PolyViTConfig, maps: Maps, modality: str = "") -> Shares:
+    chosen = config.modalities[modality]
+    return _joint(maps, grid_of(chosen.spec.extent, chosen.patch))
+
+
+@rollout.register
+def _(config: ViViTConfig, maps: Maps, modality: str = "") -> Shares:
     grid = grid_of((config.clip_frames, *config.video.size), config.tubelet)
     match config.attends:
         case "joint":
-            return _joint(list(maps.values()), grid)
+            return _joint(maps, grid)
         case "factorized_encoder":
             return _factorized_encoder(maps, grid)
         case "factorized_self_attention":
@@ -53,10 +67,10 @@ def _(config: ViViTConfig, maps: Maps) -> Shares:
             return _factorized_dot_product(maps, grid)
 
 
-def _joint(layers: Sequence[Tensor], grid: Grid) -> Shares:
-    """ViT and Model 1: attention among all tokens, (B, heads, N, N) per layer."""
+def _joint(maps: Maps, grid: Grid) -> Shares:
+    """ViT, AST, PolyViT and Model 1: attention among all tokens, (B, heads, N, N) per layer."""
     t, h, w = grid
-    return _sequence(layers, t * h * w).unflatten(-1, grid)
+    return _sequence(list(maps.values()), t * h * w).unflatten(-1, grid)
 
 
 def _factorized_encoder(maps: Maps, grid: Grid) -> Shares:

@@ -34,13 +34,20 @@ def evaluation_mode(module: nn.Module, precision: Precision) -> Generator[None]:
 
 
 def view_logits(
-    model: Model, task: str, videos: Iterable[Inputs], *, views_per_forward: int, forwards: int = 0
+    model: Model,
+    task: str,
+    videos: Iterable[Inputs],
+    *,
+    views_per_forward: int,
+    forwards: int = 0,
+    specs: Mapping[str, InputSpec] | None = None,
 ) -> Iterator[ViewLogits]:
     """The logits of each video's views, in the order of ``videos``, whose inputs are (V, ...), with the same V for all.
 
     Views of one video and of the next share a forward, so that no forward has more than ``views_per_forward`` and all
     but the last have as many. With several ranks, where collectives must match, ``forwards`` is the number that every
-    rank runs: blank inputs fill it up, and their logits are thrown away.
+    rank runs: blanks of ``specs``, the task's inputs (all of the encoder's if None), fill it up, and their logits are
+    thrown away.
     """
     if views_per_forward < 1:
         raise ValueError(f"{views_per_forward=} must be at least 1")
@@ -61,8 +68,9 @@ def view_logits(
         done.append(_forward(model, task, _joined(waiting), device))
         run += 1
         yield from _complete(done, sizes)
+    blanks = {name: blank(spec) for name, spec in (model.encoder.inputs if specs is None else specs).items()}
     for _ in range(forwards - run):
-        _forward(model, task, {name: blank(spec) for name, spec in model.encoder.inputs.items()}, device)
+        _forward(model, task, blanks, device)
 
 
 def forwards_needed(views: int, views_per_forward: int) -> int:

@@ -1,4 +1,4 @@
-"""A long video by sliding windows, decoded once from front to back in bounded memory."""
+"""A long video or sound by sliding windows, read from front to back in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from tubelet.data.geometry import crop_size, cut, place
+from tubelet.data.manifest import Record
+from tubelet.data.sound import Waveforms, spectrograms
+from tubelet.data.timeline import Timelines
 from tubelet.media.clips import spread_starts
 from tubelet.media.video import FrameBatch
-from tubelet.specs import VideoSpec
+from tubelet.specs import SpectrogramSpec, VideoSpec
 
 _FRAMES_AT_ONCE = 32  # decoded frames held at full size
 
@@ -38,14 +41,18 @@ class Plan:
     windows: tuple[Window, ...]
 
 
-def plan_windows(spec: VideoSpec, fps: float, duration: float, window: float = 0.0, stride: float = 0.0) -> Plan:
+def plan_windows(
+    spec: VideoSpec | SpectrogramSpec, fps: float, duration: float, window: float = 0.0, stride: float = 0.0
+) -> Plan:
     """Windows of ``window`` seconds, ``stride`` seconds apart; 0: the span of a clip, and one window after another.
 
     Clips keep the frame rate that the model learned with. A window longer than a clip is covered by several, a shorter
     one lies in the middle of its clip. Clips start on a grid of frames, so that windows that overlap share theirs; at
     the edges of the video a clip is moved inside, and a clip longer than the video sees it again from the beginning.
+    The frames of a sound are those of its spectrogram, whatever ``fps`` says.
     """
-    step, span = spec.step(fps), spec.seconds(fps)
+    sound = isinstance(spec, SpectrogramSpec)
+    step, span = (spec.hop, spec.seconds) if sound else (spec.step(fps), spec.seconds(fps))
     window = window or span
     stride = stride or window
     if min(window, stride) < step:
@@ -85,6 +92,16 @@ def window_clips(
             times = [i * plan.step for i in range(here, min(here + _FRAMES_AT_ONCE, end))]
             kept.extend(centre_crop(frames_at(times).frames, spec))
         yield torch.stack([_clip(kept, clip - first, plan) for clip in window.clips])
+
+
+def window_sounds(record: Record, spec: SpectrogramSpec, plan: Plan) -> Iterator[tuple[Float32[Tensor, "V T M"], bool]]:
+    """The spectrograms of each window of a file's sound, and whether all of them are digital silence.
+
+    Raises MediaError, with the time, where the sound cannot be read.
+    """
+    for window in plan.windows:
+        waves = Waveforms(record, Timelines()).at([clip * plan.step for clip in window.clips], spec)
+        yield spectrograms(waves, spec), not waves.any()
 
 
 def centre_crop(frames: UInt8[Tensor, "T C H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:

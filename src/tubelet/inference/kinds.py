@@ -1,0 +1,70 @@
+"""Which files give which inputs, and what is said of one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tubelet.data.views import Views
+from tubelet.media.errors import MediaError
+from tubelet.media.info import MediaInfo
+from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+
+Specs = Mapping[str, InputSpec]
+_CLIPS = 4  # of a video or a sound, where nothing says otherwise
+
+
+def gives(info: MediaInfo, specs: Specs) -> bool:
+    """Whether a file has everything that ``specs`` want: a video's sound track counts as sound."""
+    return all(_gives(info, spec) for spec in specs.values())
+
+
+def _gives(info: MediaInfo, spec: InputSpec) -> bool:
+    if isinstance(spec, SpectrogramSpec):
+        return info.audio_channels > 0
+    return info.kind == ("video" if isinstance(spec, VideoSpec) else "image")
+
+
+def only_sound(specs: Specs) -> bool:
+    return all(isinstance(spec, SpectrogramSpec) for spec in specs.values())
+
+
+def fitting_views(views: Views | str, specs: Specs) -> Views:
+    """``views``, as far as the inputs have them: an image is one clip, sound has no crops; "4x1" if empty."""
+    if isinstance(views, str):
+        views = Views.parse(views) if views else Views(clips=_CLIPS)
+    if all(isinstance(spec, ImageSpec) for spec in specs.values()):
+        return Views(crops=views.crops)
+    return Views(clips=views.clips) if only_sound(specs) else views
+
+
+def misfit(info: MediaInfo, who: str, wanted: Iterable[Specs]) -> MediaError:
+    """The error of a file that gives none of the sets of inputs that ``who`` takes."""
+    sets = list(wanted)
+    listens = any(isinstance(spec, SpectrogramSpec) for specs in sets for spec in specs.values())
+    video = "a video without a sound track" if listens and not info.audio_channels else "a video"
+    what = {"image": "an image", "video": video, "audio": "sound alone"}
+    takes = dict.fromkeys(" with ".join(_many(spec) for spec in specs.values()) for specs in sets)
+    give = dict.fromkeys(one for specs in sets for spec in specs.values() for one in _one(spec))
+    return MediaError(
+        info.path, None, f"is {what[info.kind]}, but {who} takes {' or '.join(takes)}; give it {' or '.join(give)}"
+    )
+
+
+def _many(spec: InputSpec) -> str:
+    match spec:
+        case ImageSpec():
+            return "images"
+        case VideoSpec():
+            return "videos"
+        case SpectrogramSpec():
+            return "sound"
+
+
+def _one(spec: InputSpec) -> tuple[str, ...]:
+    match spec:
+        case ImageSpec():
+            return ("an image",)
+        case VideoSpec():
+            return ("a video",)
+        case SpectrogramSpec():
+            return ("a sound file", "a video with a sound track")

@@ -1,0 +1,89 @@
+"""A model of images, videos and sounds whose answers are known without training, and files for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from colours import NAMES, Pooled, frames_of
+from media_files import record_sound
+from tubelet.media.write import write_video
+from tubelet.models.model import Encoder, Model, ModelConfig
+from tubelet.nn.features import Features
+from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.weights.loaded import Loaded, TaskCard
+
+PITCHES = ("low", "middle", "high")
+HERTZ = {"low": 200.0, "middle": 1200.0, "high": 5000.0}
+RATE = 16_000
+INPUTS: dict[str, InputSpec] = {
+    "image": ImageSpec(size=(16, 16), short_side=16),
+    "video": VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16),
+    "audio": SpectrogramSpec(frames=50, bins=24),
+}
+CARDS = {
+    "picture": TaskCard(classes=NAMES, inputs=("image",)),
+    "film": TaskCard(classes=NAMES, inputs=("video",), views="2x1"),
+    "pitch": TaskCard(classes=PITCHES, inputs=("audio",), views="3x1"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensesConfig(ModelConfig):
+    @property
+    def inputs(self) -> Mapping[str, InputSpec]:
+        return INPUTS
+
+    @property
+    def input_sets(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((name,) for name in INPUTS)
+
+    def build(self) -> SensesEncoder:
+        return SensesEncoder(self)
+
+
+class SensesEncoder(Encoder):
+    """Pooled features: the mean red, green and blue of a view; or the loudness of a sound's thirds of bins."""
+
+    def __init__(self, config: SensesConfig) -> None:
+        super().__init__()
+        self.inputs, self.width = config.inputs, 3
+        self.scale = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
+        ((name, x),) = inputs.items()
+        if name == "audio":
+            pooled = x.unflatten(-1, (3, -1)).mean((1, 3))
+        else:
+            pooled = x.movedim(-3, 1).flatten(2).mean(2) * self.scale
+        return Features(pooled[:, None], pooled)
+
+
+def senses_model() -> Loaded:
+    config = SensesConfig()
+    return Loaded(Model(config.build(), {task: Pooled() for task in CARDS}), config, CARDS)
+
+
+def tone(*pitches: str, seconds: float = 1.0) -> np.ndarray:
+    """``seconds`` of each pitch in turn; "none" is digital silence."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    parts = [0.3 * np.sin(2 * np.pi * HERTZ[p] * time) if p != "none" else np.zeros_like(time) for p in pitches]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def write_senses(folder: Path) -> Path:
+    """A picture, a film with and one without sound, and sounds; their names say what they hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(frames_of("blue", each=1)[0].permute(1, 2, 0).numpy()).save(folder / "blue.png")
+    write_video(folder / "mute_red.mp4", frames_of("red"), fps=10.0)
+    write_video(folder / "green_high.mp4", frames_of("green"), fps=10.0, audio=torch.from_numpy(tone("high")))
+    for pitch in (*PITCHES, "none"):
+        record_sound(folder / f"{pitch}.wav", tone(pitch))
+    record_sound(folder / "low_none_high.wav", tone("low", "none", "high", seconds=2.0))
+    return folder
