@@ -45,7 +45,7 @@ from tubelet.training.schedules import Weighted
 
 Data = Annotated[str, Doc("folder with a dataset in each subfolder")]
 ImageViT = Annotated[str, Doc("image ViT to start from: a model folder, hf:org/name; empty: from scratch")]
-Backbone = Annotated[Size, Doc("Base or Large; Large changes the audio tasks as App. C says")]
+Backbone = Annotated[Size, Doc("Base or Large")]
 Adaptors = Annotated[bool, Doc("give every modality the first half of the layers for itself (L_adapt = L/2)")]
 
 
@@ -58,11 +58,11 @@ def nine_tasks(
 
     The paper's figures (Tables 2 and 8), in % top-1 and, for Mini-AudioSet, mAP:
 
-                        Im1K  C100   C10  Pets   R45  K400   MiT  MiniAS   VGG
-    Base                83.1  91.2  99.0  95.0  96.7  77.5  33.2    32.3  50.6
-    Base, --adaptors    82.8  91.5  99.0  95.0  96.6  79.4  35.3    33.1  51.5
-    Large               82.6  91.4  99.0  94.7  96.8  78.9  35.8    33.3  49.9
-    Large, --adaptors   82.8  91.1  99.1  95.0  97.0  81.0  37.7    34.1  50.4
+                          Im1K  C100   C10  Pets   R45  K400   MiT  MiniAS   VGG
+      Base                83.1  91.2  99.0  95.0  96.7  77.5  33.2    32.3  50.6
+      Base, --adaptors    82.8  91.5  99.0  95.0  96.6  79.4  35.3    33.1  51.5
+      Large               82.6  91.4  99.0  94.7  96.8  78.9  35.8    33.3  49.9
+      Large, --adaptors   82.8  91.1  99.1  95.0  97.0  81.0  37.7    34.1  50.4
 
     --schedule Alternating (Uniform, TaskByTask, Accumulated) gives the rows of Table 1. Data: DIR/cifar100,
     DIR/kinetics400, DIR/mini_audioset.csv and so on, each with the splits train and val. Hardware and time: unknown.
@@ -116,9 +116,9 @@ def single_task(
 
     The paper's figures (Tables 2 and 8), in % top-1 and, for Mini-AudioSet, mAP:
 
-            Im1K  C100   C10  Pets   R45  K400   MiT  MiniAS   VGG
-    Base    83.1  92.0  99.0  94.5  96.7  78.7  33.8    29.3  51.7
-    Large   85.1  93.3  99.2  94.8  97.3  79.6  37.1    30.0  51.8
+              Im1K  C100   C10  Pets   R45  K400   MiT  MiniAS   VGG
+      Base    83.1  92.0  99.0  94.5  96.7  78.7  33.8    29.3  51.7
+      Large   85.1  93.3  99.2  94.8  97.3  79.6  37.1    30.0  51.8
 
     Data: DIR/TASK, or for Mini-AudioSet DIR/mini_audioset.csv. Hardware and time: unknown.
     """
@@ -168,15 +168,15 @@ def linear_probe(
     The paper's figures (Table 3, Base), in % top-1 (Epic Kitchens: action), of ViT-Im21K, which was not fine-tuned, and
     of PolyViT co-trained on nine tasks with L_adapt = 0 and L/2:
 
-                                caltech101  sun397  dmlab   dtd  kitti  pcam
-    ViT-Im21K                         88.9    75.7   41.0  72.1   46.9  80.2
-    PolyViT                           91.0    78.2   45.8  71.8   52.3  81.9
-    PolyViT, --adaptors               90.7    77.8   45.1  72.1   52.5  82.3
+                                  caltech101  sun397  dmlab   dtd  kitti  pcam
+      ViT-Im21K                         88.9    75.7   41.0  72.1   46.9  80.2
+      PolyViT                           91.0    78.2   45.8  71.8   52.3  81.9
+      PolyViT, --adaptors               90.7    77.8   45.1  72.1   52.5  82.3
 
-                                epic_kitchens  ssv2  kinetics600  moments_in_time_audio  kinetics400_audio
-    ViT-Im21K                            10.0  17.8         66.6                    4.9               10.8
-    PolyViT                              16.8  27.9         77.8                    9.6               20.6
-    PolyViT, --adaptors                  18.0  28.7         79.4                    9.9               21.1
+                                  epic_kitchens  ssv2  kinetics600  moments_in_time_audio  kinetics400_audio
+      ViT-Im21K                            10.0  17.8         66.6                    4.9               10.8
+      PolyViT                              16.8  27.9         77.8                    9.6               20.6
+      PolyViT, --adaptors                  18.0  28.7         79.4                    9.9               21.1
 
     A model that never saw the task's modality is converted as App. D says. Image tasks have the rate 0.1; the paper
     chooses it from 0.03, 0.1 and 0.3 on validation examples: --tasks.dtd.learning-rate 0.3. Data: DIR/TASK, or
@@ -186,7 +186,8 @@ def linear_probe(
     chosen = table_9(data)[task]
     experiment = _experiment(_baseline(chosen.inputs[0], size), {task: chosen}, init)
     start = tuple(replace(start, kernel="repeat") for start in experiment.init)
-    return replace(experiment, init=start, trainable=("heads.*",))
+    notes = "" if init else "No init: the features of a random encoder."
+    return replace(experiment, init=start, trainable=("heads.*",), notes=notes)
 
 
 def _of(modality: str, tasks: Mapping[str, Task]) -> dict[str, Task]:
