@@ -126,3 +126,14 @@ def damage(source: Path, path: Path, index: int) -> Path:
     data[start : start + length] = b"\xff" * length
     path.write_bytes(data)
     return path
+
+
+def record_sound(path: Path, samples: np.ndarray, rate: int = 16_000, codec: str = "pcm_f32le") -> Path:
+    """A file of mono sound; 32-bit WAV keeps the samples exactly."""
+    with av.open(str(path), "w") as container:
+        track = container.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = rate, 0
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    return path

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from media_files import encode
+from media_files import SOUND_RATE, encode, record_sound
 from tubelet.data.folder import read_folder
 from tubelet.data.index import check_manifest, index_folder
+from tubelet.data.kinds import kind_of
 from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
 from tubelet.media.write import write_video
 
@@ -113,3 +115,42 @@ def test_check_decodes_and_lists_what_cannot_be_read(collection):
 def test_a_one_frame_video_passes_the_check(tmp_path):
     write_video(tmp_path / "one.mp4", torch.zeros(1, 3, 16, 16, dtype=torch.uint8), fps=10.0)
     assert check_manifest(Manifest("m", (Record(str(tmp_path / "one.mp4")),))) == []
+
+
+def test_sounds_are_indexed_and_listened_to(tmp_path):
+    for name, samples in {"a/loud.wav": np.full(24_000, 0.1), "b/mute.flac": np.zeros(24_000)}.items():
+        (tmp_path / name).parent.mkdir()
+        record_sound(tmp_path / name, samples, codec="flac" if name.endswith("flac") else "pcm_f32le")
+    index_folder(tmp_path)
+    manifest = read_manifest(tmp_path / "manifest.csv")
+    assert [(record.duration, record.fps) for record in manifest.records] == [(1.5, 0.0), (1.5, 0.0)]
+    (silent,) = check_manifest(manifest)
+    assert silent.path.endswith("mute.flac")
+    assert "every sample of the sound is zero" in silent.reason
+    late = Record(str(tmp_path / "a/loud.wav"), start=1.0, end=2.0)
+    assert "mend start or end" in check_manifest(Manifest("m", (late,)))[0].reason
+
+
+def test_tracks_of_videos_are_listened_to_when_asked(tmp_path):
+    mute = encode(tmp_path / "mute.mp4", 15)
+    silent = encode(tmp_path / "silent.mp4", 15, sound=np.zeros((2, SOUND_RATE // 2)))
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (2, SOUND_RATE // 2))
+    heard = encode(tmp_path / "heard.mp4", 15, sound=noise)
+    manifest = Manifest("m", tuple(Record(str(path)) for path in (mute, silent, heard)))
+    assert check_manifest(manifest) == []
+    missing, zero = check_manifest(manifest, sound=True)
+    assert "no audio track" in missing.reason
+    assert "silence" in zero.reason
+
+
+def test_kinds_of_whole_data_sets():
+    def kind(*paths: str) -> str:
+        return kind_of([Record(path) for path in paths])
+
+    assert kind("a/1.WAV", "b/2.flac", "b/unknown") == "audio"
+    assert kind("a/1.mp4", "a/2.gif") == "video"
+    assert kind("a/1.png") == "image"
+    with pytest.raises(ValueError, match=r"several kinds: audio \(x\.wav\), video \(y\.mp4\); keep one kind"):
+        kind("x.wav", "y.mp4", "z.wav")
+    with pytest.raises(ValueError, match=r"no file whose suffix tells its kind, such as a\.xyz"):
+        kind("a.xyz")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
-from media_files import SOUND_RATE, encode
+from media_files import SOUND_RATE, encode, record_sound
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
 from tubelet.media.video import open_video
@@ -95,3 +96,37 @@ def test_a_span_past_the_track_is_an_error(beeping: Path) -> None:
 def test_spans_that_make_no_sense(beeping: Path, start: float, end: float, rate: int) -> None:
     with pytest.raises(ValueError, match="start"):
         read_audio(beeping, start, end, rate)
+
+
+_CODECS = [
+    ("wav", "pcm_s16le"), ("flac", "flac"), ("mp3", "libmp3lame"), ("opus", "libopus"), ("m4a", "aac"), ("ts", "aac"),
+    ("mpg", "mp2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "codec"), _CODECS)
+def test_late_spans_without_reading_what_comes_before(media: Path, suffix: str, codec: str) -> None:
+    rate = 48_000
+    time = np.arange(20 * rate) / rate
+    path = record_sound(media / f"siren.{suffix}", 0.4 * np.sin(2 * np.pi * (300 * time + 50 * time**2)), rate, codec)
+    whole = read_audio(path, 0.0, 20.0, 16_000)
+    for start in (3.0, 11.123, 17.7):
+        part, same = read_audio(path, start, start + 2, 16_000), whole[round(start * 16_000) :][:32_000]
+        assert (part - same).abs().max() < 2e-3
+
+
+def test_a_track_that_turns_from_mono_to_stereo(media: Path) -> None:
+    one = record_sound(media / "one.ts", _tone(1)[0], SOUND_RATE, "aac")
+    two = encode(media / "two.ts", 30, sound=_tone(1))
+    with av.open(str(two)) as source, av.open(str(media / "track.ts"), "w") as target:
+        copy = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.size:
+                packet.pts = packet.dts = packet.pts + 90_000
+                packet.stream = copy
+                target.mux(packet)
+    (media / "both.ts").write_bytes(one.read_bytes() + (media / "track.ts").read_bytes())
+    samples = read_audio(media / "both.ts", 0.0, 1.9, 16_000)
+    for second in (0.2, 1.3):
+        part = samples[round(second * 16_000) :][:8000]
+        assert part.abs().max() == pytest.approx(0.5, abs=0.05)

@@ -41,14 +41,15 @@ def read_audio(
         require_codec(stream, path)
         zero = _time_zero(container, stream) if zero is None else zero
         native = stream.rate
-        lead = math.floor((start - _LEAD) * native)
+        grid = native // math.gcd(native, rate)  # every so many samples of the track meet one of the result
+        lead = math.floor((start - _LEAD) * native / grid) * grid
         samples = np.zeros(math.ceil((end + _LEAD) * native) - lead, np.float32)
         track_end = _fill(samples, path, container, stream, zero, lead, start)
     if track_end is None or track_end <= start * native:
         last = "before that time" if track_end is None else f"at {track_end / native:.3f} s"
         raise MediaError(str(path), start, f"the sound ends {last}; ask for an earlier span")
     resampled = _resample(samples, native, rate)
-    first = round(start * rate - lead / native * rate)
+    first = round(start * rate) - lead * rate // native
     return torch.from_numpy(resampled[first : first + round((end - start) * rate)].copy())
 
 
