@@ -1,0 +1,96 @@
+"""Log-mel energies against SciPy's windows and transform and transformers' filters, one test per constant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import ShortTimeFFT, get_window
+from transformers.audio_utils import mel_filter_bank
+
+from media_files import record_sound
+from tubelet.data.dataset import ViewSet
+from tubelet.data.manifest import Record
+from tubelet.media.spectrogram import log_mel, mel_filters
+from tubelet.specs import SpectrogramSpec
+
+DEFAULTS = {
+    "frames": 800, "bins": 128, "rate": 16_000, "window": 0.025, "hop": 0.010, "taper": "hamming", "fft": 1024,
+    "power": 2.0, "low": 20.0, "high": 8000.0, "offset": 1e-6, "mean": -5.3, "std": 4.7,
+}  # fmt: skip
+
+
+def reference(
+    samples: np.ndarray, *, frames, bins, rate, window, hop, taper, fft, power, low, high, offset, mean, std
+) -> np.ndarray:
+    """(T, M) in double precision, by other people's code."""
+    length, step = round(window * rate), round(hop * rate)
+    transform = ShortTimeFFT(get_window(taper, length), step, rate, mfft=fft)
+    first = -(-transform.m_num_mid // step)  # its windows are counted by their middles: let this one begin at 0
+    early = np.zeros(first * step - transform.m_num_mid)
+    spectrum = transform.stft(np.concatenate([early, samples]), p0=first, p1=first + frames)
+    filters = mel_filter_bank(fft // 2 + 1, bins, low, high, rate, norm=None, mel_scale="htk")
+    return (np.log(np.abs(spectrum).T ** power @ filters + offset) - mean) / std
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {}, {"frames": 50}, {"bins": 64}, {"rate": 22_050}, {"window": 0.032}, {"hop": 0.0125}, {"taper": "hann"},
+        {"fft": 2048}, {"power": 1.0}, {"low": 200.0}, {"high": 4000.0}, {"offset": 1e-2}, {"mean": 1.5}, {"std": 2.0},
+    ],
+    ids=lambda changed: next(iter(changed), "defaults"),
+)  # fmt: skip
+def test_each_constant_from_file_to_input(tmp_path, changed):
+    constants = DEFAULTS | changed
+    spec = SpectrogramSpec(**changed)
+    random = np.random.default_rng(0)
+    samples = (random.standard_normal(spec.samples) * np.linspace(0, 0.3, spec.samples)).astype(np.float32)
+    path = record_sound(tmp_path / "noise.wav", samples, spec.rate)
+    seen = ViewSet([Record(str(path))], (), {"audio": spec}).example(0).inputs["audio"]
+    assert seen.shape == (1, constants["frames"], constants["bins"])
+    np.testing.assert_allclose(seen[0].numpy(), reference(samples, **constants), atol=1e-4)
+
+
+def test_channels_are_the_models_matter(tmp_path):
+    samples = np.random.default_rng(1).standard_normal(SpectrogramSpec().samples).astype(np.float32)
+    path = record_sound(tmp_path / "noise.wav", samples)
+    one, three = (
+        ViewSet([Record(str(path))], (), {"audio": SpectrogramSpec(channels=channels)}).example(0).inputs["audio"]
+        for channels in (1, 3)
+    )
+    assert torch.equal(one, three)
+
+
+def test_only_whole_windows_are_taken():
+    spec = SpectrogramSpec(frames=10)
+    assert spec.samples == 9 * 160 + 400
+    for extra, frames in ((0, 10), (159, 10), (160, 11), (-1, 9)):
+        assert log_mel(torch.zeros(spec.samples + extra), spec).shape == (frames, 128)
+    with pytest.raises(ValueError, match="399 samples are fewer than the 400"):
+        log_mel(torch.zeros(399), spec)
+
+
+def test_silence_is_the_logarithm_of_the_offset():
+    torch.testing.assert_close(log_mel(torch.zeros(400), SpectrogramSpec()), torch.full((1, 128), np.log(1e-6).item()))
+
+
+def test_no_filter_is_empty():
+    assert (mel_filters(SpectrogramSpec()).sum(0) > 0.2).all()
+    assert (mel_filters(SpectrogramSpec(rate=8000, high=4000.0, fft=512, bins=64)).sum(0) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"fft": 512}, "filter [0-9]+ of self.bins=128 .* larger fft"),
+        ({"bins": 400}, "fewer bins"),
+        ({"window": 0.1}, "at least the 1600 samples"),
+        ({"high": 9000.0}, "self.high=9000.0"),
+        ({"hop": 1e-5}, "must hold a sample"),
+        ({"std": 0.0}, "std=0.0 must be positive"),
+    ],
+)
+def test_specs_that_make_no_sense(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        SpectrogramSpec(**wrong)
