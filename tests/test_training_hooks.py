@@ -203,7 +203,7 @@ def test_quarantine_records_each_file_once_and_stops_past_the_budget(tmp_path: P
 def test_a_small_task_has_a_small_budget_beside_a_large_one(tmp_path: Path):
     quarantine = Quarantine(tmp_path, examples={"motion": 100, "large": 1_000_000}, budget=0.01)
     quarantine(update_with(1, "a.mp4"))
-    with pytest.raises(TooManyUnreadableError, match="2 of 100 .* task 'motion'"):
+    with pytest.raises(TooManyUnreadableError, match=r"2 of 100 .* task 'motion'"):
         quarantine(update_with(2, "b.mp4"))
 
 
