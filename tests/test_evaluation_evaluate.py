@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
-from io import StringIO
 
 import pytest
 import torch
-from rich.console import Console
 
 from colours import CARD, colour_model, evaluate_on_rank, view_set, write_colours
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.predictions import read_predictions
-from tubelet.evaluation.results import classes_table, results_json, results_table, write_details
+from tubelet.evaluation.results import results_json, write_details
 from tubelet.media.errors import MediaError
 from tubelet.nn.heads import MultiHead
 from tubelet.weights.loaded import TaskCard
@@ -154,12 +152,3 @@ def test_results_are_written_as_the_report_and_scripts_read_them(tmp_path, resul
         "precision": 1.0,
         "mistaken_for": "red",
     }
-
-
-def test_tables_for_the_terminal(result):
-    console = Console(width=100, record=True, file=StringIO())
-    console.print(results_table({"colour": result}), classes_table(result.classes["label"], "colour"))
-    text = console.export_text()
-    assert "85.71%" in text
-    assert "7/9" in text
-    assert "mistaken for" in text

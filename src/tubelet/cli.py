@@ -177,7 +177,7 @@ def evaluate(
     out: Annotated[str, arg(help="a folder for results.json and what is behind it")] = "",
     json: Json = False,
 ) -> Status:
-    """Evaluate a run as the papers do: several views of each video, every number with its views and coverage."""
+    """Evaluate all tasks of a run as the papers do: several views, every number with its views and coverage."""
     from tubelet.data.views import Views
     from tubelet.evaluation.results import results_json
     from tubelet.evaluation.run import evaluate_run
@@ -206,7 +206,7 @@ def predict(
     format: Annotated[Literal["table", "json", "csv"], arg(help="how to print")] = "table",
     json: Annotated[bool, arg(help="the same as --format json")] = False,
 ) -> Status:
-    """Say what files show, or what is heard in them. A broken file gets a line on stderr, the rest go on, and the exit status is 1."""
+    """Say what files show or sound like. A broken file gets a line on stderr, the rest go on; the exit status is 1."""
     from tubelet.inference import answers
     from tubelet.inference.predictor import load
 
@@ -227,18 +227,17 @@ def predict(
                 )
     else:
         results = _kept(model.predict_many(files, top=top, views=views, task=task), broken)
-        for said in results:
-            for warning in () if isinstance(said, MediaError) else said.warnings:
-                complain(f"{said.path}: {said.task}: {warning}")
+        said = [result for result in results if not isinstance(result, MediaError)]
+        for prediction in said:
+            for warning in prediction.warnings:
+                complain(f"{prediction.path}: {prediction.task}: {warning}")
         match form:
             case "json":
                 print_json([answers.as_json(result) for result in results])
             case "csv":
                 print(answers.as_csv(results), end="")
             case "table":
-                print_tables(
-                    answers.predictions_table(result for result in results if not isinstance(result, MediaError))
-                )
+                print_tables(answers.predictions_table(said))
     return 1 if broken else 0
 
 
@@ -332,17 +331,19 @@ def data_index(
 
 def data_check(
     manifest: Annotated[Positional[str], arg(help="a manifest, or a folder of class folders", metavar="MANIFEST")],
+    *,
+    sound: Annotated[bool, arg(help="listen to the sound tracks of videos, too")] = False,
 ) -> Status:
-    """Decode the start, middle and end of every example, and list what cannot be read (exit status 1 if anything)."""
+    """Decode the start, middle and end of every example; list what cannot be read, and silence (exit status 1)."""
     from tubelet.data.index import check_manifest
     from tubelet.data.manifest import read_manifest
 
     read = read_manifest(manifest)
     with progress("decoding") as advance:
-        errors = check_manifest(read, progress=advance)
+        errors = check_manifest(read, sound=sound, progress=advance)
     for error in errors:
         complain(str(error))
-    print(f"{read.path}: {described(read)}; {len(errors)} cannot be read")
+    print(f"{read.path}: {described(read)}; {len(errors)} cannot be read{' or heard' if sound else ''}")
     return 1 if errors else 0
 
 

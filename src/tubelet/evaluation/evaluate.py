@@ -1,8 +1,8 @@
-"""A task's metrics as the papers measure them: several views of each video, their logits averaged."""
+"""A task's metrics as the papers measure them: several views of each video or sound, their logits averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from tubelet.data.views import Views
 from tubelet.evaluation.metrics import measure
 from tubelet.evaluation.predictions import Scored
 from tubelet.evaluation.results import TaskResult, class_tables
+from tubelet.inference.kinds import only_sound
 from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers
 from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, view_logits
 from tubelet.media.errors import MediaError
@@ -36,12 +37,16 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class _Row:
-    """What one rank found about one video, by label set: logits averaged over views, one view's, and the targets."""
+    """What one rank found about one example, by label set: logits averaged over views, one view's, and the targets.
+
+    ``identical``: its clips are the same. ``silent``: a sound of it is digital silence.
+    """
 
     mean: Arrays
     single: Arrays
     targets: Arrays
     identical: bool
+    silent: bool
 
 
 def evaluate_task(
@@ -108,11 +113,12 @@ def _row(example: VideoViews, logits: ViewLogits, views: Views) -> _Row:
         single={name: x[middle].numpy() for name, x in logits.items()},
         targets={name: np.asarray(t) for name, t in targets.items()},
         identical=views.clips > 1 and all(_same_clips(x, views) for x in example.inputs.values()),
+        silent=bool(example.silent),
     )
 
 
 def _same_clips(x: Tensor, views: Views) -> bool:
-    """Whether all clips (V = clips x crops, clip by clip) hold the same pixels."""
+    """Whether all clips (V = clips x crops, clip by clip) are the same."""
     clips = x.unflatten(0, (views.clips, views.crops))
     return all(torch.equal(clip, clips[0]) for clip in clips[1:])
 
@@ -146,7 +152,8 @@ def _result(
         scored=len(keys),
         expected=len(records),
         errors=tuple(errors[key] for key in records if key in errors),
-        warnings=_warnings(videos.views, sum(rows[key].identical for key in keys), len(keys)),
+        inputs=tuple(videos.specs),
+        warnings=_warnings(videos, [rows[key] for key in keys]),
         classes=tables,
         confusion=confusion,
         examples=tuple(_scored(task, records[key], rows[key], card) for key in keys),
@@ -159,13 +166,24 @@ def _measure(scores: Arrays, targets: Arrays) -> dict[str, float]:
     return measure(next(iter(scores.values())), next(iter(targets.values())))
 
 
-def _warnings(views: Views, identical: int, scored: int) -> tuple[str, ...]:
-    if not identical:
-        return ()
-    return (
-        f"the {views.clips} clips of {identical} of {scored} videos show the same pixels (a video no longer than a "
-        "clip, or without motion): more clips than one add nothing there",
-    )
+def _warnings(videos: ViewSet, rows: Sequence[_Row]) -> tuple[str, ...]:
+    silent = sum(row.silent for row in rows)
+    identical = sum(row.identical and not row.silent for row in rows)
+    clips, sound = videos.views.clips, only_sound(videos.specs)
+    found: list[str] = []
+    if identical:
+        same = f"the {clips} clips of {identical} of {len(rows)} " + (
+            "sounds are the same (a sound no longer than a clip)"
+            if sound
+            else "videos show the same pixels (a video no longer than a clip, or without motion)"
+        )
+        found.append(f"{same}: more clips than one add nothing there")
+    if silent:
+        found.append(
+            f"the sound of {silent} of {len(rows)} examples is digital silence: every sample is zero, and what is "
+            "answered there was not heard"
+        )
+    return tuple(found)
 
 
 def _scored(task: str, record: Record, row: _Row, card: TaskCard) -> Scored:

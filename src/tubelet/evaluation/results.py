@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from rich.table import Table
 
 from tubelet.evaluation.metrics import average_precisions, confusion_matrix, per_class
 from tubelet.evaluation.predictions import Scored, write_predictions
@@ -28,6 +27,7 @@ class TaskResult:
     ``metrics``: fractions in [0, 1], logits averaged over ``views`` (such as "4x3"). ``single_view``: the same from one
     view per video, the one nearest to the middle; empty where ``views`` is 1x1. ``scored`` of ``expected`` examples
     could be read; ``errors`` has the others, none of which was replaced. ``warnings``: what makes the numbers doubtful.
+    ``inputs``: the names of the model's inputs that were tested, which are its modalities.
     ``classes``: the per-class table by label set, ``confusion`` the matrix (rows: truth), for up to 100 classes.
     ``examples``: what was answered for each.
     """
@@ -36,6 +36,7 @@ class TaskResult:
     views: str
     scored: int
     expected: int
+    inputs: tuple[str, ...] = ()
     single_view: dict[str, float] = field(default_factory=dict)
     errors: tuple[MediaError, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class TaskResult:
     def as_json(self) -> dict[str, Any]:
         """The task's entry in ``results.json``."""
         data: dict[str, Any] = {
+            "inputs": list(self.inputs),
             "metrics": self.metrics,
             "views": self.views,
             "coverage": {"scored": self.scored, "expected": self.expected},
@@ -105,32 +107,6 @@ def write_details(folder: Path, tasks: Mapping[str, TaskResult]) -> None:
     write_json(folder / CLASSES, classes)
 
 
-def results_table(tasks: Mapping[str, TaskResult]) -> Table:
-    """One row per number: task, metric, value, views, coverage."""
-    table = Table("task", "metric", "value", "views", "coverage", box=None, pad_edge=False)
-    table.columns[2].justify = "right"
-    for name, result in tasks.items():
-        rows = [(metric, value, result.views) for metric, value in result.metrics.items()]
-        rows += [(metric, value, "1x1") for metric, value in result.single_view.items()]
-        for metric, value, views in rows:
-            table.add_row(name, metric, f"{value:.2%}", views, result.coverage)
-    return table
-
-
-def classes_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """The per-class table of one label set."""
-    table = Table(*(name.replace("_", " ") for name in rows[0]), title=title, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
-    return table
-
-
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """NaN, which JSON has not, as null."""
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
-
-
-def _text(value: object) -> str:
-    if value is None or value != value:
-        return "-"
-    return f"{value:.1%}" if isinstance(value, float) else str(value)

@@ -14,9 +14,9 @@ from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
+from tubelet.inference.kinds import fitting_views
 from tubelet.inference.scoring import Precision
 from tubelet.models.model import Model
-from tubelet.specs import ImageSpec
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.outcome import Evaluate, cards, write_json
 from tubelet.training.parallel import Ranks, join_ranks
@@ -53,16 +53,19 @@ def evaluate_run(
 ) -> dict[str, TaskResult]:
     """Evaluate a run, a model folder or ``hf:org/name``; the results by task.
 
-    A run has its own test data and views. ``data`` (a manifest or a folder of class folders), ``split``, ``views`` and
-    ``task`` (one of the model's) override them; a model that is no run needs ``data``. Without overrides the results
+    A run has its own test data and views. ``data`` (a manifest or a folder of class folders, for one task), ``split``,
+    ``views`` (as far as the inputs have them: sound has no crops, an image one clip) and ``task`` (one of the model's)
+    override them; a model that is no run needs ``data``. Without overrides the results
     are written into the run: ``results.json``, ``predictions.jsonl``, ``classes.json``; else into ``out``, if given.
     Runs on every rank that torchrun started. Raises ConfigError, WeightsError, ManifestError, and ValueError where a
     label is none of the model's classes.
     """
     loaded = load_model(source)
     tasks = _tasks_of_run(source)
-    names = _choose(str(source), tuple(loaded.tasks), task)
-    tests = {n: _test_data(n, loaded.model, tasks.get(n), str(source), data, split, views) for n in names}
+    names = _choose(str(source), tuple(loaded.tasks), task, data)
+    tests = {
+        n: _test_data(n, loaded.tasks[n], loaded.model, tasks.get(n), str(source), data, split, views) for n in names
+    }
     if out is None and tasks and not (data or split or task or views):
         out = source
     with join_ranks() as ranks:
@@ -93,13 +96,14 @@ def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, 
     """
 
     def evaluate(model: Model, experiment: Experiment, ranks: Ranks) -> Mapping[str, Any]:
+        heads = cards(experiment, {})
         tests = {
-            name: _test_data(name, model, task, task.source.path, "", "", None)
+            name: _test_data(name, heads[name], model, task, task.source.path, "", "", None)
             for name, task in experiment.tasks.items()
         }
         results = _evaluate(
             model,
-            cards(experiment, {}),
+            heads,
             tests,
             ranks,
             views_per_forward=views_per_forward,
@@ -134,20 +138,29 @@ def _tasks_of_run(source: str | Path) -> Mapping[str, Task]:
     return {}
 
 
-def _choose(source: str, has: tuple[str, ...], task: str) -> tuple[str, ...]:
+def _choose(source: str, has: tuple[str, ...], task: str, data: str) -> tuple[str, ...]:
     if not has:
         raise ConfigError(f"{source}: this model has no head, so there is no task to evaluate")
     if task and task not in has:
         raise ConfigError(f"{source}: no task {task!r}; it has {', '.join(has)}")
+    if data and not task and len(has) > 1:
+        raise ConfigError(f"{source}: {data} is the data of one task; say of which of {', '.join(has)} (--task)")
     return (task,) if task else has
 
 
 def _test_data(
-    name: str, model: Model, task: Task | None, source: str, data: str, split: str, views: Views | None
+    name: str,
+    card: TaskCard,
+    model: Model,
+    task: Task | None,
+    source: str,
+    data: str,
+    split: str,
+    views: Views | None,
 ) -> TestData:
-    inputs = task.inputs if task else tuple(model.encoder.inputs)
-    still = all(isinstance(model.encoder.inputs[key], ImageSpec) for key in inputs)
-    views = views or (task.views if task else Views() if still else Views(clips=4))
+    inputs = card.inputs or tuple(model.encoder.inputs)
+    specs = {key: model.encoder.inputs[key] for key in inputs}
+    views = fitting_views(views or (task.views if task else ""), specs)
     if data:
         return TestData(records=_records(read_manifest(data), split), views=views, inputs=inputs)
     if task is None:
