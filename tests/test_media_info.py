@@ -88,3 +88,16 @@ def test_an_error_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(MediaError("a.mp4", 1.5, "why")))
     assert (error.path, error.time, error.reason) == ("a.mp4", 1.5, "why")
     assert str(error) == "a.mp4 at 1.500 s: why"
+
+
+def test_an_ogg_file_whose_last_packet_has_a_negative_duration(media: Path) -> None:
+    path = media / "vorbis.ogg"
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("vorbis", rate=48_000, layout="stereo", options={"strict": "experimental"})
+        frame = av.AudioFrame.from_ndarray(np.full((2, 24_000), 0.1, np.float32), format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts = 48_000, 0
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    with av.open(str(path)) as container:
+        assert max(packet.duration or 0 for packet in container.demux(audio=0)) > 2**31
+    assert probe(path).duration == pytest.approx(0.5, abs=0.03)
