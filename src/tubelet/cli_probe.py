@@ -67,6 +67,6 @@ def _print(found: Probe) -> None:
     print_tables(table(COLUMNS, [row.cells() for row in found.rows], numbers=(3, 5, 7, 8)))
     print(f"\nThe head: {found.settings}.")
     for note in found.notes:
-        print(f"Note: {note}.")
+        print(f"Note: {note.rstrip('.')}.")
     for file in found.unreadable:
         complain(f"{file['split']}: left out: {file['path']}: {file['reason']}")

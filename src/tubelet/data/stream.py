@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tubelet.seeds import mix
 
@@ -50,7 +52,7 @@ class Stream:
             raise ValueError(f"task {task!r} has {examples=} and needs at least one")
         self.examples = examples
         self._seed = seed, crc32(task.encode())
-        self._orders: dict[int, torch.Tensor] = {}
+        self._orders: dict[int, NDArray[np.int64]] = {}  # arrays: their single items are read faster than tensors'
 
     def at(self, position: int) -> tuple[int, int]:
         """(example, pass) at a position."""
@@ -58,5 +60,5 @@ class Stream:
         if pass_ not in self._orders:
             generator = torch.Generator().manual_seed(mix(*self._seed, pass_))
             recent = {p: order for p, order in self._orders.items() if abs(p - pass_) <= 2}
-            self._orders = recent | {pass_: torch.randperm(self.examples, generator=generator)}
+            self._orders = recent | {pass_: torch.randperm(self.examples, generator=generator).numpy()}
         return int(self._orders[pass_][place]), pass_
