@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tubelet.models import ViViTConfig
+from tubelet.models import Modality, PolyViTConfig, ViViTConfig
 from tubelet.nn.blocks import Backbone
-from tubelet.specs import VideoSpec
+from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights import folder as model_folder
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import TaskCard, load_model, save_model
@@ -47,6 +47,37 @@ def test_a_model_comes_back_as_it_was(saved):
     for name in TASKS:
         ours, theirs = loaded.model.eval()(video, name), model.eval()(video, name)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_model_of_several_modalities_comes_back_and_its_card_names_them(tmp_path):
+    config = PolyViTConfig(
+        backbone=CONFIG.backbone,
+        modalities={
+            "image": Modality(spec=ImageSpec(size=(16, 16), short_side=16), patch=(1, 8, 8)),
+            "audio": Modality(spec=SpectrogramSpec(frames=24, bins=16), patch=(1, 8, 8)),
+        },
+        adaptor_depth=1,
+    )
+    tasks = {
+        "digit": TaskCard(classes=("0", "1"), inputs=("image",)),
+        "spoken": TaskCard(classes=("one", "two", "three"), inputs=("audio",), hidden=(5,)),
+    }
+    model = assemble(config, tasks).eval()
+    save_model(tmp_path / "model", model, config, tasks)
+    loaded = load_model(tmp_path / "model")
+    assert (loaded.config, dict(loaded.tasks)) == (config, tasks)
+    sound = {"audio": torch.randn(2, 24, 16)}
+    torch.testing.assert_close(loaded.model.eval()(sound, "spoken"), model(sound, "spoken"), rtol=0, atol=0)
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    for line in (
+        "pipeline_tag: image-classification",
+        "- audio",
+        "- of `audio`",
+        'print(model.predict("picture.jpg"))',
+        'print(model.predict("sound.wav"))',
+    ):
+        assert line in card.splitlines(), line
 
 
 def test_a_run_folder_gives_its_model(saved):

@@ -76,11 +76,13 @@ def _results_table(results: Mapping[str, Any]) -> Table:
     rows: list[tuple[str, ...]] = []
     for name, task in results["tasks"].items():
         coverage = f"{task['coverage']['scored']} / {task['coverage']['expected']}"
+        modality = " + ".join(task.get("inputs", ()))
         for part in (task, task.get("single_view", {"metrics": {}})):
             rows += [
-                (name, metric, f"{value:.2%}", part["views"], coverage) for metric, value in part["metrics"].items()
+                (name, modality, metric, f"{value:.2%}", part["views"], coverage)
+                for metric, value in part["metrics"].items()
             ]
-    return table(("task", "metric", "value", "views", "scored"), rows, numbers=(2, 4))
+    return table(("task", "modality", "metric", "value", "views", "scored"), rows, numbers=(3, 5))
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
@@ -94,29 +96,66 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     return made
 
 
-def cost_tables(cost: Cost) -> tuple[Table, Table]:
-    """The model as a whole, and its parts."""
-    shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in cost.inputs.items())
-    whole = [
-        ("input", shapes),
+def cost_tables(costs: Sequence[Cost]) -> tuple[Table, Table]:
+    """The model as a whole, by modality where it takes one at a time (activations of a training example, float32); and
+    its parts."""
+    return _whole(costs[0]) if len(costs) == 1 else _by_modality(costs), _parts(costs)
+
+
+def _whole(cost: Cost) -> Table:
+    rows = [
+        ("input", _shapes(cost)),
         ("tokens", f"{cost.tokens:,}"),
         ("parameters", f"{cost.parameters / 1e6:.3f} M"),
         ("multiply-adds", f"{cost.multiply_adds / 1e9:.2f} G"),
         ("activations, float32", f"{cost.activation_bytes / 2**20:,.0f} MiB a training example"),
         ("weights, float32", f"{cost.parameter_bytes / 2**20:,.0f} MiB"),
     ]
-    parts = [(p.name, f"{p.parameters / 1e6:.3f}", f"{p.multiply_adds / 1e9:.3f}") for p in cost.parts]
-    return table(("", ""), whole), table(("part", "parameters M", "multiply-adds G"), parts, numbers=(1, 2))
+    return table(("", ""), rows)
+
+
+def _by_modality(costs: Sequence[Cost]) -> Table:
+    rows = [
+        (
+            _shapes(cost),
+            f"{cost.tokens:,}",
+            f"{cost.used_parameters / 1e6:.3f}",
+            f"{cost.multiply_adds / 1e9:.2f}",
+            f"{cost.activation_bytes / 2**20:,.0f}",
+        )
+        for cost in costs
+    ]
+    rows.append(("all of the model", "", f"{costs[0].parameters / 1e6:.3f}", "", ""))
+    columns = ("input", "tokens", "parameters M", "multiply-adds G", "activations MiB")
+    return table(columns, rows, numbers=(1, 2, 3, 4))
+
+
+def _shapes(cost: Cost) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in cost.inputs.items())
+
+
+def _parts(costs: Sequence[Cost]) -> Table:
+    """A column of multiply-adds for each modality; the parts that all of them use come last."""
+    sizes = {part.name: part.parameters for cost in costs for part in cost.parts}
+    work = [{part.name: f"{part.multiply_adds / 1e9:.3f}" for part in cost.parts} for cost in costs]
+    names = sorted(sizes, key=lambda name: all(name in column for column in work))
+    rows = [(name, f"{sizes[name] / 1e6:.3f}", *(column.get(name, "") for column in work)) for name in names]
+    several = [f"{' and '.join(cost.inputs)}, G" for cost in costs]
+    columns = ("part", "parameters M", *(several if len(costs) > 1 else ["multiply-adds G"]))
+    return table(columns, rows, numbers=range(1, len(columns)))
 
 
 def published_table(rows: Sequence[PublishedRow]) -> Table:
-    """A line per printed figure."""
+    """A line per printed figure; below, a line for each that cannot be met."""
     lines = [
         (row.source, row.model, row.input, name, f"{value:g}", f"{row.ours[name]:.5g}", f"{row.ratio[name]:.4f}")
         for row in rows
         for name, value in row.published.items()
     ]
-    return table(("source", "model", "input", "quantity", "published", "ours", "ratio"), lines, numbers=(4, 5, 6))
+    made = table(("source", "model", "input", "quantity", "published", "ours", "ratio"), lines, numbers=(4, 5, 6))
+    reasons = [f"{row.source}, {row.model}: cannot be met, {row.reason}" for row in rows if row.reason]
+    made.caption, made.caption_justify = escape("\n".join(reasons)), "left"
+    return made
 
 
 def described(manifest: Manifest) -> str:

@@ -6,8 +6,9 @@ out. The papers call one multiply-add a FLOP.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.models.model import Model, ModelConfig
-from tubelet.nn.blocks import Block, Transformer
+from tubelet.nn.blocks import Block, Stack
 from tubelet.nn.heads import LinearHead
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 
@@ -34,8 +35,9 @@ class Part:
 class Cost:
     """The cost of one example at batch size 1.
 
-    ``tokens`` enter the first block, special tokens included. ``activation_bytes``: what a training step keeps for the
-    backward pass in float32, under the fused attention kernel. ``parameter_bytes``: float32.
+    ``tokens`` enter the first block, special tokens included. ``parameters``: the model's, also where a pass uses only
+    a part of them; ``parts`` are those that it uses. ``activation_bytes``: what a training step keeps for the backward
+    pass in float32, under the fused attention kernel. ``parameter_bytes``: float32.
     """
 
     inputs: dict[str, tuple[int, ...]]
@@ -49,23 +51,48 @@ class Cost:
     def parameter_bytes(self) -> int:
         return 4 * self.parameters
 
+    @property
+    def used_parameters(self) -> int:
+        return sum(part.parameters for part in self.parts)
 
-def cost(config: ModelConfig, classes: int = 400) -> Cost:
-    """Count ``config`` with one linear head of ``classes`` classes."""
-    with torch.device("meta"):
-        encoder = config.build()
-        model = Model(encoder, {"head": LinearHead(encoder.width, classes)}).train()
-    shapes = {name: input_shape(spec) for name, spec in config.inputs.items()}
-    tokens, flops = _count(model, shapes)
-    parts = tuple(_parts(model, flops))
+
+def costs(config: ModelConfig, classes: int = 400) -> list[Cost]:
+    """The cost of every set of inputs that ``config`` takes: one, or one for each modality of a PolyViT."""
+    return [cost(config, classes, inputs) for inputs in config.input_sets]
+
+
+def cost(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Cost:
+    """Count ``config`` with one linear head of ``classes`` classes on ``inputs``, which a model of one set need not be
+    told."""
+    if not inputs and len(config.input_sets) > 1:
+        raise ValueError(f"say which inputs: {', '.join(' and '.join(names) for names in config.input_sets)}")
+    model = _unallocated(config, classes)
+    shapes = {name: input_shape(config.inputs[name]) for name in inputs or config.inputs}
+    tokens, flops, used = _count(model, shapes)
+    parts = tuple(_parts(model, flops, used))
     return Cost(
         inputs=shapes,
         tokens=tokens,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=_numbers(model),
         multiply_adds=flops["Global"] // 2,
         activation_bytes=_activation_bytes(model, shapes),
         parts=parts,
     )
+
+
+def parameters(config: ModelConfig, classes: int) -> int:
+    """The learned numbers of ``config`` with one linear head of ``classes`` classes."""
+    return _numbers(_unallocated(config, classes))
+
+
+def _unallocated(config: ModelConfig, classes: int) -> Model:
+    with torch.device("meta"):
+        encoder = config.build()
+        return Model(encoder, {"head": LinearHead(encoder.width, classes)}).train()
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def input_shape(spec: InputSpec) -> tuple[int, ...]:
@@ -79,41 +106,43 @@ def input_shape(spec: InputSpec) -> tuple[int, ...]:
             return (spec.frames, spec.bins)
 
 
-def _count(model: Model, shapes: dict[str, tuple[int, ...]]) -> tuple[int, dict[str, int]]:
-    """The tokens that enter the first block, and the FLOPs (two per multiply-add) of every module by name."""
+def _count(model: Model, shapes: dict[str, tuple[int, ...]]) -> tuple[int, dict[str, int], set[str]]:
+    """The tokens that enter the first block, the FLOPs (two per multiply-add) of every module by name, and the names of
+    the modules that are used."""
     tokens: list[int] = []
+    used: set[str] = set()
 
-    def first_block(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        tokens.append(args[0].numel() // args[0].shape[-1])
+    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            used.add(name)
+            if isinstance(module, Block):
+                tokens.append(args[0].numel() // args[0].shape[-1])
 
-    block = next(module for module in model.modules() if isinstance(module, Block))
-    handle = block.register_forward_pre_hook(first_block)
+        return before
+
+    handles = [module.register_forward_pre_hook(watch(name)) for name, module in model.named_modules()]
     inputs = {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
     with FlopCounterMode(display=False) as counter:
         model(inputs, "head")
-    handle.remove()
-    return tokens[0], {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    for handle in handles:
+        handle.remove()
+    return tokens[0], {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}, used
 
 
-def _parts(model: Model, flops: dict[str, int]) -> Iterator[Part]:
-    """The encoder's children, those that hold several transformers opened up, and the head."""
+def _parts(model: Model, flops: dict[str, int], used: Collection[str]) -> Iterator[Part]:
+    """The encoder's children that are used, those that hold several stacks opened up, and the head."""
     for name, module in _open(model.encoder, "encoder"):
-        parameters = sum(p.numel() for p in module.parameters())
-        if parameters:
-            yield Part(name=name, parameters=parameters, multiply_adds=flops.get(f"Model.{name}", 0) // 2)
-    head = model.heads["head"]
-    yield Part(
-        name="head",
-        parameters=sum(p.numel() for p in head.parameters()),
-        multiply_adds=flops.get("Model.heads.head", 0) // 2,
-    )
+        if (count := _numbers(module)) and name in used:
+            yield Part(name=name, parameters=count, multiply_adds=flops.get(f"Model.{name}", 0) // 2)
+    head, multiply_adds = model.heads["head"], flops.get("Model.heads.head", 0) // 2
+    yield Part(name="head", parameters=_numbers(head), multiply_adds=multiply_adds)
 
 
 def _open(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     for child_name, child in module.named_children():
-        stacks = sum(isinstance(part, Transformer) for part in child.modules())
+        stacks = sum(isinstance(part, Stack) for part in child.modules())
         path = f"{name}.{child_name}"
-        if stacks > 1:
+        if stacks > 1 or isinstance(child, nn.ModuleDict):
             yield from _open(child, path)
         else:
             yield path, child

@@ -7,21 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import cast
+from typing import Any, cast
 
-from tubelet.evaluation.cost import cost
+from tubelet.evaluation.cost import cost, costs, parameters
 from tubelet.models.model import ModelConfig
 from tubelet.models.names import model_config
+from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.vivit import ViViTConfig
 
 Quantities = dict[str, float]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
     """A printed row: ``published``, ``ours`` and ``ratio`` (ours / published) by quantity.
 
-    Quantities: ``gflops`` (1e9 multiply-adds, one view), ``params_m`` (1e6), ``tokens``.
+    Quantities: ``gflops`` (1e9 multiply-adds, one view), ``params_m`` (1e6), ``tokens``, or those of a modality, such
+    as ``tokens of video``. ``reason``: why ours cannot be the published figure, where it cannot.
     """
 
     source: str
@@ -30,42 +33,101 @@ class PublishedRow:
     published: Quantities
     ours: Quantities
     ratio: Quantities
+    reason: str = ""
 
 
-def _named(name: str) -> Callable[[int, int], ModelConfig]:
-    return lambda frames, size: model_config(name, frames=frames, size=size)
+def _named(name: str) -> Callable[[Row], Quantities]:
+    return lambda row: _count(model_config(name, **_clip(row)), row["classes"])
 
 
-def _average_pool(frames: int, size: int) -> ModelConfig:
-    config = cast("ViViTConfig", model_config("vivit-b/16x2-fe", frames=frames, size=size))
-    return replace(config, temporal_depth=0)
+def _average_pool(row: Row) -> Quantities:
+    config = cast("ViViTConfig", model_config("vivit-b/16x2-fe", **_clip(row)))
+    return _count(replace(config, temporal_depth=0), row["classes"])
 
 
-# What the library builds for a printed row, by its (source, model): a config from the clip's frames and pixels.
-_BUILDERS: Mapping[tuple[str, str], Callable[[int, int], ModelConfig]] = {
+def _clip(row: Row) -> dict[str, int]:
+    frames, height, _ = (int(n) for n in row["input"].split("x"))
+    return {"frames": frames, "size": height}
+
+
+def _count(config: ModelConfig, classes: int) -> Quantities:
+    counted = cost(config, classes)
+    return {
+        "gflops": counted.multiply_adds / 1e9,
+        "params_m": counted.parameters / 1e6,
+        "tokens": float(counted.tokens),
+    }
+
+
+# The classes of PolyViT's nine tasks (Table 6): ImageNet-1k, CIFAR 100 and 10, Pets, RESISC45; Kinetics 400, Moments in
+# Time; Mini-AudioSet, VGGSound. Linear heads of several tasks have together the parameters of one with all classes.
+_CLASSES = {"image": (1000, 100, 10, 37, 45), "video": (400, 339), "audio": (527, 309)}
+
+
+def _one_for_all(name: str, adaptors: int = 0) -> Callable[[Row], Quantities]:
+    return lambda _: _sum((_polyvit(name, *_CLASSES, adaptors=adaptors), sum(sum(n) for n in _CLASSES.values())))
+
+
+def _one_per_modality(name: str) -> Callable[[Row], Quantities]:
+    return lambda _: _sum(*((_polyvit(name, modality), sum(n)) for modality, n in _CLASSES.items()))
+
+
+def _one_per_task(name: str) -> Callable[[Row], Quantities]:
+    return lambda _: _sum(*((_polyvit(name, modality), n) for modality, tasks in _CLASSES.items() for n in tasks))
+
+
+def _one_modality(name: str, modality: str, *classes: int) -> Callable[[Row], Quantities]:
+    return lambda _: _sum((_polyvit(name, modality), sum(classes)))
+
+
+def _polyvit(name: str, *modalities: str, adaptors: int = 0) -> PolyViTConfig:
+    config = cast("PolyViTConfig", model_config(name))
+    return replace(config, modalities={m: config.modalities[m] for m in modalities}, adaptor_depth=adaptors)
+
+
+def _sum(*models: tuple[PolyViTConfig, int]) -> Quantities:
+    """The parameters of several models with so many classes each."""
+    return {"params_m": sum(parameters(config, classes) for config, classes in models) / 1e6}
+
+
+def _sequence_lengths(_: Row) -> Quantities:
+    return {f"tokens of {' '.join(c.inputs)}": float(c.tokens) for c in costs(model_config("polyvit-b/16x4"))}
+
+
+# How the library counts a printed row, by its (source, model).
+_COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 1 spatio-temporal"): _named("vivit-b/16x2"),
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 2 factorised encoder, L_t=4"): _named("vivit-b/16x2-fe"),
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 3 factorised self-attention"): _named("vivit-b/16x2-fsa"),
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 4 factorised dot-product"): _named("vivit-b/16x2-fdp"),
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 2 average-pool baseline, L_t=0"): _average_pool,
     ("ViViT Tab. 5", "ViViT-L/16x2 Model 1"): _named("vivit-l/16x2"),
+    ("PolyViT Tab. 2", "9 single-task Base baselines, total"): _one_per_task("polyvit-b/16x4"),
+    ("PolyViT Tab. 2", "PolyViT-Base, one model per modality, total of 3"): _one_per_modality("polyvit-b/16x4"),
+    ("PolyViT Tab. 2", "PolyViT-Base, 9 tasks, L_adapt=0"): _one_for_all("polyvit-b/16x4"),
+    ("PolyViT Tab. 2", "PolyViT-Base, 9 tasks, L_adapt=L/2"): _one_for_all("polyvit-b/16x4", adaptors=6),
+    ("PolyViT Tab. 8", "9 single-task Large baselines, total"): _one_per_task("polyvit-l/16x4"),
+    ("PolyViT Tab. 8", "PolyViT-Large, one model per modality, total of 3"): _one_per_modality("polyvit-l/16x4"),
+    ("PolyViT Tab. 8", "PolyViT-Large, 9 tasks, L_adapt=0"): _one_for_all("polyvit-l/16x4"),
+    ("PolyViT Tab. 8", "PolyViT-Large, 9 tasks, L_adapt=L/2"): _one_for_all("polyvit-l/16x4", adaptors=12),
+    ("PolyViT Tab. 5", "PolyViT-L/16x2, K400+K600+MiT"): _one_modality("polyvit-l/16x2", "video", 400, 600, 339),
+    ("PolyViT Tab. 4", "PolyViT-Base, AS-500k+VGGSound"): _one_modality("polyvit-b/16x4", "audio", 527, 309),
+    ("PolyViT Tab. 7", "sequence lengths, patches of 16x16 and 4x16x16"): _sequence_lengths,
 }
 
 
-def published_rows() -> tuple[list[PublishedRow], list[str]]:
+@cache
+def published_rows() -> tuple[tuple[PublishedRow, ...], tuple[str, ...]]:
     """Every printed row that the library can build, ours beside it; and the names of the rows that it cannot yet."""
-    text = files("tubelet.evaluation").joinpath("published_costs.json").read_text()
-    rows, waiting = [], []
+    text = files("tubelet.evaluation").joinpath("published_costs.json").read_text(encoding="utf-8")
+    rows, waiting = list[PublishedRow](), list[str]()
     for row in json.loads(text)["rows"]:
-        builder = _BUILDERS.get((row["source"], row["model"]))
-        if builder is None:
+        count = _COUNTS.get((row["source"], row["model"]))
+        if count is None:
             waiting.append(f"{row['source']}: {row['model']}")
             continue
-        frames, height, _ = (int(n) for n in row["input"].split("x"))
-        counted = _ours(builder(frames, height), row["classes"])
-        published = {name: float(row[name]) for name in ("gflops", "params_m", "tokens") if name in row}
+        published, counted = _published(row), count(row)
         ours = {name: counted[name] for name in published}
-        ratio = {name: ours[name] / published[name] for name in published}
         rows.append(
             PublishedRow(
                 source=row["source"],
@@ -73,17 +135,19 @@ def published_rows() -> tuple[list[PublishedRow], list[str]]:
                 input=row["input"],
                 published=published,
                 ours=ours,
-                ratio=ratio,
+                ratio={name: ours[name] / published[name] for name in published},
+                reason=row.get("reason", ""),
             )
         )
-    return rows, waiting
+    return tuple(rows), tuple(waiting)
 
 
-@cache
-def _ours(config: ModelConfig, classes: int) -> Quantities:
-    counted = cost(config, classes)
-    return {
-        "gflops": counted.multiply_adds / 1e9,
-        "params_m": counted.parameters / 1e6,
-        "tokens": float(counted.tokens),
-    }
+def _published(row: Row) -> Quantities:
+    """The row's figures; sequence lengths are by modality."""
+    found: Quantities = {}
+    for name in ("gflops", "params_m", "tokens"):
+        if isinstance(value := row.get(name), dict):
+            found |= {f"{name} of {modality}": float(n) for modality, n in cast("dict[str, float]", value).items()}
+        elif value is not None:
+            found[name] = float(value)
+    return found

@@ -12,6 +12,7 @@ from tubelet.models.model import Encoder, ModelConfig
 from tubelet.nn.blocks import Backbone, Stack, Transformer
 from tubelet.nn.encoding import Pool, TokenSequence
 from tubelet.nn.features import Features
+from tubelet.nn.positions import Grid
 from tubelet.nn.tokenizers import Tubelet, TubeletTokenizer, grid_of
 from tubelet.specs import InputSpec
 
@@ -75,12 +76,10 @@ class PolyViT(Encoder):
         if len(inputs) != 1:
             raise ValueError(f"PolyViT takes one modality at a time, not {', '.join(inputs) or 'none'}")
         ((name, x),) = inputs.items()
-        tokenizer = cast("ModalityTokenizer", self.modalities[name])
+        modality = cast("ModalityTokenizer", self.modalities[name])
         maps: dict[str, Tensor] | None = {} if attention else None
-        tokens = tokenizer.tokenizer(x)
-        z = self.transformer(tokenizer(tokens, maps), maps)
-        grid = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
-        return replace(tokenizer.features(z, grid), attention=maps or {})
+        z, grid = modality(x, maps)
+        return replace(modality.features(self.transformer(z, maps), grid), attention=maps or {})
 
 
 class ModalityTokenizer(TokenSequence):
@@ -91,5 +90,7 @@ class ModalityTokenizer(TokenSequence):
         self.tokenizer = TubeletTokenizer(modality.patch, config.backbone.width, modality.spec.channels)
         self.adaptor = Stack(config.backbone, end=config.adaptor_depth)
 
-    def forward(self, tokens: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
-        return self.adaptor(self.sequence(tokens), maps)
+    def forward(self, x: Tensor, maps: dict[str, Tensor] | None = None) -> tuple[Tensor, Grid]:
+        """The sequence for the shared layers, and the (t, h, w) grid of its tokens."""
+        tokens = self.tokenizer(x)
+        return self.adaptor(self.sequence(tokens), maps), (tokens.shape[1], tokens.shape[2], tokens.shape[3])

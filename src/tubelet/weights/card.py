@@ -10,6 +10,8 @@ from tubelet.specs import SpectrogramSpec, VideoSpec, value_range
 from tubelet.version import __version__
 from tubelet.weights.loaded import Loaded, TaskCard
 
+_EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "audio": "sound.wav"}
+
 
 def model_card(name: str, loaded: Loaded) -> str:
     """A README.md in Markdown, with the front matter that the Hugging Face hub reads."""
@@ -27,10 +29,14 @@ def model_card(name: str, loaded: Loaded) -> str:
 
 
 def _front_matter(config: ModelConfig) -> str:
-    pipeline = "video-classification" if "video" in config.inputs else "image-classification"
-    return (
-        f"---\nlibrary_name: tubelet\npipeline_tag: {pipeline}\ntags:\n- tubelet\n- {pipeline.partition('-')[0]}\n---"
-    )
+    inputs = _by_preference(config)
+    tags = "".join(f"\n- {name}" for name in ("tubelet", *inputs))
+    return f"---\nlibrary_name: tubelet\npipeline_tag: {inputs[0]}-classification\ntags:{tags}\n---"
+
+
+def _by_preference(config: ModelConfig) -> list[str]:
+    """The kinds of media that the model takes; the hub files it under the first."""
+    return [name for name in _EXAMPLES if name in config.inputs]
 
 
 def _kind(config: ModelConfig) -> str:
@@ -60,12 +66,14 @@ def _inputs(config: ModelConfig) -> list[str]:
 def _task(name: str, card: TaskCard) -> str:
     sets = card.classes if isinstance(card.classes, dict) else {"": card.classes}
     lines = [f"- {len(names)} classes{f' of {label_set}' if label_set else ''}" for label_set, names in sets.items()]
+    lines += [f"- of {' and '.join(f'`{kind}`' for kind in card.inputs)}"] if card.inputs else []
     views = f" ({card.views} views)" if card.views else ""
     lines += [f"- {metric}: {100 * value:.1f} %{views}" for metric, value in card.metrics.items()]
     return f"## Task `{name}`\n\n" + "\n".join(lines)
 
 
 def _usage(name: str, config: ModelConfig) -> str:
-    example = "clip.mp4" if "video" in config.inputs else "picture.jpg"
-    code = f'import tubelet\n\nmodel = tubelet.load("{name}")\nprint(model.predict("{example}"))'
+    examples = [_EXAMPLES[kind] for kind in _by_preference(config)]
+    calls = "".join(f'\nprint(model.predict("{example}"))' for example in examples)
+    code = f'import tubelet\n\nmodel = tubelet.load("{name}"){calls}'
     return f"## Use\n\n```python\n{code}\n```"

@@ -112,7 +112,7 @@ def vit(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
     return {
         **tokenizer(tree),
         **_token_encoder(tree, "Transformer", "cls", config.backbone.depth, "encoder."),
-        **_representation(tree, config.representation),
+        **representation(tree, config.representation),
     }
 
 
@@ -125,7 +125,7 @@ def vivit(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
             encoder = _factorized_encoder(tree, config)
         case "factorized_self_attention" | "factorized_dot_product":
             encoder = _transformer(tree, "Transformer", config.backbone.depth, "encoder.")
-    return {**tokenizer(tree), **encoder, **_representation(tree, config.representation)}
+    return {**tokenizer(tree), **encoder, **representation(tree, config.representation)}
 
 
 def head(tree: Tree) -> dict[str, Tensor]:
@@ -185,7 +185,7 @@ def tokenizer(tree: Tree, theirs: str = "embedding", ours: str = "tokenizer.") -
     return {f"{ours}projection.weight": weight, f"{ours}projection.bias": tree.take(f"{theirs}/bias")}
 
 
-def _representation(tree: Tree, width: int) -> dict[str, Tensor]:
+def representation(tree: Tree, width: int) -> dict[str, Tensor]:
     return gather({"representation.dense": ["pre_logits"]}, leaf(tree)) if width else {}
 
 
