@@ -1,38 +1,23 @@
-"""The recipe for any folder looks at the data and chooses; the demo builds without its data."""
+"""The recipe for any folder, or several, looks at the data and chooses."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
+from folders import TINY, manifest
 from tubelet.configs import ConfigError
 from tubelet.data.manifest import ManifestError, Record, write_manifest
 from tubelet.data.views import Views
 from tubelet.models.model import Model
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
-from tubelet.recipes.demo import demo
 from tubelet.recipes.folder import folder
 from tubelet.specs import ImageSpec
 from tubelet.training.experiment import Experiment
 from tubelet.weights.folder import save_model
-
-TINY = Backbone(width=32, depth=2, heads=2, mlp=64)
-
-
-def manifest(path: Path, seconds: float, train: int, *, test: str = "val") -> str:
-    """A manifest of files that are not there, whose lengths an index has cached."""
-    records = [
-        Record(f"{i}.mp4", {"label": (f"class {i % 2}",)}, split=split, duration=seconds, fps=25.0)
-        for split, numbers in (("train", range(train)), (test, range(train, train + 4)))
-        for i in numbers
-    ]
-    write_manifest(path, records)
-    return str(path)
 
 
 def vivit(experiment: Experiment) -> ViViTConfig:
@@ -103,14 +88,3 @@ def test_what_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="can be read"):
         folder(str(one))
-
-
-def test_the_demo_and_its_one_frame_twin_differ_in_time_alone() -> None:
-    many, one = demo("digits"), demo("digits", frames=1)
-    assert many.tasks == one.tasks
-    assert many.tasks["motion"].source.path == "digits/motion.csv"
-    assert many.tasks["motion"].views == Views(2, 1)
-    assert (vivit(many).video.frames, vivit(one).video.frames) == (16, 1)
-    assert vivit(many).backbone == vivit(one).backbone
-    video = torch.zeros(1, 1, 3, 32, 32)
-    assert one.model.build()({"video": video}).pooled.shape == (1, 128)
