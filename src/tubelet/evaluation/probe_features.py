@@ -34,7 +34,6 @@ from tubelet.models.model import Encoder, Model
 from tubelet.nn.features import Features
 from tubelet.specs import InputSpec
 from tubelet.training.experiment import Experiment
-from tubelet.training.learner import Learner
 from tubelet.training.loop import Loop
 from tubelet.training.objectives import Classification
 from tubelet.training.optimizers import build_optimizer
@@ -152,6 +151,17 @@ class _FeatureEncoder(Encoder):
         return Features(pooled[:, None], pooled)
 
 
+class _HeadLearner(nn.Module):
+    """The loss of a minibatch of features."""
+
+    def __init__(self, model: Model, objective: Classification) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.objective(self.model, batch)
+
+
 def train_head(head: nn.Module, features: CachedFeatures, experiment: Experiment, device: torch.device) -> nn.Module:
     """A copy of ``head``, trained on features of one view each as ``experiment``, whose single task it is, would."""
     ((name, task),) = experiment.tasks.items()
@@ -160,7 +170,7 @@ def train_head(head: nn.Module, features: CachedFeatures, experiment: Experiment
     warmup = task.warmup.resolve(len(features), task.batch_size)
     decay = experiment.training.decay
     loop = Loop(
-        module=Learner(model, experiment.tasks),
+        module=_HeadLearner(model, task.objective),
         optimizer=build_optimizer(experiment.optimizer, model.parameters()),
         ranks=Ranks(device),
         seed=experiment.seed,
