@@ -35,12 +35,11 @@ class Init:
 
     ``source``: whatever :func:`~tubelet.weights.folder.load_model` reads: a model folder, a transformers or timm ViT, a
     ViT .npz of the released code, ``hf:org/name``. ``kernel``: how a 2D patch kernel becomes a tubelet kernel (Sec. 3.4
-    and :func:`~tubelet.weights.inflate.inflate`; "repeat" is PolyViT's for probes); a tubelet kernel becomes a 2D one by
-    the sum over its frames; "random" leaves the tokenizers as they were built. ``temporal``: what
-    Model 3's temporal attention starts from. "residual": as it was built, its output projection zero, so that the block
-    is a residual connection and can learn; "copy": the image model's attention; "zero": all of it zero, as the paper
-    and the released code say (no gradient but the output bias's ever leaves zero); "fresh": as it was built. ``fresh``:
-    patterns of encoder parameters (``encoder.positions.*``) that stay as they were built.
+    and :func:`~tubelet.weights.inflate.inflate`; "repeat" is PolyViT's for probes); a tubelet kernel becomes a 2D one
+    by the sum over its frames; "random" leaves the tokenizers as they were built. ``temporal``: what Model 3's temporal
+    attention starts from. "residual": as it was built, its output projection zero, so that the block is a residual
+    connection and can learn; "copy": the image model's attention; "zero": all of it zero, as the paper and the released
+    code say (no gradient but the output bias's ever leaves zero); "fresh": as it was built. ``fresh``: patterns of encoder parameters (``encoder.positions.*``) that stay as they were built.
 
     Positions are always interpolated in (t, h, w): an image's are repeated in time and resized in space; for an image a
     video's are averaged over time. Every modality of a PolyViT starts from the source's own of its kind, else from its
