@@ -39,7 +39,8 @@ class Init:
     by the sum over its frames; "random" leaves the tokenizers as they were built. ``temporal``: what Model 3's temporal
     attention starts from. "residual": as it was built, its output projection zero, so that the block is a residual
     connection and can learn; "copy": the image model's attention; "zero": all of it zero, as the paper and the released
-    code say (no gradient but the output bias's ever leaves zero); "fresh": as it was built. ``fresh``: patterns of encoder parameters (``encoder.positions.*``) that stay as they were built.
+    code say (no gradient but the output bias's ever leaves zero); "fresh": as it was built. ``fresh``: patterns
+    of encoder parameters (``encoder.positions.*``) that stay as they were built.
 
     Positions are always interpolated in (t, h, w): an image's are repeated in time and resized in space; for an image a
     video's are averaged over time. Every modality of a PolyViT starts from the source's own of its kind, else from its
