@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,13 +13,17 @@ import pytest
 
 import tubelet.evaluation
 from colours import CARD, NAMES, colour_model, view_set, write_colours
+from media_files import record_sound
+from senses import write_senses, write_senses_run
 from tubelet.data.views import Views
 from tubelet.evaluation import pictures
+from tubelet.evaluation.comparison import Compared, Comparison
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.predictions import Scored
 from tubelet.evaluation.report import read_log, write_report
 from tubelet.evaluation.results import results_json, write_details
-from tubelet.evaluation.showcase import choose
+from tubelet.evaluation.run import evaluate_run
+from tubelet.evaluation.showcase import choose, cut
 from tubelet.media.info import probe
 
 SEEN = [("red",), ("green",), ("blue", "blue", "red"), ("red",)]
@@ -127,3 +132,54 @@ def test_a_picture_of_many_classes_has_neither_names_nor_numbers():
 def test_smoothing_keeps_a_constant_and_the_mean_inside():
     np.testing.assert_allclose(pictures.smooth(np.full(7, 3.0), width=3), 3.0)
     np.testing.assert_allclose(pictures.smooth(np.arange(7.0), width=3)[1:-1], np.arange(7.0)[1:-1])
+
+
+def write_senses_report(folder):
+    """The page of an evaluated run of images, videos and sounds, with the log and the comparison of a co-training."""
+    run = write_senses_run(folder / "run", write_senses(folder / "data"))
+    evaluate_run(run, workers=0, progress=False)
+    lines = [
+        {"step": step, "task": task, "loss": 2 / (step + 1), "learning_rate": 0.1}
+        for step in range(10)
+        for task in ("picture", "film", "pitch")
+    ]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    row = Compared(model="one <model> per task", models=3, parameters=300, updates=9, seconds=150, scores={"film": 0.5})
+    Comparison(rows=(row,), metrics={"film": "top1"}, note="Equal & fair.").write(run)
+    return run, write_report(run).read_text()
+
+
+def test_a_page_of_images_videos_and_sounds(tmp_path):
+    run, page = write_senses_report(tmp_path)
+    for task, modality in {"picture": "image", "film": "video", "pitch": "audio"}.items():
+        card = page.partition(f'<div class="name">{task}</div>')[2].partition("</dl>")[0]
+        assert f'<span class="chip">{modality}</span>' in card
+        assert f"<h2>{task}</h2>" in page
+    pitch = page.partition("<h2>pitch</h2>")[2]
+    assert "<video" not in pitch
+    sounds, pictures = (re.findall(rf'<{tag}[^>]* src="([^"]+)"', pitch) for tag in ("audio", "img"))
+    assert len(sounds) == len(pictures) == 5
+    assert all(probe(run / sound).codec == "aac" for sound in sounds)
+    assert all(probe(run / picture).kind == "image" for picture in pictures)
+    assert "digital silence" in page
+    film = page.partition("<h2>film</h2>")[2].partition("<h2>")[0]
+    assert len(re.findall("<video", film)) == 2
+
+
+def test_a_co_training_shows_its_plan_and_its_comparison(tmp_path):
+    _, page = write_senses_report(tmp_path)
+    assert "Minibatches: film 40, picture 40, pitch 40; one an update." in page
+    training = page.partition("<h2>Training</h2>")[2].partition("<h2>")[0]
+    assert training.count("<svg") == 2
+    comparison = page.partition("<h2>Comparison</h2>")[2].partition("<h2>")[0]
+    assert "Equal &amp; fair." in comparison
+    assert "<td>one &lt;model&gt; per task</td>" in comparison
+    assert "2.5 min" in comparison
+
+
+def test_a_spectrogram_of_a_short_silence_is_drawn(tmp_path):
+    record_sound(tmp_path / "none.wav", np.zeros(100))
+    cutting = cut(replace(example("a", "a", 1.0), path=str(tmp_path / "none.wav")), tmp_path)
+    assert cutting.kind == "audio"
+    assert cutting.picture is not None
+    assert probe(cutting.picture).height == 128

@@ -135,7 +135,7 @@ def comparison_table(comparison: Comparison) -> Table:
 def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
     """The columns' names, then the rows: what the table holds, in the terminal and in the report."""
     tasks = [f"{task} {metric}" for task, metric in comparison.metrics.items()]
-    cells = [("model", "models", "parameters", *tasks, "updates", "time", "of the parameters", "of each score")]
+    cells = [("model", "models", "parameters", *tasks, "updates", "time", "share of parameters", "share of each score")]
     for row in comparison.rows:
         scores = [f"{row.scores[task]:.1%}" if task in row.scores else "-" for task in comparison.metrics]
         shares = [f"{share:.1%}" for share in comparison.score_shares(row).values()]

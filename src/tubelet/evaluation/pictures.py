@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ ACCENT, SECOND = "#3b6fe0", "#e0803b"
 _INK = "#80808f"  # readable on white and on black; svg() turns it into the page's own colour
 _SHADES = LinearSegmentedColormap.from_list("shades", [(0.231, 0.435, 0.878, 0.0), (0.231, 0.435, 0.878, 1.0)])
 _CELLS_WITH_NUMBERS, _CLASSES_WITH_NAMES = 16, 50
+_STRETCHES = 160  # of a plan, each one shade
 
 
 def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str]) -> Figure:
@@ -49,27 +50,54 @@ def curves_picture(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Training loss and learning rate over updates, from the lines of a run's ``log.jsonl``; a colour per task."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     loss, rate = figure.subplots(1, 2)
-    tasks = list(dict.fromkeys(line["task"] for line in lines if "loss" in line))
-    for number, task in enumerate(tasks):
-        points = [(line["step"], line["loss"]) for line in lines if line.get("task") == task and "loss" in line]
-        steps, values = np.array(points, dtype=float).T
-        colour = ACCENT if number == 0 else SECOND if number == 1 else f"C{number}"
+    tasks = sorted({line["task"] for line in lines if "loss" in line})
+    for task, colour in zip(tasks, _colours(len(tasks)), strict=True):
+        of_task = [line for line in lines if line.get("task") == task and "loss" in line]
+        steps, values = np.array([(line["step"], line["loss"]) for line in of_task], dtype=float).T
         loss.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
         loss.plot(steps, smooth(values, width=max(1, len(values) // 20)), color=colour, linewidth=1.8, label=task)
+        rates = [(line["step"], line["learning_rate"]) for line in of_task if "learning_rate" in line]
+        if rates:
+            rate.plot(*np.array(rates, dtype=float).T, color=colour, linewidth=1.8)
     if len(tasks) > 1:
         loss.legend(frameon=False, labelcolor=_INK)
     loss.set_title("loss", color=_INK, fontsize=10)
-    rates = [(line["step"], line["learning_rate"]) for line in lines if "learning_rate" in line]
-    if rates:
-        rate.plot(*np.array(rates, dtype=float).T, color=ACCENT, linewidth=1.8)
     rate.set_title("learning rate", color=_INK, fontsize=10)
     for axes in (loss, rate):
-        axes.set_xlabel("update")
+        _over_updates(axes)
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(color=_INK, alpha=0.2, linewidth=0.6)
-        _plain(axes)
     return figure
+
+
+def plan_picture(plan: Sequence[str], minibatches: int = 1) -> Figure:
+    """Which task trains when: a row per task, darker where more of the minibatches are its own.
+
+    ``minibatches``: of an update.
+    """
+    tasks = sorted(set(plan))
+    edges = np.linspace(0, len(plan), min(len(plan), _STRETCHES) + 1)
+    figure = Figure(figsize=(8, 0.9 + 0.28 * len(tasks)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, (task, colour) in enumerate(zip(tasks, _colours(len(tasks)), strict=True)):
+        counts, _ = np.histogram([i for i, name in enumerate(plan) if name == task], edges)
+        shades = LinearSegmentedColormap.from_list(task, [(*to_rgb(colour), 0.0), (*to_rgb(colour), 1.0)])
+        shares = (counts / np.diff(edges))[None]
+        axes.pcolormesh(edges / minibatches, [row + 0.06, row + 0.94], shares, cmap=shades, vmin=0, vmax=1)
+    axes.set_yticks(np.arange(len(tasks)) + 0.5, tasks)
+    axes.invert_yaxis()
+    _over_updates(axes)
+    return figure
+
+
+def _colours(count: int) -> list[str]:
+    return [ACCENT, SECOND, "#2f9e78", "#a05cc9", *(f"C{i}" for i in range(4, count))][:count]
+
+
+def _over_updates(axes: Axes) -> None:
+    axes.set_xlabel("update")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _plain(axes)
 
 
 def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:

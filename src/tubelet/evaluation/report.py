@@ -1,9 +1,11 @@
-"""A run as one HTML page to look at: numbers with their views and coverage, curves, clips with their predictions."""
+"""A run as one HTML page to look at: numbers with their views and coverage, curves, examples with their predictions."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from html import escape
 from importlib.resources import files
@@ -12,20 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from tubelet.configs import ConfigError
 from tubelet.evaluation.comparison import Comparison, comparison_cells, read_comparison
+from tubelet.evaluation.gallery import gallery
 from tubelet.evaluation.predictions import Scored, read_predictions
 from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
-from tubelet.evaluation.showcase import choose, cut
 from tubelet.media.errors import MediaError
 from tubelet.training.records import LOG
-from tubelet.training.resolve import CONFIG
+from tubelet.training.resolve import CONFIG, read_run
 from tubelet.version import __version__
 
 _TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP", "mean_class_accuracy": "mean class accuracy"}
 
 
 def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
-    """Write ``report.html`` (and the clips it plays, in ``report_media/``) into a run folder; returns the page's path.
+    """Write ``report.html`` (and the media it shows, in ``report_media/``) into a run folder; returns the page's path.
 
     It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``classes.json``, ``comparison.json``,
     ``log.jsonl`` and ``config.json``.
@@ -45,7 +48,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
         _head(run, experiment, notes or str(experiment.get("notes", ""))),
         _cards(tasks),
         _comparison(read_comparison(run)),
-        _curves(run / LOG),
+        _curves(run),
         *(
             _task(name, task, [e for e in predictions if e.task == name], classes.get(name, {}), media, clips)
             for name, task in tasks.items()
@@ -107,7 +110,8 @@ def _card(name: str, task: Mapping[str, Any]) -> str:
     first = headline(metrics)
     value = metrics.pop(first)
     coverage, whole = _coverage(task)
-    chips = [f'<span class="chip">{escape(task["views"])} views</span>']
+    chips = [f'<span class="chip">{escape(name)}</span>' for name in task.get("inputs", ())]
+    chips.append(f'<span class="chip">{escape(task["views"])} views</span>')
     chips.append(f'<span class="chip{"" if whole else " warn"}">{coverage}</span>')
     chips += [f'<span class="chip warn">{escape(warning)}</span>' for warning in task.get("warnings", ())]
     numbers = [(_title(metric), number) for metric, number in metrics.items()]
@@ -130,7 +134,7 @@ def _comparison(comparison: Comparison | None) -> str:
     """PolyViT's Table 2 of this run."""
     if comparison is None:
         return ""
-    (header, *rows) = comparison_cells(comparison)
+    header, *rows = comparison_cells(comparison)
     note = f'<p class="soft">{escape(comparison.note)}</p>' if comparison.note else ""
     return (
         f'<h2>Comparison</h2>{note}<div class="scroll"><table><thead>{_row("th", header)}</thead>'
@@ -140,8 +144,9 @@ def _comparison(comparison: Comparison | None) -> str:
 
 def _row(tag: str, cells: Sequence[str]) -> str:
     """A row of a table whose first column is a name and whose others are numbers."""
-    first, *numbers = map(escape, cells)
-    return f"<tr><{tag}>{first}</{tag}>{''.join(f'<{tag} class=number>{cell}</{tag}>' for cell in numbers)}</tr>"
+    first, *others = map(escape, cells)
+    numbers = "".join(f'<{tag} class="number">{cell}</{tag}>' for cell in others)
+    return f"<tr><{tag}>{first}</{tag}>{numbers}</tr>"
 
 
 def _drawn(figure: Callable[[Any], Any]) -> str:
@@ -153,11 +158,30 @@ def _drawn(figure: Callable[[Any], Any]) -> str:
     return pictures.svg(figure(pictures))
 
 
-def _curves(path: Path) -> str:
+def _curves(run: Path) -> str:
+    """Loss and learning rate by task, and which task trained when, where there are several."""
+    path = run / LOG
     lines = read_log(path) if path.is_file() else []
     if len(lines) < 2:
         return ""
-    return f'<h2>Training</h2><div class="picture">{_drawn(lambda draw: draw.curves_picture(lines))}</div>'
+    html = f'<h2>Training</h2><div class="picture">{_drawn(lambda draw: draw.curves_picture(lines))}</div>'
+    plan, together = _plan(run)
+    if len(set(plan)) < 2:
+        return html
+    counts = ", ".join(f"{name} {count:,}" for name, count in sorted(Counter(plan).items()))
+    how = f"each update sums the gradients of {together}" if together > 1 else "one an update"
+    return (
+        f'{html}<h3>Which task trained when</h3><p class="soft">Minibatches: {escape(counts)}; {how}.</p>'
+        f'<div class="picture">{_drawn(lambda draw: draw.plan_picture(plan, together))}</div>'
+    )
+
+
+def _plan(run: Path) -> tuple[list[str], int]:
+    """The task of each minibatch, and the minibatches of an update; none for a folder that is no whole run."""
+    with suppress(ConfigError):
+        resolved = read_run(run)
+        return resolved.plan(), resolved.experiment.schedule.tasks_per_update(len(resolved.experiment.tasks))
+    return [], 1
 
 
 def _task(
@@ -170,54 +194,11 @@ def _task(
 ) -> str:
     unread = "".join(f"<li><code>{escape(str(MediaError(**error)))}</code></li>" for error in task.get("errors", ()))
     parts = [
-        _clips(examples, media, clips) if examples else "",
+        gallery(examples, media, clips, heard=task.get("inputs") == ["audio"]) if examples else "",
         f"<h3>Not scored, because they cannot be read</h3><ul>{unread}</ul>" if unread else "",
         *(_classes(label_set, table["classes"], table["confusion"]) for label_set, table in classes.items()),
     ]
     return f"<h2>{escape(name)}</h2>{''.join(parts)}" if any(parts) else ""
-
-
-def _clips(examples: Sequence[Scored], media: Path, count: int) -> str:
-    mistakes, right = choose(examples, count)
-    wrong_in_all = sum(not example.right for example in examples)
-    html = ""
-    if mistakes:
-        shown = "" if len(mistakes) == wrong_in_all else f", the {len(mistakes)} most confident"
-        title = f"{wrong_in_all:,} mistake{'s' if wrong_in_all > 1 else ''} in {len(examples):,}{shown}"
-        html += f'<h3>{title}</h3><div class="clips">{"".join(_clip(e, media) for e in mistakes)}</div>'
-    if right:
-        html += f'<h3>Right answers</h3><div class="clips">{"".join(_clip(e, media) for e in right)}</div>'
-    return html
-
-
-def _clip(example: Scored, media: Path) -> str:
-    try:
-        cutting = cut(example, media)
-    except MediaError as error:
-        return f'<div class="clip wrong"><div class="text">{escape(str(error))}</div></div>'
-    source = f"{media.name}/{cutting.path.name}"
-    style = ' class="pixels"' if cutting.width < 128 else ""
-    if cutting.kind == "video":
-        picture = f'<video{style} src="{source}" autoplay muted loop playsinline></video>'
-    else:
-        picture = f'<img{style} src="{source}" alt="">'
-    truth = ", ".join(label for labels in example.labels.values() for label in labels)
-    answers = "".join(_answers(top[:3], example.labels.get(name, ())) for name, top in example.top.items())
-    return (
-        f'<div class="clip {"right" if example.right else "wrong"}" title="{escape(example.key)}">{picture}'
-        f'<div class="text"><div class="truth">{escape(truth)}</div>{answers}</div></div>'
-    )
-
-
-def _answers(top: Sequence[tuple[str, float]], truth: Sequence[str]) -> str:
-    def row(place: int, label: str, p: float) -> str:
-        mark = " hit" if label in truth else " miss" if place == 0 else ""
-        return (
-            f'<div class="answer{mark}"><i style="width:{100 * p:.1f}%"></i>'
-            f'<span class="label">{escape(label)}</span><span>{100 * p:.0f} %</span></div>'
-        )
-
-    return "".join(row(place, label, p) for place, (label, p) in enumerate(top))
 
 
 def _classes(label_set: str, rows: Sequence[Mapping[str, Any]], confusion: Sequence[Sequence[int]] | None) -> str:

@@ -14,12 +14,18 @@ from PIL import Image
 from torch import Tensor
 
 from tubelet.evaluation.predictions import Scored
+from tubelet.inference.overlay import spectrogram_picture
+from tubelet.media.audio import read_audio
 from tubelet.media.images import read_image
-from tubelet.media.info import probe
+from tubelet.media.info import Kind, probe
+from tubelet.media.spectrogram import log_mel
 from tubelet.media.video import open_video
-from tubelet.media.write import write_video
+from tubelet.media.write import write_sound, write_video
+from tubelet.specs import SpectrogramSpec
 
 _SECONDS, _RATE, _SHORT_SIDE = 6.0, 25.0, 192
+_EAR = SpectrogramSpec()  # for a person's eye: whatever the model's own bins
+_DEPTH = 12.0  # nepers below the loudest that are shown: what is fainter, an eye takes for noise
 
 
 def choose(examples: Sequence[Scored], count: int) -> tuple[list[Scored], list[Scored]]:
@@ -35,34 +41,61 @@ def choose(examples: Sequence[Scored], count: int) -> tuple[list[Scored], list[S
 
 @dataclass(frozen=True)
 class Cutting:
-    """A small media file: ``kind`` is "video" or "image"; ``width`` in pixels."""
+    """A small media file: ``kind`` is "video", "image" or "audio", of which ``picture`` is the spectrogram.
+
+    ``width``: of the pictures, in pixels.
+    """
 
     path: Path
-    kind: str
+    kind: Kind
     width: int
+    picture: Path | None = None
 
 
-def cut(example: Scored, folder: Path) -> Cutting:
-    """Write the first seconds of an example as a small mp4 (or its image as a PNG) into ``folder``.
+def cut(example: Scored, folder: Path, *, heard: bool = False) -> Cutting:
+    """Write the first seconds of an example into ``folder``: as a small mp4, an image as a PNG, a sound as an m4a.
 
-    Raises MediaError where the file cannot be read any more.
+    ``heard``: the model saw nothing but the sound of it, so that a video's pictures are left out. Raises MediaError
+    where the file cannot be read any more.
     """
-    name = hashlib.sha256(example.key.encode()).hexdigest()[:16]
-    if probe(example.path).kind == "image":
-        picture = shrink(read_image(example.path)[None])[0]
-        target = folder / f"{name}.png"
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(target)
-        return Cutting(target, "image", picture.shape[-1])
-    with open_video(example.path) as decoder:
-        info = decoder.probe()
-        rate = min(_RATE, info.fps)
-        start = example.start
-        end = min(info.duration if example.end is None else example.end, start + _SECONDS)
+    part = f"{heard} {example.path} {example.start} {example.end}"
+    target = folder / hashlib.sha256(part.encode()).hexdigest()[:16]
+    info = probe(example.path)
+    if info.kind == "image":
+        return _image(example.path, target.with_suffix(".png"))
+    end = min(info.duration if example.end is None else example.end, example.start + _SECONDS)
+    if heard or info.kind == "audio":
+        return _sound(example.path, example.start, end, target)
+    return _video(example.path, example.start, end, target.with_suffix(".mp4"))
+
+
+def _image(path: str, target: Path) -> Cutting:
+    picture = shrink(read_image(path)[None])[0]
+    _save(picture, target)
+    return Cutting(target, "image", picture.shape[-1])
+
+
+def _sound(path: str, start: float, end: float, target: Path) -> Cutting:
+    samples = read_audio(path, start, max(end, start + _EAR.window), _EAR.rate)
+    spectrogram = log_mel(samples, _EAR)
+    picture = spectrogram_picture(spectrogram.clamp_min(spectrogram.amax().item() - _DEPTH))
+    sound, drawn = target.with_suffix(".m4a"), target.with_suffix(".png")
+    write_sound(sound, samples, _EAR.rate)
+    _save(picture, drawn)
+    return Cutting(sound, "audio", picture.shape[-1], drawn)
+
+
+def _video(path: str, start: float, end: float, target: Path) -> Cutting:
+    with open_video(path) as decoder:
+        rate = min(_RATE, decoder.probe().fps)
         times = [start + i / rate for i in range(max(1, int((end - start) * rate)))]
         frames = shrink(decoder.frames_at(times).frames)
-    target = folder / f"{name}.mp4"
     write_video(target, frames, fps=rate)
     return Cutting(target, "video", frames.shape[-1])
+
+
+def _save(picture: Tensor, target: Path) -> None:
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(target)
 
 
 def shrink(frames: Tensor) -> Tensor:

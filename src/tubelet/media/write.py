@@ -1,4 +1,4 @@
-"""Writing videos that a browser plays."""
+"""Writing videos and sounds that a browser plays."""
 
 from __future__ import annotations
 
@@ -48,6 +48,12 @@ def write_video(
         _write_frames(container, video, frames)
         if sound is not None and audio is not None:
             _write_sound(container, sound, audio)
+
+
+def write_sound(path: str | Path, audio: Float[Tensor, " S"], rate: int = 16_000) -> None:
+    """Write AAC in an MP4 container (.m4a), from mono samples in [-1, 1]."""
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        _write_sound(container, container.add_stream("aac", rate=rate, layout="mono", options=_SOUND_ENCODER), audio)
 
 
 def _video_stream(container: OutputContainer, fps: float, height: int, width: int) -> VideoStream:
