@@ -111,7 +111,15 @@ class CrossAttention(nn.Module):
         init_attention_(self.kv, parts=2)
 
     def forward(self, x: Float[Tensor, "B N D"], source: Float[Tensor, "B M E"]) -> Float[Tensor, "B N D"]:
-        q = rearrange(self.q(x), "B N (h d) -> B h N d", h=self.heads)
-        k, v = rearrange(self.kv(source), "B M (two h d) -> two B h M d", two=2, h=self.heads).unbind(0)
+        q, k, v = self._project(x, source)
         y = attend(q, k, v, self.dropout if self.training else 0.0)
         return self.out(rearrange(y, "B h N d -> B N (h d)"))
+
+    def weights(self, x: Float[Tensor, "B N D"], source: Float[Tensor, "B M E"]) -> Float[Tensor, "B h N M"]:
+        q, k, _ = self._project(x, source)
+        return attention_weights(q, k)
+
+    def _project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q = rearrange(self.q(x), "B N (h d) -> B h N d", h=self.heads)
+        k, v = rearrange(self.kv(source), "B M (two h d) -> two B h M d", two=2, h=self.heads).unbind(0)
+        return q, k, v

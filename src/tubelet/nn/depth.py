@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,12 @@ class StochasticDepth(nn.Module):
         return branch * (keep / (1 - self.rate) if self.rescale else keep)
 
 
-def depth_rates(rate: float, layers: int) -> list[float]:
+def depth_rates(rate: float, layers: int, first: int = 0, end: int | None = None) -> list[float]:
     """p_l = l / (L - 1) * rate: the first layer is never dropped, the last at the full rate, as the released code does.
 
-    The paper's Eq. 10 prints l / L.
+    The paper's Eq. 10 prints l / L. ``first`` to ``end``: of these layers, all L unless told otherwise.
     """
-    return [rate * layer / max(layers - 1, 1) for layer in range(layers)]
+    return [rate * layer / max(layers - 1, 1) for layer in range(first, layers if end is None else end)]
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,23 @@ class Layers:
 
     def depth_rates(self, rate: float) -> list[float]:
         """The stochastic depth of each of them, where the last layer of the whole transformer has ``rate``."""
-        return depth_rates(rate, self.depth)[self.first : self.end]
+        return depth_rates(rate, self.depth, self.first, self.end)
 
 
 def set_stochastic_depth(module: nn.Module, rate: float) -> None:
-    """Give every stack of blocks inside ``module`` this rate, growing linearly with depth; for a task with its own."""
+    """Give every stack of blocks inside ``module`` this rate, growing linearly with depth; for a task with its own.
+
+    What lies between stacks says by its ``layers`` which layer it belongs to.
+    """
     if not 0 <= rate < 1:
         raise ValueError(f"stochastic depth {rate=} must be in [0, 1)")
-    for stack in module.modules():
-        blocks, layers = getattr(stack, "blocks", None), getattr(stack, "layers", None)
-        if isinstance(blocks, nn.ModuleList) and isinstance(layers, Layers):
-            _set_rates(blocks, layers.depth_rates(rate))
+    for part in module.modules():
+        if isinstance(layers := getattr(part, "layers", None), Layers):
+            blocks = getattr(part, "blocks", [part])
+            _set_rates(cast("Iterable[nn.Module]", blocks), layers.depth_rates(rate))
 
 
-def _set_rates(blocks: Sequence[nn.Module] | nn.ModuleList, rates: Sequence[float]) -> None:
+def _set_rates(blocks: Iterable[nn.Module], rates: Sequence[float]) -> None:
     for block, rate in zip(blocks, rates, strict=True):
         for drop in block.modules():
             if isinstance(drop, StochasticDepth):

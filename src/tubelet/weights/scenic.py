@@ -111,7 +111,7 @@ def vit(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
     """The state of a :class:`~tubelet.models.vit.ViT`."""
     return {
         **tokenizer(tree),
-        **_token_encoder(tree, "Transformer", "cls", config.backbone.depth, "encoder."),
+        **token_encoder(tree, "Transformer", "cls", config.backbone.depth, "encoder."),
         **representation(tree, config.representation),
     }
 
@@ -120,7 +120,7 @@ def vivit(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
     """The state of a :class:`~tubelet.models.vivit.ViViT`: any of the four models."""
     match config.attends:
         case "joint":
-            encoder = _token_encoder(tree, "Transformer", "cls", config.backbone.depth, "encoder.")
+            encoder = token_encoder(tree, "Transformer", "cls", config.backbone.depth, "encoder.")
         case "factorized_encoder":
             encoder = _factorized_encoder(tree, config)
         case "factorized_self_attention" | "factorized_dot_product":
@@ -146,14 +146,14 @@ def _factorized_encoder(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
     """Model 2; the released checkpoints have their own class token in each of the two transformers."""
     depths = {"Spatial": config.backbone.depth, "Temporal": config.temporal_depth}
     parts = [
-        _token_encoder(tree, f"{part}Transformer", f"cls_{part}Transformer", depth, f"encoder.{part.lower()}.")
+        token_encoder(tree, f"{part}Transformer", f"cls_{part}Transformer", depth, f"encoder.{part.lower()}.")
         for part, depth in depths.items()
         if depth
     ]
     return {name: x for part in parts for name, x in part.items()}
 
 
-def _token_encoder(tree: Tree, theirs: str, cls: str, depth: int, ours: str) -> dict[str, Tensor]:
+def token_encoder(tree: Tree, theirs: str, cls: str, depth: int, ours: str) -> dict[str, Tensor]:
     token = {f"{ours}cls": tree.take(cls)[0]} if cls in tree else {}
     return {**token, **_transformer(tree, theirs, depth, ours)}
 
