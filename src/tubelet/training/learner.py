@@ -21,15 +21,20 @@ class Learner(nn.Module):
         self.model, self.tasks = model, tasks
         self._task = ""
         _check_depth(model, tasks)
-        for task in tasks.values():  # so that what drops anything later draws its random numbers from the first step on
+        # All tasks' rates are set here once, so that what drops anything later draws its random numbers from the first
+        # step on; and kept, for looking through all modules again costs milliseconds.
+        self._drops = [module for module in model.modules() if isinstance(module, StochasticDepth)]
+        self._rates: dict[str, list[float]] = {}
+        for name, task in tasks.items():
             set_stochastic_depth(model, task.stochastic_depth)
+            self._rates[name] = [float(drop.rate) for drop in self._drops]
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        task = self.tasks[batch.task]
         if batch.task != self._task:
-            set_stochastic_depth(self.model, task.stochastic_depth)
+            for drop, rate in zip(self._drops, self._rates[batch.task], strict=True):
+                drop.rate.fill_(rate)
             self._task = batch.task
-        return task.objective(self.model, batch)
+        return self.tasks[batch.task].objective(self.model, batch)
 
 
 def _check_depth(model: Model, tasks: Mapping[str, Task]) -> None:

@@ -117,15 +117,14 @@ def parallelise(learner: Learner, training: Training, ranks: Ranks) -> nn.Module
             fully_shard(block, mesh=mesh)
         fully_shard(learner.model, mesh=mesh)
         return learner
-    # Another task's head has no gradient in this task's minibatch.
-    return DistributedDataParallel(learner, find_unused_parameters=len(learner.tasks) > 1)
+    # Another task's head has no gradient in this task's minibatch. Buffers are constants, the same on all ranks.
+    return DistributedDataParallel(learner, find_unused_parameters=len(learner.tasks) > 1, broadcast_buffers=False)
 
 
 def gradient_sync(module: nn.Module, now: bool) -> AbstractContextManager[None]:
     """Whether this backward pass averages the gradients over the ranks; until one does, they add up on each."""
     if isinstance(module, DistributedDataParallel):
         return nullcontext() if now else module.no_sync()
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.set_requires_gradient_sync(now, recurse=False)
+    if isinstance(model := getattr(module, "model", None), FSDPModule):
+        model.set_requires_gradient_sync(now)
     return nullcontext()
