@@ -6,12 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from senses import senses_model, write_senses
+from colours import frames_of
+from senses import senses_model, tone, write_senses
 from tubelet.inference import answers
 from tubelet.inference.answers import merged
 from tubelet.inference.overlay import spectrogram_picture
 from tubelet.inference.predictor import Predictor
 from tubelet.media.errors import MediaError
+from tubelet.media.write import write_video
 from tubelet.models.ast import AST, ASTConfig
 from tubelet.models.model import Model
 from tubelet.models.polyvit import Modality, PolyViTConfig
@@ -131,6 +133,14 @@ def test_a_films_sound_track_has_a_timeline_too(predictor, files):
         predictor.timeline(film)
     with pytest.raises(MediaError, match="no timeline"):
         predictor.timeline(files / "blue.png")
+
+
+def test_what_was_heard_before_the_sound_ends_is_kept(predictor, tmp_path):
+    write_video(tmp_path / "long.mp4", frames_of("red", each=40), fps=10.0, audio=torch.from_numpy(tone("low")))
+    segments = predictor.segments(tmp_path / "long.mp4", task="pitch")
+    assert [next(segments).label, next(segments).label] == ["low", "low"]
+    with pytest.raises(MediaError, match="the sound ends at 1"):
+        list(segments)
 
 
 @pytest.fixture(scope="module")

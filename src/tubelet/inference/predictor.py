@@ -97,20 +97,25 @@ class Predictor:
         if isinstance(spec, ImageSpec):
             raise MediaError(info.path, None, "is an image, which has no timeline; use predict()")
         plan = plan_windows(spec, info.fps, info.duration, window, stride)
-        silent = deque[bool]()
+        silent, broken = deque[bool](), list[MediaError]()
 
         def inputs() -> Iterator[dict[str, Tensor]]:
-            for clips, silence in _windows(info, spec, plan):
-                silent.append(silence)
-                yield {key: clips}
+            try:
+                for clips, silence in _windows(info, spec, plan):
+                    silent.append(silence)
+                    yield {key: clips}
+            except MediaError as error:  # raised again once the windows before it are answered
+                broken.append(error)
 
         with self._running():
             logits = view_logits(self.model, name, inputs(), views_per_forward=self.views_per_forward)
-            for part, said in zip(plan.windows, logits, strict=True):
+            for part, said in zip(plan.windows, logits, strict=False):
                 ((label, probability),), _ = _answers(said, self.tasks[name], 1)
                 yield Segment(
                     start=part.start, end=part.end, label=label, probability=probability, silent=silent.popleft()
                 )
+        if broken:
+            raise broken[0]
 
     def timeline(self, path: Path_, *, window: float = 0.0, stride: float = 0.0, task: str = "") -> list[Segment]:
         """The best class of every window of a long video or sound, which is read in bounded memory.
