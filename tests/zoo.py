@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from tubelet.evaluation.cost import input_shape
-from tubelet.models import ASTConfig, Modality, Model, ModelConfig, PolyViTConfig, ViTConfig, ViViTConfig
+from tubelet.models import (
+    ASTConfig,
+    Modality,
+    Model,
+    ModelConfig,
+    PolyViTConfig,
+    TokenLearnerConfig,
+    ViTConfig,
+    ViViTConfig,
+)
 from tubelet.nn.blocks import Backbone
 from tubelet.nn.heads import LinearHead
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
@@ -23,6 +32,8 @@ _MODALITIES = {
     "audio": Modality(spec=AUDIO, patch=(1, 8, 8)),
 }
 
+_LEARNER = TokenLearnerConfig(backbone=SMALL, spec=IMAGE, patch=(1, 8, 8), tokens=3, layer=1)
+_VIDEO_LEARNER = replace(_LEARNER, spec=VIDEO, patch=(2, 8, 8))
 _VIVIT = ViViTConfig(backbone=SMALL, tubelet=(2, 8, 8), video=VIDEO)
 
 ZOO: dict[str, ModelConfig] = {
@@ -43,6 +54,14 @@ ZOO: dict[str, ModelConfig] = {
         for depth, (name, modality) in enumerate(_MODALITIES.items())
     },
     "model4": replace(_VIVIT, attends="factorized_dot_product", pool="mean"),
+    "token-learner": _LEARNER,
+    "token-learner-conv": replace(_LEARNER, form="conv", layer=0),
+    "token-learner-attention": replace(_LEARNER, form="attention", representation=12),
+    "token-learner-fused": replace(_LEARNER, fuse=True),
+    "token-learner-video": _VIDEO_LEARNER,
+    "token-learner-video-fused": replace(_VIDEO_LEARNER, fuse=True, layer=0),
+    "token-learner-clip": replace(_VIDEO_LEARNER, over="clip", form="conv"),
+    "token-learner-clip-fused": replace(_VIDEO_LEARNER, over="clip", form="attention", fuse=True),
 }
 
 

@@ -3,6 +3,7 @@
 from tubelet.models.ast import AST, ASTConfig
 from tubelet.models.model import Encoder, Model, ModelConfig
 from tubelet.models.polyvit import Modality, PolyViT, PolyViTConfig
+from tubelet.models.token_learner import TokenLearnerConfig, TokenLearnerViT
 from tubelet.models.vit import ViT, ViTConfig
 from tubelet.models.vivit import ViViT, ViViTConfig
 
@@ -15,6 +16,8 @@ __all__ = [
     "ModelConfig",
     "PolyViT",
     "PolyViTConfig",
+    "TokenLearnerConfig",
+    "TokenLearnerViT",
     "ViT",
     "ViTConfig",
     "ViViT",

@@ -3,7 +3,8 @@
 ``vit-b/16`` is an image ViT and ``ast-b/16`` the same on spectrograms; ``polyvit-b/16x4`` takes images, audio and, in
 tubelets of 16x16 pixels and 4 frames, video. ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels and 2
 frames, and the suffixes ``-fe``, ``-fsa``, ``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot
-product).
+product). ``vit-l/16-tl16@12`` is TokenLearner (v1.1): 16 tokens learned before layer 12, counted from 0; ``-tlf`` fuses
+them back, ``+11`` adds so many layers, and ``vivit-b/16x2-tl8@6`` learns 8 tokens from every time index.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import replace
 from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
+from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import Attends, ViViTConfig
 from tubelet.nn.blocks import Backbone
@@ -37,6 +39,7 @@ _VIVIT: dict[str, Attends] = {
 
 _NAME = re.compile(
     r"(?P<family>vit|ast|vivit|polyvit)-(?P<size>ti|s|b|l|h)/(?P<patch>\d+)(?:x(?P<t>\d+))?(?P<attends>-[a-z]+)?"
+    r"(?:-tl(?P<fuse>f?)(?P<tokens>\d+)@(?P<layer>\d+)(?:\+(?P<more>\d+))?)?"
 )
 
 EXAMPLES = (
@@ -48,6 +51,8 @@ EXAMPLES = (
     "vivit-b/16x2-fdp",
     "vivit-l/16x2-fe",
     "polyvit-b/16x4",
+    "vit-l/14-tl16@18+11",
+    "vivit-b/16x2-tlf8@6",
 )
 
 
@@ -61,11 +66,12 @@ def model_config(name: str, *, frames: int = 0, size: int = 0) -> ModelConfig:
         raise _unknown(name)
     backbone, patch, suffix = BACKBONES[match["size"]], int(match["patch"]), match["attends"] or ""
     t = int(match["t"] or 0)
+    if match["tokens"]:
+        return _token_learner(name, match, frames, size)
     match match["family"]:
         case "vit" if not t and not suffix:
             _refuse(name, "a model of images", frames=frames)
-            image = ImageSpec() if not size else ImageSpec(size=(size, size), short_side=_short_side(size))
-            return ViTConfig(backbone=backbone, patch=(patch, patch), image=image)
+            return ViTConfig(backbone=backbone, patch=(patch, patch), image=_image(size))
         case "ast" if not t and not suffix:
             _refuse(name, "a model of spectrograms", frames=frames, size=size)
             return ASTConfig(backbone=backbone, patch=(patch, patch))
@@ -88,11 +94,34 @@ def _refuse(name: str, kind: str, **given: int) -> None:
 
 
 def _vivit(backbone: Backbone, tubelet: Tubelet, attends: Attends, frames: int, size: int) -> ViViTConfig:
-    video = VideoSpec(frames=frames or 32)
-    if size:
-        video = replace(video, size=(size, size), short_side=_short_side(size))
+    video = _video(frames, size)
     pool = "token" if attends in ("joint", "factorized_encoder") else "mean"
     return ViViTConfig(backbone=backbone, tubelet=tubelet, video=video, attends=attends, pool=pool)
+
+
+def _token_learner(name: str, match: re.Match[str], frames: int, size: int) -> TokenLearnerConfig:
+    family, t, backbone = match["family"], int(match["t"] or 0), BACKBONES[match["size"]]
+    if match["attends"] or (family, t > 0) not in (("vit", False), ("vivit", True)):
+        raise _unknown(name)
+    if family == "vit":
+        _refuse(name, "a model of images", frames=frames)
+    return TokenLearnerConfig(
+        backbone=replace(backbone, depth=backbone.depth + int(match["more"] or 0)),
+        spec=_video(frames, size) if t else _image(size),
+        patch=(t or 1, int(match["patch"]), int(match["patch"])),
+        tokens=int(match["tokens"]),
+        layer=int(match["layer"]),
+        fuse=bool(match["fuse"]),
+    )
+
+
+def _image(size: int) -> ImageSpec:
+    return ImageSpec(size=(size, size), short_side=_short_side(size)) if size else ImageSpec()
+
+
+def _video(frames: int, size: int) -> VideoSpec:
+    video = VideoSpec(frames=frames or 32)
+    return replace(video, size=(size, size), short_side=_short_side(size)) if size else video
 
 
 def _polyvit(backbone: Backbone, t: int, patch: int) -> PolyViTConfig:
@@ -109,10 +138,10 @@ def _polyvit(backbone: Backbone, t: int, patch: int) -> PolyViTConfig:
 
 def model_name(config: ModelConfig) -> str | None:
     """The name whose config is ``config``, up to the input's size and the regularisers; None where no name says it."""
-    if not isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig):
+    if not isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TokenLearnerConfig):
         return None
     plain = _plain(config.backbone)
-    size = next((size for size, backbone in BACKBONES.items() if backbone == plain), None)
+    size = next((size for size, backbone in BACKBONES.items() if replace(backbone, depth=plain.depth) == plain), None)
     name = size and _name(config, size)
     return name if name and _same(replace(config, backbone=plain), model_config(name)) else None
 
@@ -130,11 +159,13 @@ def _same(config: ModelConfig, named: ModelConfig) -> bool:
             ours = {name: (type(m.spec), m.patch) for name, m in config.modalities.items()}
             theirs = {name: (type(m.spec), m.patch) for name, m in named.modalities.items()}
             return ours == theirs and replace(config, modalities=named.modalities) == named
+        case TokenLearnerConfig(), TokenLearnerConfig():
+            return config.input == named.input and replace(config, spec=named.spec) == named
         case _:
             return False
 
 
-def _name(config: ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig, size: str) -> str | None:
+def _name(config: ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TokenLearnerConfig, size: str) -> str | None:
     match config:
         case ViTConfig():
             return f"vit-{size}/{config.patch[0]}"
@@ -146,6 +177,11 @@ def _name(config: ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig, size: str
         case PolyViTConfig():
             video = config.modalities.get("video")
             return f"polyvit-{size}/{video.patch[1]}x{video.patch[0]}" if video else None
+        case TokenLearnerConfig():
+            t, patch, _ = config.patch
+            base = f"vivit-{size}/{patch}x{t}" if config.input == "video" else f"vit-{size}/{patch}"
+            more = config.backbone.depth - BACKBONES[size].depth
+            return f"{base}-tl{'f' * config.fuse}{config.tokens}@{config.layer}{f'+{more}' if more > 0 else ''}"
 
 
 def _plain(backbone: Backbone) -> Backbone:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -84,8 +84,12 @@ class Block(nn.Module):
         self.drop = size.drop(drop_rate)
 
     def forward(self, x: Float[Tensor, "B ... D"]) -> Float[Tensor, "B ... D"]:
-        y = x + self.drop(self.dropout(self.attention(self.norm_attention(x))))
+        y = self.attend(x)
         return y + self.drop(self.mlp(self.norm_mlp(y)))
+
+    def attend(self, x: Float[Tensor, "B ... D"]) -> Float[Tensor, "B ... D"]:
+        """The first half (Eq. 2)."""
+        return x + self.drop(self.dropout(self.attention(self.norm_attention(x))))
 
     def attention_maps(self, x: Float[Tensor, "B ... D"]) -> dict[str, Tensor]:
         """The attention weights of this block for its input ``x``, by the name of the attention layer."""
@@ -95,10 +99,17 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """The blocks ``first`` to ``end`` of a transformer of ``size.depth`` blocks; all of them, unless told otherwise.
 
-    ``block`` is the class of the blocks: the factorised models bring their own.
+    ``block`` makes a block of the size and its rate of stochastic depth: the factorised models bring their own.
     """
 
-    def __init__(self, size: Backbone, block: type[Block] = Block, *, first: int = 0, end: int | None = None) -> None:
+    def __init__(
+        self,
+        size: Backbone,
+        block: Callable[[Backbone, float], Block] = Block,
+        *,
+        first: int = 0,
+        end: int | None = None,
+    ) -> None:
         super().__init__()
         self.layers = Layers(first, size.depth if end is None else end, size.depth)
         self.blocks = nn.ModuleList(block(size, rate) for rate in self.layers.depth_rates(size.stochastic_depth))
@@ -115,7 +126,7 @@ class Stack(nn.Module):
 class Transformer(Stack):
     """L blocks and a final norm."""
 
-    def __init__(self, size: Backbone, block: type[Block] = Block, *, first: int = 0) -> None:
+    def __init__(self, size: Backbone, block: Callable[[Backbone, float], Block] = Block, *, first: int = 0) -> None:
         super().__init__(size, block, first=first)
         self.norm = size.norm()
 

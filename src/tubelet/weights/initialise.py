@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tubelet.models.ast import ASTConfig
 from tubelet.models.model import Model, ModelConfig
 from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import Backbone
@@ -243,5 +244,5 @@ def _scale(spec: InputSpec) -> dict[str, object]:
 
 
 def _backbone(config: ModelConfig) -> Backbone:
-    assert isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig), config
+    assert isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TokenLearnerConfig), config
     return config.backbone

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
 from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.tokenizers import Tubelet
@@ -57,6 +58,8 @@ def lanes(config: ModelConfig) -> tuple[Lane, ...]:
                 Lane(name, modality.spec, modality.patch, _polyvit(config, f"modalities.{name}."))
                 for name, modality in config.modalities.items()
             )
+        case TokenLearnerConfig():
+            return (Lane(config.input, config.spec, config.patch, _token_learner(config)),)
         case _:
             return ()
 
@@ -71,6 +74,15 @@ def _polyvit(config: PolyViTConfig, prefix: str) -> dict[str, str]:
     adaptors = {f"blocks.{i}": f"{prefix}adaptor.blocks.{i}" for i in range(own)}
     shared = {f"blocks.{i}": f"transformer.blocks.{i - own}" for i in range(own, depth)}
     return {**_before(f"{prefix}tokenizer", prefix), **adaptors, **shared, "norm": "transformer.norm"}
+
+
+def _token_learner(config: TokenLearnerConfig) -> dict[str, str]:
+    before = {f"blocks.{i}": f"before.blocks.{i}" for i in range(config.layer)}
+    after = {
+        f"blocks.{i}": f"after.transformer.blocks.{i - config.layer}"
+        for i in range(config.layer, config.backbone.depth)
+    }
+    return {**_before("tokenizer", ""), **before, **after, "norm": "after.transformer.norm"}
 
 
 def _before(tokenizer: str, prefix: str) -> dict[str, str]:

@@ -9,12 +9,14 @@ from fnmatch import fnmatchcase
 from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
 from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.lanes import Lane, best_source, lanes
 
 _OPTIONAL = ("representation.*", "cls", "*.cls")  # what one of two models of a kind may have alone
+_LEARNED = ("*.learner.*", "*.fuser.*")
 _TIME = ("*.norm_time.*", "*.attention_time.*")
 
 
@@ -73,13 +75,18 @@ def _cannot_give(source: ModelConfig, target: ModelConfig, name: str) -> tuple[s
     """Patterns of what the source's kind has not and the target's kind has."""
     if _is_joint(source) and _is_joint(target):
         return ()
+    if isinstance(target, TokenLearnerConfig):
+        if isinstance(source, TokenLearnerConfig):
+            return ()
+        if _is_joint(source):
+            return _LEARNED
     if isinstance(source, ViTConfig) and isinstance(target, ViViTConfig):
         return ("encoder.temporal.*",) if target.attends == "factorized_encoder" else _TIME
     if isinstance(source, ViViTConfig) and isinstance(target, ViViTConfig) and source.attends == target.attends:
         return ()
     raise WeightsError(
         f"{name} holds a {_kind(source)}, which cannot start a {_kind(target)}: an image ViT starts any model; ViT, "
-        "AST, PolyViT and ViViT's Model 1 (joint) start one another; the other ViViTs one of their own kind"
+        "AST, PolyViT and ViViT's Model 1 (joint) start one another and TokenLearner; the others one of their own kind"
     )
 
 
