@@ -6,9 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from training_tiny import CLASSES, Session, experiment, minibatch
+from training_tiny import (
+    CLASSES,
+    POLYVIT_RATES,
+    Session,
+    experiment,
+    minibatch,
+    polyvit_batch,
+    polyvit_experiment,
+)
 from tubelet.configs import ConfigError
 from tubelet.hardware import bfloat16_fault
+from tubelet.nn.depth import depth_rates
 from tubelet.training.checkpoints import latest
 from tubelet.training.experiment import SGD, AdamW, Experiment, Optimizer, Training
 from tubelet.training.learner import Learner
@@ -103,6 +112,30 @@ def test_heads_of_other_tasks_keep_moving_with_their_momentum():
     after_own = session.weights["heads.motion.projection.weight"]
     session.run(1, 2)
     assert not torch.equal(session.weights["heads.motion.projection.weight"], after_own)
+
+
+def polyvit_session(*tasks: str) -> Session:
+    session = Session(polyvit_experiment(random_layers=True))
+    session.batches = lambda start: (polyvit_batch(task, i) for i, task in enumerate(tasks[start:], start))  # type: ignore[method-assign]
+    return session
+
+
+def test_each_task_brings_its_own_stochastic_depth_to_the_shared_layers():
+    session, seen = polyvit_session("image", "audio", "video", "image"), list[list[float]]()
+    session.run(0, 4, [lambda _: seen.append([float(m.rate) for m in session.model.modules() if hasattr(m, "rate")])])
+    for task, rates in zip(("image", "audio", "video", "image"), seen, strict=True):
+        adaptor, shared = depth_rates(POLYVIT_RATES[task], 3)[:1], depth_rates(POLYVIT_RATES[task], 3)[1:]
+        assert rates == pytest.approx([*adaptor * 3, *shared]), task
+
+
+def test_clipping_sees_the_gradients_of_the_task_alone():
+    session, norms = polyvit_session("image", "audio"), list[float]()
+    session.run(0, 2, [lambda update: norms.append(float(update.gradient_norm))])
+    gradients = {name: p.grad for name, p in session.model.named_parameters()}
+    used = [g.norm() for name, g in gradients.items() if "image" not in name and "video" not in name]
+    assert not any(g.any() for name, g in gradients.items() if "image" in name or "video" in name)
+    clipped = torch.stack(used).norm()  # what the loop leaves behind is scaled already
+    torch.testing.assert_close(clipped, torch.tensor(min(1.0, norms[1])))
 
 
 def test_training_learns():

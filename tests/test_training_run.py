@@ -84,6 +84,12 @@ def test_a_folder_of_something_else_is_refused(files: Path, tmp_path: Path):
         train(experiment(files, random_layers=False), tmp_path, progress=False)
 
 
+def test_a_batch_that_cannot_be_shared_out_is_named(files: Path, tmp_path: Path):
+    made = override(experiment(files, random_layers=False), {"training.micro_batches": "5"})
+    with pytest.raises(ConfigError, match=r"tasks\.motion\.batch_size: 4 examples cannot .* each of 5 micro-batches"):
+        train(made, tmp_path / "run", progress=False)
+
+
 def test_an_input_that_the_model_lacks_is_named(files: Path, tmp_path: Path):
     made = override(experiment(files, random_layers=False), {"tasks.motion.inputs": "audio"})
     with pytest.raises(ConfigError, match=r"tasks\.motion\.inputs: audio, but the model takes video"):
