@@ -25,7 +25,7 @@ class LinearHead(nn.Module):
         else:
             lecun_normal_(self.projection.weight)
 
-    def forward(self, features: Features) -> Float[Tensor, "B K"]:
+    def forward(self, features: Features) -> Float[Tensor, "*modalities B K"]:
         return self.projection(features.pooled)
 
 
@@ -45,7 +45,7 @@ class MLPHead(LinearHead):
         for layer in self.hidden:
             init_dense_(cast("nn.Linear", layer))
 
-    def forward(self, features: Features) -> Float[Tensor, "B K"]:
+    def forward(self, features: Features) -> Float[Tensor, "*modalities B K"]:
         x = features.pooled
         for layer in self.hidden:
             x = layer(x).relu()

@@ -17,7 +17,7 @@ def polyvit(tree: Tree, config: PolyViTConfig) -> dict[str, Tensor]:
     """The state of a :class:`~tubelet.models.polyvit.PolyViT`; the released blocks are numbered through."""
     own, depth = config.adaptor_depth, config.backbone.depth
     state = gather({"norm": ["vit_encoder/encoder_norm"]}, leaf(tree), "transformer.")
-    state |= _blocks(tree, (f"vit_encoder/encoderblock_{i}" for i in range(own, depth)), "transformer.")
+    state |= blocks(tree, (f"vit_encoder/encoderblock_{i}" for i in range(own, depth)), "transformer.")
     for name, modality in config.modalities.items():
         ours, theirs = f"modalities.{name}.", f"tokenizer/{_tokenizer(modality.spec)}/"
         token = {f"{ours}cls": tree.take(f"{theirs}cls")[0]} if config.pool == "token" else {}
@@ -26,7 +26,7 @@ def polyvit(tree: Tree, config: PolyViTConfig) -> dict[str, Tensor]:
             **token,
             **tokenizer(tree, f"{theirs}embedding", f"{ours}tokenizer."),
             f"{ours}positions.table": tree.take(f"{theirs}posembed_input/pos_embedding")[0],
-            **_blocks(tree, adaptors, f"{ours}adaptor."),
+            **blocks(tree, adaptors, f"{ours}adaptor."),
         }
     return state
 
@@ -44,14 +44,14 @@ def ast(tree: Tree, config: ASTConfig) -> dict[str, Tensor]:
     Blocks that MBT would share between modalities have no suffix.
     """
     numbered = [f"Transformer/encoderblock_{i}" for i in range(config.backbone.depth)]
-    blocks = [name if f"{name}/LayerNorm_0/scale" in tree else f"{name}_spectrogram" for name in numbered]
+    names = [name if f"{name}/LayerNorm_0/scale" in tree else f"{name}_spectrogram" for name in numbered]
     token = {"encoder.cls": tree.take("cls")[0]} if config.pool == "token" else {}
     return {
         **token,
         **tokenizer(tree, "embedding_spectrogram"),
         "encoder.positions.table": tree.take("Transformer/posembed_input_spectrogram/pos_embedding")[0],
         **gather({"norm": ["Transformer/encoder_norm"]}, leaf(tree), "encoder.transformer."),
-        **_blocks(tree, blocks, "encoder.transformer."),
+        **blocks(tree, names, "encoder.transformer."),
     }
 
 
@@ -65,7 +65,7 @@ def _tokenizer(spec: InputSpec) -> str:
             return "tokenizer_spec"
 
 
-def _blocks(tree: Tree, names: Iterable[str], prefix: str) -> dict[str, Tensor]:
+def blocks(tree: Tree, names: Iterable[str], prefix: str) -> dict[str, Tensor]:
     """The blocks of these names as those of a stack."""
     state: dict[str, Tensor] = {}
     for i, name in enumerate(names):
