@@ -1,7 +1,9 @@
 """One file per paper; importing this package makes every config known to :mod:`tubelet.configs`."""
 
 from tubelet.models.ast import AST, ASTConfig
+from tubelet.models.mbt import MBT, MBTConfig
 from tubelet.models.model import Encoder, Model, ModelConfig
+from tubelet.models.mtv import MTV, MTVConfig
 from tubelet.models.polyvit import Modality, PolyViT, PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig, TokenLearnerViT
 from tubelet.models.vit import ViT, ViTConfig
@@ -9,8 +11,12 @@ from tubelet.models.vivit import ViViT, ViViTConfig
 
 __all__ = [
     "AST",
+    "MBT",
+    "MTV",
     "ASTConfig",
     "Encoder",
+    "MBTConfig",
+    "MTVConfig",
     "Modality",
     "Model",
     "ModelConfig",
