@@ -43,7 +43,7 @@ _MODALITIES = {
     ),
     "spoken": ("audio", Modality(spec=SpectrogramSpec(frames=96, bins=64, low=60.0), patch=(1, 8, 16))),
 }
-_STEPS = {"digit": 800, "motion": 400, "spoken": 300}
+_STEPS = {"digit": 900, "motion": 400, "spoken": 300}
 _AUGMENT = {
     "digit": Augmentation(min_scale=1.0, max_scale=1.15, flip=0.0, colour=0.0, greyscale=0.0),
     "motion": Augmentation.none(),
@@ -77,7 +77,7 @@ def demo(
 def _task(name: Name, data: str) -> Task:
     return Task(
         source=Source(path=f"{data}/{name}.csv"),
-        objective=Classification(head_init="lecun"),
+        objective=Classification(head_init="lecun", smoothing=0.1),
         inputs=(_MODALITIES[name][0],),
         augment=_AUGMENT[name],
         batch_size=32,
