@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 
 from colours import frames_of
-from senses import senses_model, tone, write_senses
+from senses import CARDS, senses_model, tone, write_senses
 from tubelet.inference import answers
 from tubelet.inference.answers import merged
 from tubelet.inference.overlay import spectrogram_picture
@@ -141,6 +143,16 @@ def test_what_was_heard_before_the_sound_ends_is_kept(predictor, tmp_path):
     assert [next(segments).label, next(segments).label] == ["low", "low"]
     with pytest.raises(MediaError, match="the sound ends at 1"):
         list(segments)
+
+
+def test_a_task_of_several_inputs_has_no_timeline(files):
+    loaded = senses_model()
+    card = replace(CARDS["film"], inputs=("video", "audio"))
+    predictor = Predictor(Loaded(loaded.model, loaded.config, {"film": card}), CPU)
+    with pytest.raises(ValueError, match="task 'film' takes several together"):
+        predictor.timeline(files / "green_high.mp4")
+    with pytest.raises(MediaError, match="this model takes videos with sound; give it a video with a sound track"):
+        predictor.predict(files / "mute_red.mp4")
 
 
 @pytest.fixture(scope="module")

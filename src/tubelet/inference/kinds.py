@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
@@ -44,7 +44,7 @@ def misfit(info: MediaInfo, who: str, wanted: Iterable[Specs]) -> MediaError:
     video = "a video without a sound track" if listens and not info.audio_channels else "a video"
     what = {"image": "an image", "video": video, "audio": "sound alone"}
     takes = dict.fromkeys(" with ".join(_many(spec) for spec in specs.values()) for specs in sets)
-    give = dict.fromkeys(one for specs in sets for spec in specs.values() for one in _one(spec))
+    give = dict.fromkeys(one for specs in sets for one in _one(specs.values()))
     return MediaError(
         info.path, None, f"is {what[info.kind]}, but {who} takes {' or '.join(takes)}; give it {' or '.join(give)}"
     )
@@ -60,11 +60,9 @@ def _many(spec: InputSpec) -> str:
             return "sound"
 
 
-def _one(spec: InputSpec) -> tuple[str, ...]:
-    match spec:
-        case ImageSpec():
-            return ("an image",)
-        case VideoSpec():
-            return ("a video",)
-        case SpectrogramSpec():
-            return ("a sound file", "a video with a sound track")
+def _one(specs: Collection[InputSpec]) -> tuple[str, ...]:
+    """The kinds of files that give them all."""
+    if any(isinstance(spec, ImageSpec) for spec in specs):
+        return ("an image",)
+    film = "a video with a sound track" if any(isinstance(spec, SpectrogramSpec) for spec in specs) else "a video"
+    return (film,) if any(isinstance(spec, VideoSpec) for spec in specs) else ("a sound file", film)

@@ -93,7 +93,9 @@ class Predictor:
         """What a long video or sound holds over time, window by window as it is read; see :meth:`timeline`."""
         info = probe(path)
         name = self._only(info, task)
-        ((key, spec),) = self._specs(self.tasks[name].inputs).items()
+        (key, spec), *others = self._specs(self.tasks[name].inputs).items()
+        if others:
+            raise ValueError(f"timelines are of one input, but task {name!r} takes several together; use predict()")
         if isinstance(spec, ImageSpec):
             raise MediaError(info.path, None, "is an image, which has no timeline; use predict()")
         plan = plan_windows(spec, info.fps, info.duration, window, stride)
