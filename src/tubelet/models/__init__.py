@@ -6,6 +6,7 @@ from tubelet.models.model import Encoder, Model, ModelConfig
 from tubelet.models.mtv import MTV, MTVConfig
 from tubelet.models.polyvit import Modality, PolyViT, PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig, TokenLearnerViT
+from tubelet.models.tubevit import TubeViT, TubeViTConfig
 from tubelet.models.vit import ViT, ViTConfig
 from tubelet.models.vivit import ViViT, ViViTConfig
 
@@ -24,6 +25,8 @@ __all__ = [
     "PolyViTConfig",
     "TokenLearnerConfig",
     "TokenLearnerViT",
+    "TubeViT",
+    "TubeViTConfig",
     "ViT",
     "ViTConfig",
     "ViViT",
