@@ -96,11 +96,12 @@ def target_config(golden: Golden) -> tuple[ViViTConfig, dict[str, int]]:
     return vivit_config(released), temporal
 
 
-def sizes(tree: Tree, transformer: str) -> dict[str, int]:
+def sizes(tree: Tree, transformer: str, block: str = "encoderblock_0") -> dict[str, int]:
+    """``block``: the name of the first one."""
     table = scenic.block_of(tree, transformer)
-    first = f"{transformer}/encoderblock_0"
+    first, numbered = f"{transformer}/{block}", f"{transformer}/{block.replace('_0', '_{}')}"
     return {
-        "num_layers": tree.count(f"{transformer}/encoderblock_{{}}/{table['norm_mlp'][0]}/scale"),
+        "num_layers": tree.count(f"{numbered}/{table['norm_mlp'][0]}/scale"),
         "num_heads": tree.shape(f"{first}/{table['attention.qkv'][0]}/bias")[0],
         "mlp_dim": tree.shape(f"{first}/{table['mlp.0'][0]}/bias")[0],
     }

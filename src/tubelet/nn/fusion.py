@@ -33,11 +33,14 @@ class TokensInTime(nn.Module):
             nn.init.normal_(self.table, std=std)
 
     def forward(self, times: int) -> Float[Tensor, "t n D"]:
-        T, n, _ = self.table.shape
-        if times == T:
-            return self.table
-        resized = interpolate_grid(self.table.flatten(1), (T, 1, 1), (times, 1, 1))
-        return resized.unflatten(-1, (n, -1))
+        return at_times(self.table, times)
+
+
+def at_times(tokens: Float[Tensor, "T n D"], times: int) -> Float[Tensor, "t n D"]:
+    T, n, _ = tokens.shape
+    if times == T:
+        return tokens
+    return interpolate_grid(tokens.flatten(1), (T, 1, 1), (times, 1, 1)).unflatten(-1, (n, -1))
 
 
 class Lateral(nn.Module):

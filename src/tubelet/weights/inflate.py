@@ -1,10 +1,11 @@
-"""A 2D patch kernel as a 3D tubelet kernel (ViViT Sec. 3.4, PolyViT App. D), and back."""
+"""A 2D patch kernel as a 3D tubelet kernel (ViViT Sec. 3.4, PolyViT App. D), and back; kernels of another size."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,6 +26,12 @@ def inflate(kernel: Float[Tensor, "D C h w"], frames: int, how: Inflation) -> Fl
 def flatten(kernel: Float[Tensor, "D C t h w"]) -> Float[Tensor, "D C h w"]:
     """The image kernel of a tubelet kernel: the sum over its frames (App. D). A still video looks the same to both."""
     return kernel.sum(2)
+
+
+def resize(kernel: Float[Tensor, "D C t h w"], size: tuple[int, int, int]) -> Float[Tensor, "D C T H W"]:
+    """The kernel for tubelets of another ``size``: linear, corners aligned, and not rescaled, as MTV's released code
+    has it; so twice the side answers to a still picture about four times as strongly."""
+    return F.interpolate(kernel.double(), size=size, mode="trilinear", align_corners=True).to(kernel)
 
 
 def frame_weights(frames: int, how: Inflation) -> Float[Tensor, " t"]:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, cast
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.models.ast import ASTConfig
 from tubelet.models.model import Model, ModelConfig
-from tubelet.models.polyvit import PolyViTConfig
-from tubelet.models.token_learner import TokenLearnerConfig
-from tubelet.models.vit import ViTConfig
-from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import Backbone
+from tubelet.nn.fusion import TokensInTime, at_times
 from tubelet.nn.positions import LearnedPositions
 from tubelet.nn.tokenizers import TubeletTokenizer
 from tubelet.specs import InputSpec, SpectrogramSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
-from tubelet.weights.inflate import flatten, inflate
-from tubelet.weights.interpolate import resize_positions
+from tubelet.weights.inflate import flatten, inflate, resize
+from tubelet.weights.interpolate import resize_positions, square_grid
+from tubelet.weights.lanes import Lane
 from tubelet.weights.loaded import Loaded, TaskCard, listed
 from tubelet.weights.routes import Route, find_route, matches
 
@@ -35,22 +33,28 @@ class Init:
     """Weights to start from.
 
     ``source``: whatever :func:`~tubelet.weights.folder.load_model` reads: a model folder, a transformers or timm ViT, a
-    ViT .npz of the released code, ``hf:org/name``. ``kernel``: how a 2D patch kernel becomes a tubelet kernel (Sec. 3.4
-    and :func:`~tubelet.weights.inflate.inflate`; "repeat" is PolyViT's for probes); a tubelet kernel becomes a 2D one
-    by the sum over its frames; "random" leaves the tokenizers as they were built. ``temporal``: what Model 3's temporal
-    attention starts from. "residual": as it was built, its output projection zero, so that the block is a residual
-    connection and can learn; "copy": the image model's attention; "zero": all of it zero, as the paper and the released
-    code say (no gradient but the output bias's ever leaves zero); "fresh": as it was built. ``fresh``: patterns
-    of encoder parameters (``encoder.positions.*``) that stay as they were built.
+    ViT .npz of the released code, ``hf:org/name``. ``into``: the stream of an MTV, or the modality, that they are for;
+    all, if empty. ``kernel``: how a 2D patch kernel becomes a tubelet kernel (Sec. 3.4 and
+    :func:`~tubelet.weights.inflate.inflate`; "repeat" is PolyViT's for probes); a tubelet kernel becomes a 2D one by
+    the sum over its frames; one of another size is resized linearly, as MTV's released code does; "random" leaves the
+    tokenizers as they were built. ``temporal``: what Model 3's temporal attention starts from. "residual": as it was
+    built, its output projection zero, so that the block is a residual connection and can learn; "copy": the image
+    model's attention; "zero": all of it zero, as the paper and the released code say (no gradient but the output bias's
+    ever leaves zero); "fresh": as it was built. ``bottleneck``: what MBT's bottleneck tokens start from. "fresh": as
+    they were built; "positions": the source's table of positions resized to so many places, as the released code does.
+    ``fresh``: patterns of encoder parameters (``encoder.positions.*``) that stay as they were built.
 
     Positions are always interpolated in (t, h, w): an image's are repeated in time and resized in space; for an image a
-    video's are averaged over time. Every modality of a PolyViT starts from the source's own of its kind, else from its
-    image, video or audio, in this order; its adaptors from the source's first layers, the shared ones from the others.
+    video's are averaged over time. Every modality of a PolyViT or an MBT starts from the source's own of its kind, else
+    from its image, video or audio, in this order; a PolyViT's adaptors from the source's first layers, the shared ones
+    from the others. A stream of an MTV has a class token per time index: an image's serves for all.
     """
 
     source: str
+    into: str = ""
     kernel: Literal["central", "average", "rank", "repeat", "random"] = "central"
     temporal: Literal["residual", "copy", "zero", "fresh"] = "residual"
+    bottleneck: Literal["fresh", "positions"] = "fresh"
     fresh: tuple[str, ...] = ()
 
 
@@ -59,6 +63,7 @@ class InitReport:
     """What became of every parameter, by name; ``resized`` and ``notes`` are sentences."""
 
     source: str
+    into: str
     loaded: tuple[str, ...]
     zeroed: tuple[str, ...]
     resized: tuple[str, ...]
@@ -74,7 +79,8 @@ class InitReport:
             "dropped": _grouped(self.dropped),
             "note": self.notes,
         }
-        lines = [f"initialised from {self.source}: {len(self.loaded)} parameters loaded"]
+        into = f"{self.into} initialised" if self.into else "initialised"
+        lines = [f"{into} from {self.source}: {len(self.loaded)} parameters loaded"]
         return "\n".join(lines + [f"  {kind}: {', '.join(names)}" for kind, names in groups.items() if names])
 
 
@@ -107,11 +113,14 @@ def initialise_from(
     """Start ``model`` from a source that is loaded already; see :func:`initialise`."""
     given = dict(source.model.encoder.named_parameters())
     wanted = dict(model.encoder.named_parameters())
-    route = find_route(source.config, config, given, wanted, init.source)
+    route = find_route(source.config, config, given, wanted, init.source, init.into)
+    if init.bottleneck == "positions":
+        route = _bottleneck_from_positions(route, wanted, init)
     offered = _offer(source.model.encoder, model.encoder, route, init)
-    if problems := [*_other_heads(source.config, config), *_misfits(given, offered, wanted, route, init)]:
+    if problems := [*_other_heads(route), *_misfits(given, offered, wanted, route, init)]:
+        into = " and Init.into names the stream or modality that it is for" if len(route.pairs) > 1 else ""
         raise WeightsError(
-            f"{init.source} does not fit the model; Init.fresh leaves parameters out: {listed(problems)}"
+            f"{init.source} does not fit the model; Init.fresh leaves parameters out{into}: {listed(problems)}"
         )
     for name, value in offered.items():
         wanted[name].copy_(value)
@@ -119,6 +128,7 @@ def initialise_from(
     zeroed = tuple(name for name in offered if name not in route.origin and init.temporal != "copy")
     return InitReport(
         source=init.source,
+        into=init.into,
         loaded=(*(name for name in offered if name not in zeroed), *(f"heads.{name}" for name in heads)),
         zeroed=zeroed,
         resized=tuple(
@@ -126,14 +136,25 @@ def initialise_from(
             for name, theirs in route.origin.items()
             if name in offered and given[theirs].shape != offered[name].shape
         ),
-        fresh=(*(n for n in wanted if n not in offered), *(f"heads.{n}" for n in model.heads if n not in heads)),
+        fresh=(
+            *(n for n in wanted if n not in {*offered, *route.others}),
+            *(f"heads.{n}" for n in model.heads if n not in heads),
+        ),
         dropped=(
             *(name for name in given if name not in route.used),
             *(f"heads.{name}" for name in source.model.heads if name not in heads),
             *source.dropped,
         ),
-        notes=_notes(source.config, config, route),
+        notes=_notes(route),
     )
+
+
+def _bottleneck_from_positions(route: Route, wanted: Mapping[str, Tensor], init: Init) -> Route:
+    """The route on which MBT's bottleneck tokens start from the positions of what the first modality starts from."""
+    if "bottleneck" not in wanted:
+        raise WeightsError(f"{init.source}: {init.bottleneck=} is of an MBT's bottleneck tokens; the model has none")
+    source, _ = route.pairs[0]
+    return replace(route, origin=route.origin | {"bottleneck": f"{source.modules['positions']}.table"})
 
 
 def _offer(source: nn.Module, target: nn.Module, route: Route, init: Init) -> dict[str, Tensor]:
@@ -146,6 +167,11 @@ def _offer(source: nn.Module, target: nn.Module, route: Route, init: Init) -> di
         if isinstance(layer, TubeletTokenizer) and (weight := f"{name}.projection.weight") in offered:
             theirs = source.get_submodule(route.origin[weight].removesuffix(".projection.weight"))
             offered[weight] = _kernel(cast("TubeletTokenizer", theirs), layer, init)
+        if isinstance(layer, TokensInTime) and (tokens := f"{name}.table") in offered:
+            offered[tokens] = _in_time(offered[tokens], len(layer.table))
+    if (table := route.origin.get("bottleneck", "")).endswith("positions.table"):
+        theirs = source.get_submodule(table.removesuffix(".table"))
+        offered["bottleneck"] = _in_a_square(cast("LearnedPositions", theirs), target.get_parameter("bottleneck"))
     offered |= _temporal_attention(offered, dict(target.named_parameters()), init)
     return {name: value for name, value in offered.items() if not matches(name, _left_out(init))}
 
@@ -154,15 +180,33 @@ def _left_out(init: Init) -> tuple[str, ...]:
     return (*init.fresh, "tokenizer.*", "*.tokenizer.*") if init.kernel == "random" else init.fresh
 
 
+def _in_time(tokens: Float[Tensor, "T n D"] | Float[Tensor, "n D"], times: int) -> Float[Tensor, "t n D"]:
+    """Tokens for each time index; an image's serve for all."""
+    return tokens.expand(times, -1, -1) if tokens.ndim == 2 else at_times(tokens, times)
+
+
+def _in_a_square(source: LearnedPositions, bottleneck: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+    """The source's table resized to as many rows as there are bottleneck tokens: those of its special tokens first."""
+    n, width = bottleneck.shape
+    target = LearnedPositions(square_grid(n - source.special), width, source.special)
+    return resize_positions(source, target)
+
+
 def _kernel(source: TubeletTokenizer, target: TubeletTokenizer, init: Init) -> Tensor:
-    """The source's kernel: inflated for a video, summed over its frames for an image or a spectrogram."""
-    weight, (t, h, w), frames = source.projection.weight, source.tubelet, target.tubelet[0]
-    if (t > 1) == (frames > 1) or init.kernel == "random":
+    """The source's kernel: inflated for a video, summed over its frames for an image or a spectrogram, and resized for
+    patches or tubelets of another size."""
+    weight, (t, h, w), (frames, *sides) = source.projection.weight, source.tubelet, target.tubelet
+    if source.tubelet == target.tubelet or init.kernel == "random":
         return weight
     kernel = rearrange(weight, "D (C t h w) -> D C t h w", t=t, h=h, w=w)
-    if t > 1:
-        return flatten(kernel).flatten(1)
-    return inflate(kernel[:, :, 0], frames, init.kernel).flatten(1)
+    size = (frames if min(t, frames) > 1 else t, sides[0], sides[1])
+    if size != source.tubelet:
+        kernel = resize(kernel, size)
+    if size[0] > frames:
+        kernel = flatten(kernel)
+    elif size[0] < frames:
+        kernel = inflate(kernel[:, :, 0], frames, init.kernel)
+    return kernel.flatten(1)
 
 
 def _temporal_attention(offered: Mapping[str, Tensor], wanted: Mapping[str, Tensor], init: Init) -> dict[str, Tensor]:
@@ -214,14 +258,22 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def _other_heads(source: ModelConfig, target: ModelConfig) -> list[str]:
-    theirs, ours = _backbone(source).heads, _backbone(target).heads
-    return [f"the source's attention has {theirs} heads, the model's {ours}"] if theirs != ours else []
+def _other_heads(route: Route) -> list[str]:
+    pairs = [(theirs.backbone.heads, ours) for theirs, ours in route.pairs]
+    return [
+        f"the source's attention has {theirs} heads, the model's {ours.backbone.heads}{_of(ours, route)}"
+        for theirs, ours in pairs
+        if theirs != ours.backbone.heads
+    ]
 
 
-def _notes(source: ModelConfig, target: ModelConfig, route: Route) -> tuple[str, ...]:
+def _of(lane: Lane, route: Route) -> str:
+    return f" ({lane.name})" if len(route.pairs) > 1 else ""
+
+
+def _notes(route: Route) -> tuple[str, ...]:
     """What the two do differently with the same weights."""
-    pairs = [(_behaviour(_backbone(source)), _behaviour(_backbone(target)))]
+    pairs = [(_behaviour(theirs.backbone), _behaviour(ours.backbone)) for theirs, ours in route.pairs]
     pairs += [(_scale(theirs.spec), _scale(ours.spec)) for theirs, ours in route.pairs]
     notes = [
         f"the source was trained with {name} {theirs[name]}, the model has {ours[name]}"
@@ -241,8 +293,3 @@ def _scale(spec: InputSpec) -> dict[str, object]:
     if isinstance(spec, SpectrogramSpec):
         return {f"spectrogram {name}": value for name, value in asdict(spec).items() if name != "frames"}
     return {"pixel mean": spec.mean, "pixel std": spec.std}
-
-
-def _backbone(config: ModelConfig) -> Backbone:
-    assert isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TokenLearnerConfig), config
-    return config.backbone

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tubelet.nn.positions import LearnedPositions, interpolate_grid
+from tubelet.nn.positions import Grid, LearnedPositions, interpolate_grid
 
 
 def resize_positions(source: LearnedPositions, target: LearnedPositions) -> Float[Tensor, "N D"]:
@@ -25,3 +27,9 @@ def resize_positions(source: LearnedPositions, target: LearnedPositions) -> Floa
             volume, grid = volume.unflatten(0, (grid[0], -1)).mean(0), (1, *grid[1:])
         places = interpolate_grid(volume, grid, target.grid).to(places)
     return torch.cat([special, places])
+
+
+def square_grid(places: int) -> Grid:
+    """The most square picture of so many places: 2 x 2 for 4, 2 x 3 for 6."""
+    height = next(side for side in range(math.isqrt(places), 0, -1) if places % side == 0)
+    return 1, height, places // height

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tubelet.models.ast import ASTConfig
+from tubelet.models.mbt import MBTConfig
 from tubelet.models.model import ModelConfig
+from tubelet.models.mtv import MTVConfig
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
+from tubelet.nn.blocks import Backbone
 from tubelet.nn.tokenizers import Tubelet
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 
@@ -19,7 +22,7 @@ _ORDER = (ImageSpec, VideoSpec, SpectrogramSpec)  # what an input starts from th
 
 @dataclass(frozen=True)
 class Lane:
-    """One path through an encoder, from an input to the pooled features.
+    """One path through an encoder, from an input to the pooled features, or to where a stream meets the others.
 
     ``modules``: by the name of a part (tokenizer, cls, positions, blocks.0 to blocks.L-1, norm), the module or the
     parameter that it is in this encoder. Lanes may share modules.
@@ -28,6 +31,7 @@ class Lane:
     name: str
     spec: InputSpec
     patch: Tubelet
+    backbone: Backbone
     modules: Mapping[str, str]
 
     def places(self, parameters: Iterable[str]) -> dict[str, str]:
@@ -41,25 +45,35 @@ class Lane:
 
 
 def lanes(config: ModelConfig) -> tuple[Lane, ...]:
-    """One lane, or one per modality; Model 2's is that of its spatial encoder."""
+    """One lane, or one per modality or stream; Model 2's is that of its spatial encoder."""
     match config:
         case ViTConfig():
             modules = _modules(config.backbone.depth, "encoder.")
-            return (Lane("image", config.image, (1, *config.patch), modules),)
+            return (Lane("image", config.image, (1, *config.patch), config.backbone, modules),)
         case ASTConfig():
             modules = _modules(config.backbone.depth, "encoder.")
-            return (Lane("audio", config.audio, (1, *config.patch), modules),)
+            return (Lane("audio", config.audio, (1, *config.patch), config.backbone, modules),)
         case ViViTConfig():
             is_factorized = config.attends == "factorized_encoder"
             modules = _modules(config.backbone.depth, "encoder.spatial." if is_factorized else "encoder.")
-            return (Lane("video", config.video, config.tubelet, modules),)
+            return (Lane("video", config.video, config.tubelet, config.backbone, modules),)
         case PolyViTConfig():
             return tuple(
-                Lane(name, modality.spec, modality.patch, _polyvit(config, f"modalities.{name}."))
-                for name, modality in config.modalities.items()
+                Lane(name, m.spec, m.patch, config.backbone, _polyvit(config, f"modalities.{name}."))
+                for name, m in config.modalities.items()
+            )
+        case MBTConfig():
+            return tuple(
+                Lane(name, m.spec, m.patch, config.backbone, _mbt(config, f"modalities.{name}."))
+                for name, m in config.modalities.items()
+            )
+        case MTVConfig():
+            return tuple(
+                Lane(name, config.media[s.input], s.tubelet, s.backbone, _stream(s.backbone.depth, f"streams.{name}."))
+                for name, s in config.streams.items()
             )
         case TokenLearnerConfig():
-            return (Lane(config.input, config.spec, config.patch, _token_learner(config)),)
+            return (Lane(config.input, config.spec, config.patch, config.backbone, _token_learner(config)),)
         case _:
             return ()
 
@@ -74,6 +88,18 @@ def _polyvit(config: PolyViTConfig, prefix: str) -> dict[str, str]:
     adaptors = {f"blocks.{i}": f"{prefix}adaptor.blocks.{i}" for i in range(own)}
     shared = {f"blocks.{i}": f"transformer.blocks.{i - own}" for i in range(own, depth)}
     return {**_before(f"{prefix}tokenizer", prefix), **adaptors, **shared, "norm": "transformer.norm"}
+
+
+def _mbt(config: MBTConfig, prefix: str) -> dict[str, str]:
+    stack = "shared" if config.shared else f"{prefix}stack"
+    blocks = {f"blocks.{i}": f"{stack}.blocks.{i}" for i in range(config.backbone.depth)}
+    return {**_before(f"{prefix}tokenizer", prefix), **blocks, "norm": "norm"}
+
+
+def _stream(depth: int, prefix: str) -> dict[str, str]:
+    """An MTV's stream has a class token per time index, and no final norm."""
+    blocks = {f"blocks.{i}": f"{prefix}stack.blocks.{i}" for i in range(depth)}
+    return {**_before(f"{prefix}tokenizer", prefix), "cls": f"{prefix}cls.table", **blocks}
 
 
 def _token_learner(config: TokenLearnerConfig) -> dict[str, str]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from tubelet.models.ast import ASTConfig
+from tubelet.models.mbt import MBTConfig
 from tubelet.models.model import ModelConfig
+from tubelet.models.mtv import MTVConfig
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.vit import ViTConfig
@@ -15,9 +17,10 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.lanes import Lane, best_source, lanes
 
-_OPTIONAL = ("representation.*", "cls", "*.cls")  # what one of two models of a kind may have alone
+_OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table")  # what one of two models of a kind may have alone
 _LEARNED = ("*.learner.*", "*.fuser.*")
 _TIME = ("*.norm_time.*", "*.attention_time.*")
+_MEETING = ("global_encoder.*", "project.*", "laterals.*", "bottleneck.*")  # where an MTV's streams meet
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,15 @@ class Route:
     """``origin``: the source's parameter for each of the model's. ``pairs``: each lane of the model with the source's.
 
     ``fresh``: patterns of the model's parameters that this source cannot give. ``homeless``: the source's parameters
-    that should have found a place; those of lanes that nothing starts from are not among them.
+    that should have found a place; those of lanes that nothing starts from are not among them. ``others``: the model's
+    parameters on lanes that another source is for.
     """
 
     origin: dict[str, str]
     pairs: tuple[tuple[Lane, Lane], ...]
     fresh: tuple[str, ...]
     homeless: tuple[str, ...]
+    others: frozenset[str]
 
     @property
     def used(self) -> set[str]:
@@ -39,30 +44,64 @@ class Route:
 
 
 def find_route(
-    source: ModelConfig, target: ModelConfig, given: Collection[str], wanted: Collection[str], name: str
+    source: ModelConfig,
+    target: ModelConfig,
+    given: Collection[str],
+    wanted: Collection[str],
+    name: str,
+    into: str = "",
 ) -> Route:
     """The route between two kinds of models, by their parameters' names. ``name`` is the source's, for errors.
 
-    Each modality of the model starts from the source's own of it, or from the nearest (:func:`best_source`). What lies
-    on no lane, such as Model 2's temporal encoder, starts from what has the same name. Raises WeightsError where the
-    one cannot start the other, or where what the model shares is apart in the source.
+    Each modality of the model starts from the source's own of it, or from the nearest (:func:`best_source`); so does
+    each stream. What lies on no lane, such as Model 2's temporal encoder, starts from what has the same name. ``into``
+    names a single lane, beside which all stays as it is. Raises WeightsError where the one cannot start the other, or
+    where what the model shares is apart in the source.
     """
     fresh = _cannot_give(source, target, name)
-    theirs, ours = lanes(source), lanes(target)
+    theirs, ours = lanes(source), _chosen(lanes(target), into, name)
     pairs = tuple((best_source(theirs, lane.spec, lane.name), lane) for lane in ours)
-    origin = {n: n for n in _apart(ours, wanted) & _apart(theirs, given)}
+    aside = _apart(ours, wanted)
+    origin = {n: n for n in aside & _apart(theirs, given)} if not into else {}
     for a, b in pairs:
         places = a.places(given)
         for part, n in b.places(wanted).items():
             if part in places and origin.setdefault(n, places[part]) != places[part]:
                 raise WeightsError(
                     f"{name} does not fit the model: {n} is one for all modalities, and would start from both "
-                    f"{origin[n]} and {places[part]}; the model's adaptor_depth must be at least the source's"
+                    f"{origin[n]} and {places[part]}; {_way_out(target)}"
                 )
-    expected = {*_apart(theirs, given), *(n for a, _ in pairs for n in a.places(given).values())}
+    expected = {n for a, b in pairs for n in a.places(given).values() if not _unwanted(n, a, b)}
+    others = aside - _apart(lanes(target), wanted)
+    if into:
+        fresh = (*fresh, *aside)
+    else:
+        expected |= _apart(theirs, given)
     used = set(origin.values())
     homeless = tuple(n for n in given if n in expected and n not in used and not matches(n, _OPTIONAL))
-    return Route({n: origin[n] for n in wanted if n in origin}, pairs, (*_OPTIONAL, *fresh), homeless)
+    return Route(
+        {n: origin[n] for n in wanted if n in origin}, pairs, (*_OPTIONAL, *fresh), homeless, frozenset(others)
+    )
+
+
+def _chosen(of: Sequence[Lane], into: str, name: str) -> tuple[Lane, ...]:
+    chosen = tuple(lane for lane in of if into in ("", lane.name))
+    if not chosen:
+        raise WeightsError(
+            f"{name} shall start {into!r}, which Init.into names, but the model has {', '.join(a.name for a in of)}"
+        )
+    return chosen
+
+
+def _unwanted(parameter: str, source: Lane, target: Lane) -> bool:
+    """A final norm, for a stream that has none."""
+    return "norm" not in target.modules and parameter.startswith(f"{source.modules.get('norm')}.")
+
+
+def _way_out(target: ModelConfig) -> str:
+    if isinstance(target, PolyViTConfig):
+        return "the model's adaptor_depth must be at least the source's"
+    return "build the model with shared=False, or start it from one modality by Init.into"
 
 
 def _apart(of: Sequence[Lane], names: Iterable[str]) -> set[str]:
@@ -75,18 +114,24 @@ def _cannot_give(source: ModelConfig, target: ModelConfig, name: str) -> tuple[s
     """Patterns of what the source's kind has not and the target's kind has."""
     if _is_joint(source) and _is_joint(target):
         return ()
-    if isinstance(target, TokenLearnerConfig):
-        if isinstance(source, TokenLearnerConfig):
+    of_its_own: dict[type[ModelConfig], tuple[str, ...]] = {
+        TokenLearnerConfig: _LEARNED,
+        MBTConfig: ("bottleneck",),
+        MTVConfig: _MEETING,
+    }
+    if type(target) in of_its_own:
+        if type(source) is type(target):
             return ()
         if _is_joint(source):
-            return _LEARNED
+            return of_its_own[type(target)]
     if isinstance(source, ViTConfig) and isinstance(target, ViViTConfig):
         return ("encoder.temporal.*",) if target.attends == "factorized_encoder" else _TIME
     if isinstance(source, ViViTConfig) and isinstance(target, ViViTConfig) and source.attends == target.attends:
         return ()
     raise WeightsError(
         f"{name} holds a {_kind(source)}, which cannot start a {_kind(target)}: an image ViT starts any model; ViT, "
-        "AST, PolyViT and ViViT's Model 1 (joint) start one another and TokenLearner; the others one of their own kind"
+        "AST, PolyViT and ViViT's Model 1 (joint) start one another, TokenLearner, MBT and each stream of an MTV; the "
+        "others one of their own kind"
     )
 
 
