@@ -64,7 +64,7 @@ def test_multiply_adds_equal_counting_by_hand() -> None:
 
 @pytest.mark.parametrize("config", ZOO.values(), ids=ZOO.keys())
 def test_parameters_are_the_models_and_the_parts_sum_up(config: ModelConfig) -> None:
-    counted = cost(config, 5)
+    counted = cost(config, 5, config.input_sets[-1])
     assert counted.parameters == sum(p.numel() for p in build(config).parameters())
     assert sum(part.parameters for part in counted.parts) == counted.parameters
     assert sum(part.multiply_adds for part in counted.parts) == counted.multiply_adds

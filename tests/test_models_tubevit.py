@@ -15,7 +15,7 @@ from tubelet.configs import from_json, to_json
 from tubelet.evaluation.cost import Cost, cost
 from tubelet.models import Model, TubeViT, TubeViTConfig
 from tubelet.models.model import ModelConfig
-from tubelet.models.names import BACKBONES
+from tubelet.models.names import BACKBONES, model_config, model_name
 from tubelet.models.tubevit import CHARADES_TUBES, PATCH, TUBES, scaled
 from tubelet.nn.blocks import Backbone
 from tubelet.nn.tubes import Tube
@@ -214,6 +214,14 @@ def test_tokenizing_costs_what_the_tubes_read(base: Cost) -> None:
     assert parts["encoder.tubes"] == read
     assert parts["encoder.patches"] == 196 * 768 * 768
     assert read + parts["encoder.patches"] < 0.01 * base.multiply_adds
+
+
+def test_a_name_says_the_tubes_but_not_the_clip() -> None:
+    named = model_config("tubevit-b/16", frames=64)
+    assert isinstance(named, TubeViTConfig)
+    assert model_name(named) == "tubevit-b/16"
+    for other in (replace(named, gate=4), replace(named, tubes=TUBES[:2]), CONFIG):
+        assert model_name(other) is None
 
 
 def test_impossible_configs_are_refused_with_the_value() -> None:

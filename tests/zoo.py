@@ -15,11 +15,13 @@ from tubelet.models import (
     ModelConfig,
     PolyViTConfig,
     TokenLearnerConfig,
+    TubeViTConfig,
     ViTConfig,
     ViViTConfig,
 )
 from tubelet.nn.blocks import Backbone
 from tubelet.nn.heads import LinearHead
+from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 SMALL = Backbone(width=16, depth=2, heads=2, mlp=32)
@@ -35,6 +37,16 @@ _MODALITIES = {
 _LEARNER = TokenLearnerConfig(backbone=SMALL, spec=IMAGE, patch=(1, 8, 8), tokens=3, layer=1)
 _VIDEO_LEARNER = replace(_LEARNER, spec=VIDEO, patch=(2, 8, 8))
 _VIVIT = ViViTConfig(backbone=SMALL, tubelet=(2, 8, 8), video=VIDEO)
+_TUBEVIT = TubeViTConfig(
+    backbone=SMALL,
+    image=IMAGE,
+    video=VIDEO,
+    patch=Tube(kernel=(1, 8, 8), stride=(4, 8, 8)),
+    tubes=(
+        Tube(kernel=(2, 4, 4), stride=(4, 8, 8), neighbours=(2, 1, 1)),
+        Tube(kernel=(4, 2, 2), stride=(2, 8, 8), offset=(0, 2, 2), neighbours=(1, 2, 2)),
+    ),
+)
 
 ZOO: dict[str, ModelConfig] = {
     "vit": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE),
@@ -54,6 +66,9 @@ ZOO: dict[str, ModelConfig] = {
         for depth, (name, modality) in enumerate(_MODALITIES.items())
     },
     "model4": replace(_VIVIT, attends="factorized_dot_product", pool="mean"),
+    "tubevit": _TUBEVIT,
+    "tubevit-mean-gated": replace(_TUBEVIT, pool="mean", gate=1),
+    "tubevit-interpolated": replace(_TUBEVIT, learned=((2, 2, 2), (2, 4, 4))),
     "token-learner": _LEARNER,
     "token-learner-conv": replace(_LEARNER, form="conv", layer=0),
     "token-learner-attention": replace(_LEARNER, form="attention", representation=12),
@@ -77,5 +92,7 @@ def build(config: ModelConfig, classes: int = 5) -> Model:
 
 
 def example(config: ModelConfig, batch: int = 2) -> dict[str, Tensor]:
+    """Inputs for one forward pass: of a model that takes images or videos, the videos, which go through all of it."""
     generator = torch.Generator().manual_seed(1)
-    return {name: torch.randn(batch, *input_shape(spec), generator=generator) for name, spec in config.inputs.items()}
+    shapes = {name: input_shape(config.inputs[name]) for name in config.input_sets[-1]}
+    return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}

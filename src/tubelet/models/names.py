@@ -1,9 +1,9 @@
 """Names of models, as the papers write them, and the one parser that reads them.
 
 ``vit-b/16`` is an image ViT and ``ast-b/16`` the same on spectrograms; ``polyvit-b/16x4`` takes images, audio and, in
-tubelets of 16x16 pixels and 4 frames, video. ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels and 2
-frames, and the suffixes ``-fe``, ``-fsa``, ``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot
-product). ``vit-l/16-tl16@12`` is TokenLearner (v1.1): 16 tokens learned before layer 12, counted from 0; ``-tlf`` fuses
+tubelets of 16x16 pixels and 4 frames, video; ``tubevit-b/16`` takes images in patches of 16x16 and videos in sparse tubes,
+too. ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels and 2 frames, and the suffixes ``-fe``, ``-fsa``,
+``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot product). ``vit-l/16-tl16@12`` is TokenLearner (v1.1): 16 tokens learned before layer 12, counted from 0; ``-tlf`` fuses
 them back, ``+11`` adds so many layers, and ``vivit-b/16x2-tl8@6`` learns 8 tokens from every time index.
 """
 
@@ -16,6 +16,7 @@ from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig
+from tubelet.models.tubevit import PATCH, TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import Attends, ViViTConfig
 from tubelet.nn.blocks import Backbone
@@ -38,7 +39,7 @@ _VIVIT: dict[str, Attends] = {
 }
 
 _NAME = re.compile(
-    r"(?P<family>vit|ast|vivit|polyvit)-(?P<size>ti|s|b|l|h)/(?P<patch>\d+)(?:x(?P<t>\d+))?(?P<attends>-[a-z]+)?"
+    r"(?P<family>vit|ast|vivit|polyvit|tubevit)-(?P<size>ti|s|b|l|h)/(?P<patch>\d+)(?:x(?P<t>\d+))?(?P<attends>-[a-z]+)?"
     r"(?:-tl(?P<fuse>f?)(?P<tokens>\d+)@(?P<layer>\d+)(?:\+(?P<more>\d+))?)?"
 )
 
@@ -51,6 +52,7 @@ EXAMPLES = (
     "vivit-b/16x2-fdp",
     "vivit-l/16x2-fe",
     "polyvit-b/16x4",
+    "tubevit-b/16",
     "vit-l/14-tl16@18+11",
     "vivit-b/16x2-tlf8@6",
 )
@@ -78,6 +80,8 @@ def model_config(name: str, *, frames: int = 0, size: int = 0) -> ModelConfig:
         case "polyvit" if t and not suffix:
             _refuse(name, "a model of several modalities", frames=frames, size=size)
             return _polyvit(backbone, t, patch)
+        case "tubevit" if not t and not suffix:
+            return _tubevit(backbone, patch, frames, size)
         case "vivit" if t and suffix in _VIVIT:
             return _vivit(backbone, (t, patch, patch), _VIVIT[suffix], frames, size)
         case _:
@@ -97,6 +101,12 @@ def _vivit(backbone: Backbone, tubelet: Tubelet, attends: Attends, frames: int, 
     video = _video(frames, size)
     pool = "token" if attends in ("joint", "factorized_encoder") else "mean"
     return ViViTConfig(backbone=backbone, tubelet=tubelet, video=video, attends=attends, pool=pool)
+
+
+def _tubevit(backbone: Backbone, patch: int, frames: int, size: int) -> TubeViTConfig:
+    """The four tubes of Table 12, that of single frames with the image model's patch."""
+    cut = replace(PATCH, kernel=(1, patch, patch), stride=(PATCH.stride[0], patch, patch))
+    return TubeViTConfig(backbone=backbone, image=_image(size), video=_video(frames, size), patch=cut)
 
 
 def _token_learner(name: str, match: re.Match[str], frames: int, size: int) -> TokenLearnerConfig:
@@ -138,7 +148,7 @@ def _polyvit(backbone: Backbone, t: int, patch: int) -> PolyViTConfig:
 
 def model_name(config: ModelConfig) -> str | None:
     """The name whose config is ``config``, up to the input's size and the regularisers; None where no name says it."""
-    if not isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TokenLearnerConfig):
+    if not isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TubeViTConfig | TokenLearnerConfig):
         return None
     plain = _plain(config.backbone)
     size = next((size for size, backbone in BACKBONES.items() if replace(backbone, depth=plain.depth) == plain), None)
@@ -159,13 +169,18 @@ def _same(config: ModelConfig, named: ModelConfig) -> bool:
             ours = {name: (type(m.spec), m.patch) for name, m in config.modalities.items()}
             theirs = {name: (type(m.spec), m.patch) for name, m in named.modalities.items()}
             return ours == theirs and replace(config, modalities=named.modalities) == named
+        case TubeViTConfig(), TubeViTConfig():
+            parts = (config.tubes, config.learned, config.gate, config.pool, config.patch, config.backbone)
+            return parts == (named.tubes, named.learned, named.gate, named.pool, named.patch, named.backbone)
         case TokenLearnerConfig(), TokenLearnerConfig():
             return config.input == named.input and replace(config, spec=named.spec) == named
         case _:
             return False
 
 
-def _name(config: ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TokenLearnerConfig, size: str) -> str | None:
+def _name(
+    config: ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TubeViTConfig | TokenLearnerConfig, size: str
+) -> str | None:
     match config:
         case ViTConfig():
             return f"vit-{size}/{config.patch[0]}"
@@ -177,6 +192,8 @@ def _name(config: ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TokenLea
         case PolyViTConfig():
             video = config.modalities.get("video")
             return f"polyvit-{size}/{video.patch[1]}x{video.patch[0]}" if video else None
+        case TubeViTConfig():
+            return f"tubevit-{size}/{config.patch.kernel[1]}"
         case TokenLearnerConfig():
             t, patch, _ = config.patch
             base = f"vivit-{size}/{patch}x{t}" if config.input == "video" else f"vit-{size}/{patch}"
