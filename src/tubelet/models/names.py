@@ -1,10 +1,11 @@
 """Names of models, as the papers write them, and the one parser that reads them.
 
 ``vit-b/16`` is an image ViT and ``ast-b/16`` the same on spectrograms; ``polyvit-b/16x4`` takes images, audio and, in
-tubelets of 16x16 pixels and 4 frames, video; ``tubevit-b/16`` takes images in patches of 16x16 and videos in sparse tubes,
-too. ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels and 2 frames, and the suffixes ``-fe``, ``-fsa``,
-``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot product). ``vit-l/16-tl16@12`` is TokenLearner (v1.1): 16 tokens learned before layer 12, counted from 0; ``-tlf`` fuses
-them back, ``+11`` adds so many layers, and ``vivit-b/16x2-tl8@6`` learns 8 tokens from every time index.
+tubelets of 16x16 pixels and 4 frames, video; ``tubevit-b/16`` takes images in patches of 16x16 and videos in sparse
+tubes, too. ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels and 2 frames, and the suffixes ``-fe``,
+``-fsa``, ``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot product). ``vit-l/16-tl16@12`` is
+TokenLearner (v1.1): 16 tokens learned before layer 12, counted from 0; ``-tlf`` fuses them back, ``+11`` adds so many
+layers, and ``vivit-b/16x2-tl8@6`` learns 8 tokens from every time index.
 """
 
 from __future__ import annotations
