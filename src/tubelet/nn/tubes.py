@@ -87,10 +87,10 @@ class Tube:
 class TubeKernel(nn.Module):
     """A kernel learned in one shape and applied in any (interpolated kernels, Sec. 3.4)."""
 
-    def __init__(self, shape: Tubelet, channels: int, width: int) -> None:
+    def __init__(self, tubelet: Tubelet, channels: int, width: int) -> None:
         super().__init__()
-        self.shape = shape
-        self.projection = nn.Linear(channels * math.prod(shape), width)
+        self.tubelet = tubelet
+        self.projection = nn.Linear(channels * math.prod(tubelet), width)
         init_dense_(self.projection)
 
     def weight(self, shape: Tubelet) -> Float[Tensor, "D values"]:
@@ -100,14 +100,14 @@ class TubeKernel(nn.Module):
         kernel's mean kept, every shape answers a constant block alike.
         """
         weight = self.projection.weight
-        if shape == self.shape:
+        if shape == self.tubelet:
             return weight
-        t, h, w = self.shape
+        t, h, w = self.tubelet
         learned = rearrange(weight, "D (C t h w) -> D C t h w", t=t, h=h, w=w)
         kernel = F.interpolate(learned, size=shape, mode="trilinear", align_corners=False)
         axes = (2, 3, 4)
         kernel = kernel - kernel.mean(axes, keepdim=True) + learned.mean(axes, keepdim=True)
-        return kernel.flatten(1) * (math.prod(self.shape) / math.prod(shape))
+        return kernel.flatten(1) * (math.prod(self.tubelet) / math.prod(shape))
 
     def forward(self, video: Float[Tensor, "B T C H W"], tube: Tube) -> Float[Tensor, "B N D"]:
         """The tokens of ``tube``: the results of its neighbours, side by side."""

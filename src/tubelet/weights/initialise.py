@@ -18,6 +18,7 @@ from tubelet.nn.blocks import Backbone
 from tubelet.nn.fusion import TokensInTime, at_times
 from tubelet.nn.positions import LearnedPositions
 from tubelet.nn.tokenizers import TubeletTokenizer
+from tubelet.nn.tubes import TubeKernel
 from tubelet.specs import InputSpec, SpectrogramSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
@@ -47,7 +48,8 @@ class Init:
     Positions are always interpolated in (t, h, w): an image's are repeated in time and resized in space; for an image a
     video's are averaged over time. Every modality of a PolyViT or an MBT starts from the source's own of its kind, else
     from its image, video or audio, in this order; a PolyViT's adaptors from the source's first layers, the shared ones
-    from the others. A stream of an MTV has a class token per time index: an image's serves for all.
+    from the others. A stream of an MTV has a class token per time index: an image's serves for all. Of a TubeViT,
+    "video" is the tubes alone: an image ViT for all and a small TubeViT into "video" are its scaling method (Sec. 3.6).
     """
 
     source: str
@@ -164,9 +166,10 @@ def _offer(source: nn.Module, target: nn.Module, route: Route, init: Init) -> di
         if isinstance(layer, LearnedPositions) and (table := f"{name}.table") in offered:
             theirs = source.get_submodule(route.origin[table].removesuffix(".table"))
             offered[table] = resize_positions(cast("LearnedPositions", theirs), layer)
-        if isinstance(layer, TubeletTokenizer) and (weight := f"{name}.projection.weight") in offered:
+        if isinstance(layer, TubeletTokenizer | TubeKernel) and (weight := f"{name}.projection.weight") in offered:
             theirs = source.get_submodule(route.origin[weight].removesuffix(".projection.weight"))
-            offered[weight] = _kernel(cast("TubeletTokenizer", theirs), layer, init)
+            if isinstance(theirs, TubeletTokenizer):
+                offered[weight] = _kernel(theirs, layer, init)
         if isinstance(layer, TokensInTime) and (tokens := f"{name}.table") in offered:
             offered[tokens] = _in_time(offered[tokens], len(layer.table))
     if (table := route.origin.get("bottleneck", "")).endswith("positions.table"):
@@ -177,7 +180,7 @@ def _offer(source: nn.Module, target: nn.Module, route: Route, init: Init) -> di
 
 
 def _left_out(init: Init) -> tuple[str, ...]:
-    return (*init.fresh, "tokenizer.*", "*.tokenizer.*") if init.kernel == "random" else init.fresh
+    return (*init.fresh, "tokenizer.*", "*.tokenizer.*", "patches.*") if init.kernel == "random" else init.fresh
 
 
 def _in_time(tokens: Float[Tensor, "T n D"] | Float[Tensor, "n D"], times: int) -> Float[Tensor, "t n D"]:
@@ -192,7 +195,7 @@ def _in_a_square(source: LearnedPositions, bottleneck: Float[Tensor, "n D"]) -> 
     return resize_positions(source, target)
 
 
-def _kernel(source: TubeletTokenizer, target: TubeletTokenizer, init: Init) -> Tensor:
+def _kernel(source: TubeletTokenizer, target: TubeletTokenizer | TubeKernel, init: Init) -> Tensor:
     """The source's kernel: inflated for a video, summed over its frames for an image or a spectrogram, and resized for
     patches or tubelets of another size."""
     weight, (t, h, w), (frames, *sides) = source.projection.weight, source.tubelet, target.tubelet
@@ -263,7 +266,7 @@ def _other_heads(route: Route) -> list[str]:
     return [
         f"the source's attention has {theirs} heads, the model's {ours.backbone.heads}{_of(ours, route)}"
         for theirs, ours in pairs
-        if theirs != ours.backbone.heads
+        if theirs != ours.backbone.heads and "blocks.0" in ours.modules
     ]
 
 

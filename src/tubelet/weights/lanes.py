@@ -11,6 +11,7 @@ from tubelet.models.model import ModelConfig
 from tubelet.models.mtv import MTVConfig
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig
+from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import Backbone
@@ -72,6 +73,9 @@ def lanes(config: ModelConfig) -> tuple[Lane, ...]:
                 Lane(name, config.media[s.input], s.tubelet, s.backbone, _stream(s.backbone.depth, f"streams.{name}."))
                 for name, s in config.streams.items()
             )
+        case TubeViTConfig():
+            image = Lane("image", config.image, config.patch.kernel, config.backbone, _tubevit(config))
+            return image, Lane("video", config.video, config.patch.kernel, config.backbone, {"tubes": "tubes"})
         case TokenLearnerConfig():
             return (Lane(config.input, config.spec, config.patch, config.backbone, _token_learner(config)),)
         case _:
@@ -100,6 +104,14 @@ def _stream(depth: int, prefix: str) -> dict[str, str]:
     """An MTV's stream has a class token per time index, and no final norm."""
     blocks = {f"blocks.{i}": f"{prefix}stack.blocks.{i}" for i in range(depth)}
     return {**_before(f"{prefix}tokenizer", prefix), "cls": f"{prefix}cls.table", **blocks}
+
+
+def _tubevit(config: TubeViTConfig) -> dict[str, str]:
+    """All that images go through, and videos too; only the tubes are the videos' own. Positions are not learned."""
+    gate, depth = config.gate, config.backbone.depth
+    before = {f"blocks.{i}": f"before.blocks.{i}" for i in range(gate)}
+    after = {f"blocks.{i}": f"transformer.blocks.{i - gate}" for i in range(gate, depth)}
+    return {"tokenizer": "patches.kernels.0", "cls": "sequence.cls", **before, **after, "norm": "transformer.norm"}
 
 
 def _token_learner(config: TokenLearnerConfig) -> dict[str, str]:

@@ -12,12 +12,13 @@ from tubelet.models.model import ModelConfig
 from tubelet.models.mtv import MTVConfig
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig
+from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.lanes import Lane, best_source, lanes
 
-_OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table")  # what one of two models of a kind may have alone
+_OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone
 _LEARNED = ("*.learner.*", "*.fuser.*")
 _TIME = ("*.norm_time.*", "*.attention_time.*")
 _MEETING = ("global_encoder.*", "project.*", "laterals.*", "bottleneck.*")  # where an MTV's streams meet
@@ -60,7 +61,9 @@ def find_route(
     """
     fresh = _cannot_give(source, target, name)
     theirs, ours = lanes(source), _chosen(lanes(target), into, name)
-    pairs = tuple((best_source(theirs, lane.spec, lane.name), lane) for lane in ours)
+    pairs = tuple((a, b) for b in ours if (a := best_source(theirs, b.spec, b.name)).modules.keys() & b.modules.keys())
+    if not pairs:
+        raise WeightsError(f"{name} holds a {_kind(source)}, which has nothing for {into!r} of a {_kind(target)}")
     aside = _apart(ours, wanted)
     origin = {n: n for n in aside & _apart(theirs, given)} if not into else {}
     for a, b in pairs:
@@ -94,8 +97,9 @@ def _chosen(of: Sequence[Lane], into: str, name: str) -> tuple[Lane, ...]:
 
 
 def _unwanted(parameter: str, source: Lane, target: Lane) -> bool:
-    """A final norm, for a stream that has none."""
-    return "norm" not in target.modules and parameter.startswith(f"{source.modules.get('norm')}.")
+    """A final norm, for a stream that has none; learned positions, for a model whose positions are fixed."""
+    missing = {"norm", "positions"} & source.modules.keys() - target.modules.keys()
+    return any(parameter.startswith(f"{source.modules[part]}.") for part in missing)
 
 
 def _way_out(target: ModelConfig) -> str:
@@ -118,6 +122,7 @@ def _cannot_give(source: ModelConfig, target: ModelConfig, name: str) -> tuple[s
         TokenLearnerConfig: _LEARNED,
         MBTConfig: ("bottleneck",),
         MTVConfig: _MEETING,
+        TubeViTConfig: ("tubes.*",),
     }
     if type(target) in of_its_own:
         if type(source) is type(target):
@@ -130,8 +135,8 @@ def _cannot_give(source: ModelConfig, target: ModelConfig, name: str) -> tuple[s
         return ()
     raise WeightsError(
         f"{name} holds a {_kind(source)}, which cannot start a {_kind(target)}: an image ViT starts any model; ViT, "
-        "AST, PolyViT and ViViT's Model 1 (joint) start one another, TokenLearner, MBT and each stream of an MTV; the "
-        "others one of their own kind"
+        "AST, PolyViT and ViViT's Model 1 (joint) start one another, TokenLearner, MBT, TubeViT and each stream of an "
+        "MTV; the others one of their own kind"
     )
 
 
