@@ -40,6 +40,15 @@ def test_weights_leave_examples_out():
         torch.testing.assert_close(loss(logits, targets, weights), loss(logits[::2], targets[::2]))
 
 
+def test_answers_of_several_modalities_are_averaged():
+    logits, targets, weights = torch.randn(2, 4, 3), torch.randint(2, (4, 3)).float(), torch.tensor([1.0, 0, 1, 0])
+    for loss in (softmax_cross_entropy, sigmoid_cross_entropy):
+        apart = torch.stack([loss(each, targets, smoothing=0.1) for each in logits])
+        torch.testing.assert_close(loss(logits, targets, smoothing=0.1), apart.mean())
+        chosen = torch.stack([loss(each, targets, weights) for each in logits])
+        torch.testing.assert_close(loss(logits, targets, weights), chosen.mean())
+
+
 def test_several_label_sets_are_averaged():
     logits = {"verb": torch.randn(3, 4), "noun": torch.randn(3, 6)}
     targets = {"verb": one_hot(torch.tensor([1, 2, 3]), 4), "noun": one_hot(torch.tensor([5, 0, 1]), 6)}

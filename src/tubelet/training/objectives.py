@@ -126,24 +126,27 @@ def mixup(x: Tensor, weight: float) -> Tensor:
 
 
 def softmax_cross_entropy(
-    logits: Float[Tensor, "B K"],
+    logits: Float[Tensor, "*modalities B K"],
     targets: Float[Tensor, "B K"],
     weights: Float[Tensor, " B"] | None = None,
     smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean over examples (weighted, where ``weights`` are given) of the cross-entropy with the softmax."""
+    """Mean over examples (weighted, where ``weights`` are given) of the cross-entropy with the softmax.
+
+    Where each modality answers for itself, as MBT's do in training, also the mean over them, all with the same targets.
+    """
     return _mean(-(smooth_labels(targets, smoothing) * logits.log_softmax(-1)).sum(-1), weights)
 
 
 def sigmoid_cross_entropy(
-    logits: Float[Tensor, "B K"],
+    logits: Float[Tensor, "*modalities B K"],
     targets: Float[Tensor, "B K"],
     weights: Float[Tensor, " B"] | None = None,
     smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean over examples of the binary cross-entropies, summed over classes."""
-    losses = F.binary_cross_entropy_with_logits(logits, smooth_labels(targets, smoothing), reduction="none")
-    return _mean(losses.sum(-1), weights)
+    """Mean over examples of the binary cross-entropies, summed over classes; else as :func:`softmax_cross_entropy`."""
+    smooth = smooth_labels(targets, smoothing).expand_as(logits)
+    return _mean(F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").sum(-1), weights)
 
 
 def multi_head_cross_entropy(
@@ -157,5 +160,7 @@ def multi_head_cross_entropy(
     return torch.stack([cross_entropy(logits[n].float(), t, weights, smoothing) for n, t in targets.items()]).mean()
 
 
-def _mean(losses: Float[Tensor, " B"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, ""]:
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+def _mean(losses: Float[Tensor, "*modalities B"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, ""]:
+    if weights is None:
+        return losses.mean()
+    return (losses * weights).sum() / weights.expand_as(losses).sum()
