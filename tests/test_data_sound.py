@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from media_files import SOUND_RATE, encode, numbers, record_sound
-from tubelet.data import sound as sound_module
+from tubelet.data import cache as cache_module
 from tubelet.data.augment import Augmentation
 from tubelet.data.dataset import TrainSet, ViewSet
 from tubelet.data.manifest import Record
@@ -127,8 +127,8 @@ def test_sound_goes_with_every_crop_of_its_clip(video):
 
 def test_the_sound_is_read_once(video, monkeypatch):
     reads: list[tuple] = []
-    read_audio = sound_module.read_audio
-    monkeypatch.setattr(sound_module, "read_audio", lambda *span: reads.append(span) or read_audio(*span))
+    read_audio = cache_module.read_audio
+    monkeypatch.setattr(cache_module, "read_audio", lambda *span: reads.append(span) or read_audio(*span))
     two = {"audio": SPEC, "coarse": SpectrogramSpec(frames=100, bins=32)}
     train_set(video, specs=two).example(0, 0)
     assert len(reads) == 1
@@ -137,6 +137,26 @@ def test_the_sound_is_read_once(video, monkeypatch):
     assert len(reads) == 2
     ViewSet([Record(video)], (), two, Views(2, 1)).example(0)
     assert len(reads) == 4
+
+
+def test_a_short_file_is_read_once_for_all_passes_and_sounds_the_same(media, monkeypatch):
+    short = str(record_sound(media / "short.wav", siren(2)))
+    records, plain = [Record(short)], Augmentation.none()
+    kept = TrainSet(records, (), {"audio": SPEC}, plain, cache_gib=0.01)
+    read_anew = TrainSet(records, (), {"audio": SPEC}, plain)
+    expected = [read_anew.example(0, pass_).inputs["audio"] for pass_ in range(5)]
+    reads: list[tuple] = []
+    read_audio = cache_module.read_audio
+    monkeypatch.setattr(cache_module, "read_audio", lambda *span: reads.append(span) or read_audio(*span))
+    found = [kept.example(0, pass_) for pass_ in range(5)]
+    assert [torch.equal(example.inputs["audio"], same) for example, same in zip(found, expected, strict=True)] == [
+        True
+    ] * 5
+    assert len(reads) == 1
+    begins = [kept.times(0, pass_, "audio")[0] for pass_ in range(5)]
+    assert len(set(begins)) == 5
+    for example, begin in zip(found, begins, strict=True):
+        assert abs(heard(example.inputs["audio"])[0] - begin) < NEAR
 
 
 def test_silence_is_named(media, video):

@@ -1,4 +1,4 @@
-"""Decoded frames kept in memory. What is read never depends on what is kept, nor on how much fits."""
+"""Decoded frames and sound kept in memory. What is read never depends on what is kept, nor on how much fits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
 from tubelet.media.video import FrameBatch, open_video
 
@@ -74,3 +75,24 @@ class VideoReader:
             elif frame.numel() <= self.room:
                 self.room -= frame.numel()
                 insort(seen, _Seen(start, time, frame.permute(1, 2, 0).clone()), key=attrgetter("start"))
+
+
+class SoundReader:
+    """Spans of files' sound, of which up to ``cache_gib`` GiB are kept. Each process has its own."""
+
+    def __init__(self, cache_gib: float = 0.0) -> None:
+        if cache_gib < 0:
+            raise ValueError(f"{cache_gib=} must be at least 0")
+        self.room = int(cache_gib * 2**30)  # bytes
+        self._spans: dict[tuple[str, float, float, int], Float32[Tensor, " S"]] = {}
+
+    def samples(self, path: str, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
+        """What :func:`read_audio` gives."""
+        span = path, start, end, rate
+        if span in self._spans:
+            return self._spans[span]
+        sound = read_audio(*span)
+        if sound.nbytes <= self.room:
+            self.room -= sound.nbytes
+            self._spans[span] = sound
+        return sound

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Targets
-from tubelet.data.cache import VideoReader
+from tubelet.data.cache import SoundReader, VideoReader
 from tubelet.data.kinds import Kind, kind_of_file
 from tubelet.data.labels import Classes, TargetEncoder
 from tubelet.data.manifest import Record
@@ -21,7 +21,7 @@ from tubelet.data.timeline import Timelines
 from tubelet.data.transforms import train_clip, view_crops
 from tubelet.data.views import Views
 from tubelet.media.clips import clip_times, random_start, spread_starts
-from tubelet.media.errors import MediaError
+from tubelet.media.errors import MediaError, NoTrackError
 from tubelet.media.images import read_image
 from tubelet.media.video import open_video
 from tubelet.seeds import mix
@@ -44,21 +44,24 @@ class VideoViews:
     """All views of one example, clip by clip, with the same V for every input.
 
     ``inputs`` by name: uint8 (V, T, C, H, W) or (V, C, H, W), spectrograms float32 (V, T, M), normalised. ``silent``:
-    the names of inputs whose sound is digital silence in all of the clips: every sample is zero.
+    the names of inputs whose sound is digital silence in all of the clips: every sample is zero. ``missing``: those
+    that the file does not hold, which are not among ``inputs``.
     """
 
     inputs: dict[str, Tensor]
     target: Targets | None
     key: str
     silent: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 class TrainSet:
     """Random clips (or crops of images) of a task's training examples; those that an index found broken are left out.
 
     ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. ``cache_gib``: memory
-    for decoded videos, in each process. What is drawn depends on ``seed``, ``task``, example and pass alone; pictures
-    and sound of one example begin at the same share of the room that each has in it, as in the released code.
+    for decoded videos, and as much for sounds, in each process. What is drawn depends on ``seed``, ``task``, example
+    and pass alone; pictures and sound of one example begin at the same share of the room that each has in it, as in the
+    released code.
     Raises ValueError where a record's labels or kind of file don't fit.
     """
 
@@ -78,7 +81,7 @@ class TrainSet:
         self.specs, self.augment = dict(specs), augment
         self._seed = seed, crc32(task.encode())
         self._target = TargetEncoder(classes, several)
-        self._timelines, self._reader = Timelines(), VideoReader(cache_gib)
+        self._timelines, self._reader, self._sounds = Timelines(), VideoReader(cache_gib), SoundReader(cache_gib)
         _check(self.records, self.specs, self._target)
 
     def __len__(self) -> int:
@@ -88,7 +91,7 @@ class TrainSet:
         """Example ``index`` as it is seen in a pass; the error, where its file cannot be read."""
         record = self.records[index]
         seed = mix(*self._seed, index, pass_)
-        sound = Waveforms(record, self._timelines)
+        sound = Waveforms(record, self._timelines, self._sounds)
         try:
             inputs = {name: self._input(record, sound, spec, Random(seed)) for name, spec in self.specs.items()}
         except MediaError as error:
@@ -105,7 +108,7 @@ class TrainSet:
             raise ValueError(f"{name=} is an image, which has no times")
         if isinstance(spec, VideoSpec):
             return self._times(record, spec, random)
-        sound = Waveforms(record, self._timelines)
+        sound = Waveforms(record, self._timelines, self._sounds)
         times = clip_times(sound.start(spec, random.random()), spec.frames, spec.hop, sound.line.length)
         return tuple(sound.line.start + time for time in times)
 
@@ -133,7 +136,8 @@ class ViewSet:
 
     ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. Clips are spread as
     :func:`spread_starts` says; an image has one. A spectrogram has no crops: beside pictures, those of a clip all go
-    with the same one. Raises ValueError as :class:`TrainSet` does, and for views that the inputs cannot have.
+    with the same one. ``may_miss``: a file with any of the inputs is an example; else one that lacks an input is an
+    error. Raises ValueError as :class:`TrainSet` does, and for views that the inputs cannot have.
     """
 
     def __init__(
@@ -144,11 +148,12 @@ class ViewSet:
         views: Views = Views(),
         *,
         several: bool = False,
+        may_miss: bool = False,
     ) -> None:
-        self.records, self.specs, self.views = tuple(records), dict(specs), views
+        self.records, self.specs, self.views, self.may_miss = tuple(records), dict(specs), views, may_miss
         self._target = TargetEncoder(classes, several)
         self._timelines = Timelines()
-        _check(self.records, self.specs, self._target)
+        _check(self.records, self.specs, self._target, may_miss)
         if views.clips > 1 and any(isinstance(spec, ImageSpec) for spec in specs.values()):
             raise ValueError(
                 f"{views} views have {views.clips} clips, but an image is one; give Views(crops=...) alone"
@@ -164,19 +169,23 @@ class ViewSet:
     def example(self, index: int) -> VideoViews | MediaError:
         """All views of one example, each frame decoded once; the error, where its file cannot be read."""
         record = self.records[index]
-        sound = Waveforms(record, self._timelines)
-        inputs, silent = dict[str, Tensor](), list[str]()
-        try:
-            for name, spec in self.specs.items():
+        sound = Waveforms(record, self._timelines, SoundReader())
+        inputs, silent, missing = dict[str, Tensor](), list[str](), dict[str, NoTrackError]()
+        for name, spec in self.specs.items():
+            try:
                 if isinstance(spec, SpectrogramSpec):
                     waves = sound.spread(spec, self.views.clips)
                     inputs[name] = spectrograms(waves, spec).repeat_interleave(self.views.crops, 0)
                     silent += [] if waves.any() else [name]
                 else:
                     inputs[name] = self._pictures(record, spec)
-        except MediaError as error:
-            return error
-        return VideoViews(inputs, self._target(record), record.key or record.path, tuple(silent))
+            except NoTrackError as error:
+                missing[name] = error
+            except MediaError as error:
+                return error
+        if missing and not (self.may_miss and inputs):
+            return next(iter(missing.values()))
+        return VideoViews(inputs, self._target(record), record.key or record.path, tuple(silent), tuple(missing))
 
     def _pictures(self, record: Record, spec: RasterSpec) -> Tensor:
         if isinstance(spec, ImageSpec):
@@ -201,15 +210,18 @@ class ViewSet:
         return torch.cat(parts, 1)
 
 
-def _check(records: Sequence[Record], specs: Mapping[str, InputSpec], target: TargetEncoder) -> None:
+def _check(
+    records: Sequence[Record], specs: Mapping[str, InputSpec], target: TargetEncoder, may_miss: bool = False
+) -> None:
     if not records:
         raise ValueError("there are no examples to read; look at the manifest's split and its column 'error'")
+    either = {kind for spec in specs.values() for kind in _needs(spec)[1]} if may_miss else set[Kind]()
     for name, spec in specs.items():
         if spec.channels != 3 and not isinstance(spec, SpectrogramSpec):
             raise ValueError(f"input {name!r} wants {spec.channels} channels; media files give 3 (red, green, blue)")
         need, kinds = _needs(spec)
         for record in records:
-            if (kind_of_file(record.path) or kinds[0]) not in kinds:
+            if (kind_of_file(record.path) or kinds[0]) not in {*kinds, *either}:
                 raise ValueError(f"input {name!r} is {need}, which {record.path} is not; change the task's inputs")
     for record in records:
         target(record)

@@ -11,12 +11,14 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from tubelet.data.augment import Augmentation
+from tubelet.data.cache import SoundReader
 from tubelet.data.manifest import Record
 from tubelet.data.timeline import Timeline, Timelines
-from tubelet.media.audio import read_audio
 from tubelet.media.clips import random_start, spread_starts
 from tubelet.media.spectrogram import log_mel
 from tubelet.specs import SpectrogramSpec
+
+_WHOLE = 4.0  # spans: a sound file no longer than that is read whole, so that it can be kept
 
 
 class Waveforms:
@@ -25,8 +27,8 @@ class Waveforms:
     Methods raise :class:`MediaError`. An example shorter than a span is repeated.
     """
 
-    def __init__(self, record: Record, timelines: Timelines) -> None:
-        self._record, self._timelines = record, timelines
+    def __init__(self, record: Record, timelines: Timelines, reader: SoundReader) -> None:
+        self._record, self._timelines, self._reader = record, timelines, reader
         self._read: dict[tuple[float, float, int], Float32[Tensor, " S"]] = {}
 
     @cached_property
@@ -58,9 +60,17 @@ class Waveforms:
         return torch.stack([sound[first : first + spec.samples] for first in firsts])
 
     def _samples(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
+        count = round((end - start) * rate)
+        if self.line.fps or self.line.length * rate > _WHOLE * count:
+            return self._span(start, end, rate)
+        whole = self._span(0.0, self.line.length, rate)
+        first = max(0, min(round(start * rate), len(whole) - count))
+        return whole[first : first + count]
+
+    def _span(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         key = self.line.start + start, self.line.start + end, rate
         if key not in self._read:
-            self._read[key] = read_audio(self._record.path, *key)
+            self._read[key] = self._reader.samples(self._record.path, *key)
         return self._read[key]
 
 

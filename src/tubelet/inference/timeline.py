@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tubelet.data.geometry import crop_size, cut, place
 from tubelet.data.manifest import Record
+from tubelet.data.cache import SoundReader
 from tubelet.data.sound import Waveforms, spectrograms
 from tubelet.data.timeline import Timelines
 from tubelet.media.clips import spread_starts
@@ -100,7 +101,7 @@ def window_sounds(record: Record, spec: SpectrogramSpec, plan: Plan) -> Iterator
     Raises MediaError, with the time, where the sound cannot be read.
     """
     for window in plan.windows:
-        waves = Waveforms(record, Timelines()).at([clip * plan.step for clip in window.clips], spec)
+        waves = Waveforms(record, Timelines(), SoundReader()).at([clip * plan.step for clip in window.clips], spec)
         yield spectrograms(waves, spec), not waves.any()
 
 

@@ -69,7 +69,7 @@ def demo(
         model=PolyViTConfig(backbone=Backbone(width=128, depth=4, heads=4, mlp=512), modalities=modalities),
         tasks={task: _task(task, data) for task in tasks},
         optimizer=AdamW(),
-        training=Training(checkpoint_every=500, cache_gib=0.5),
+        training=Training(checkpoint_every=500, cache_gib=0.75),
         notes=NOTES,
     )
 

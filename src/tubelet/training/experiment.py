@@ -113,8 +113,8 @@ class Training:
     ``micro_batches`` splits a rank's part of a minibatch to fit memory. ``clip_norm`` bounds the global norm of the
     gradient; 0 does not. ``ema`` is the decay of a moving average of the weights, which is then what is evaluated and
     exported; 0 keeps none. ``parallel`` says how several ranks share the work. ``compile`` and
-    ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded videos,
-    shared out to the workers of a rank.
+    ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded videos, and as much
+    for sounds, shared out to the workers of a rank.
     ``evaluate_every``: updates between evaluations; 0 evaluates at the end alone. ``replace_budget``: the share of a
     task's training examples that may be unreadable before the run stops.
     """
