@@ -43,6 +43,17 @@ def test_every_polyvit_row_is_met_but_for_two_that_say_why() -> None:
     assert lengths.ours == lengths.published
 
 
+def test_tubevits_backbones_are_met_and_its_other_rows_say_why_not() -> None:
+    rows, waiting = published_rows()
+    tubevit = {row.model: row for row in rows if row.source.startswith("TubeViT")}
+    assert not [name for name in waiting if name.startswith("TubeViT")]
+    for size in ("Base", "Large", "Huge"):
+        assert tubevit.pop(f"ViT-{size}").ratio["params_m"] == pytest.approx(1, abs=_TOLERANCE["params_m"])
+    assert tubevit["TubeViT, 4 tubes"].ours == {"tokens": 539}
+    assert tubevit["TubeViT-B, 4 tubes, one view"].ours["gflops"] == pytest.approx(51.7, abs=0.05)
+    assert [bool(row.reason) for row in tubevit.values()] == [True, True]
+
+
 def _block(tokens: int, attended: int) -> int:
     """Multiply-adds of one block of the zoo's width on ``tokens`` tokens that attend to ``attended`` each."""
     d, m = SMALL.width, SMALL.mlp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,6 +14,7 @@ from tubelet.evaluation.cost import cost, costs, parameters
 from tubelet.models.model import ModelConfig
 from tubelet.models.names import model_config
 from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vivit import ViViTConfig
 
 Quantities = dict[str, float]
@@ -50,8 +52,8 @@ def _clip(row: Row) -> dict[str, int]:
     return {"frames": frames, "size": height}
 
 
-def _count(config: ModelConfig, classes: int) -> Quantities:
-    counted = cost(config, classes)
+def _count(config: ModelConfig, classes: int, *inputs: str) -> Quantities:
+    counted = cost(config, classes, inputs)
     return {
         "gflops": counted.multiply_adds / 1e9,
         "params_m": counted.parameters / 1e6,
@@ -94,6 +96,20 @@ def _sequence_lengths(_: Row) -> Quantities:
     return {f"tokens of {' '.join(c.inputs)}": float(c.tokens) for c in costs(model_config("polyvit-b/16x4"))}
 
 
+def _tubes(_: Row) -> Quantities:
+    config = cast("TubeViTConfig", model_config("tubevit-b/16"))
+    return {"tokens": float(sum(math.prod(tube.grid(config.video.extent)) for tube in (*config.tubes, config.patch)))}
+
+
+def _tubevit(row: Row) -> Quantities:
+    return _count(model_config("tubevit-b/16", **_clip(row)), row["classes"], "video")
+
+
+def _image_vit(name: str) -> Callable[[Row], Quantities]:
+    """TubeViT's Table 11 prints the image models' parameters, with ImageNet's head."""
+    return lambda _: {"params_m": parameters(model_config(name), 1000) / 1e6}
+
+
 # How the library counts a printed row, by its (source, model).
 _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 1 spatio-temporal"): _named("vivit-b/16x2"),
@@ -102,6 +118,11 @@ _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 4 factorised dot-product"): _named("vivit-b/16x2-fdp"),
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 2 average-pool baseline, L_t=0"): _average_pool,
     ("ViViT Tab. 5", "ViViT-L/16x2 Model 1"): _named("vivit-l/16x2"),
+    ("TubeViT Sec. 4.1", "TubeViT, 4 tubes"): _tubes,
+    ("TubeViT Tab. 7b", "TubeViT-B, 4 tubes, one view"): _tubevit,
+    ("TubeViT Tab. 11", "ViT-Base"): _image_vit("vit-b/16"),
+    ("TubeViT Tab. 11", "ViT-Large"): _image_vit("vit-l/16"),
+    ("TubeViT Tab. 11", "ViT-Huge"): _image_vit("vit-h/14"),
     ("PolyViT Tab. 2", "9 single-task Base baselines, total"): _one_per_task("polyvit-b/16x4"),
     ("PolyViT Tab. 2", "PolyViT-Base, one model per modality, total of 3"): _one_per_modality("polyvit-b/16x4"),
     ("PolyViT Tab. 2", "PolyViT-Base, 9 tasks, L_adapt=0"): _one_for_all("polyvit-b/16x4"),
