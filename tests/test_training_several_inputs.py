@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from media_files import SIZE, encode
+from media_files import encode
 from training_tiny import CLASSES, MODALITIES, VIDEO
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Batch
-from tubelet.data.dataset import TrainSet, ViewSet
+from tubelet.data.dataset import Example, TrainSet, VideoViews, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.models.mbt import MBTConfig
@@ -54,7 +54,7 @@ def scene_model(config: MBTConfig | MTVConfig, objective: Classification) -> Mod
 
 
 @pytest.mark.parametrize("config", [MBT, MTV], ids=["mbt", "mtv"])
-def test_mixup_mixes_pictures_and_sound_with_one_weight(config: MBTConfig | MTVConfig):
+def test_mixup_mixes_pictures_and_sound_with_one_weight(config: MBTConfig | MTVConfig) -> None:
     objective = replace(SEVERAL, mixup=Mixup(0.5))
     model, given = scene_model(config, objective), batch()
     seen: dict[str, Tensor] = {}
@@ -70,12 +70,13 @@ def test_mixup_mixes_pictures_and_sound_with_one_weight(config: MBTConfig | MTVC
         torch.testing.assert_close(seen[name], mixup(x, weight))
 
 
-def test_each_modality_of_an_mbt_learns_several_labels_for_itself():
+def test_each_modality_of_an_mbt_learns_several_labels_for_itself() -> None:
     model, given = scene_model(MBT, SEVERAL).train(), batch()
     loss, _ = SEVERAL(model, given)
     loss.backward()
     logits = model(model.preprocess(given.inputs), "scene")
     assert logits.shape == (2, 6, 3)
+    assert isinstance(given.targets, Tensor)
     apart = [sigmoid_cross_entropy(each, one_hot(given.targets, 3), smoothing=0.3) for each in logits]
     torch.testing.assert_close(loss, torch.stack(apart).mean())
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
@@ -85,7 +86,7 @@ def test_each_modality_of_an_mbt_learns_several_labels_for_itself():
 
 
 @pytest.mark.parametrize("config", [MBT, MTV], ids=["mbt", "mtv"])
-def test_what_is_heard_and_what_is_seen_are_learned_together(config: MBTConfig | MTVConfig):
+def test_what_is_heard_and_what_is_seen_are_learned_together(config: MBTConfig | MTVConfig) -> None:
     """Every pair of a bright or dark video and a loud or soft sound has its own label."""
     objective = Classification(classes=("a", "b", "c", "d"), head_init="lecun")
     model = scene_model(config, objective).train()
@@ -110,24 +111,27 @@ def film(media: Path) -> Record:
     return Record(str(encode(media / "two_ways.mp4", 120)), key="film")
 
 
-def test_one_video_in_two_ways_is_cut_alike(film: Record):
+def test_one_video_in_two_ways_is_cut_alike(film: Record) -> None:
     """A second input of frames over the same span, fewer and smaller: the same moments, crop and mirroring."""
     fine = VideoSpec(frames=8, stride=2, size=(64, 64), short_side=64)
     coarse = VideoSpec(frames=3, stride=7, size=(32, 32), short_side=32)
     specs = {"video": fine, "slow": coarse}
     data = TrainSet([film], (), specs, Augmentation(colour=0, greyscale=0, min_scale=1.0), seed=1)
     for pass_ in range(6):
-        inputs = data.example(0, pass_).inputs
+        example = data.example(0, pass_)
+        assert isinstance(example, Example)
+        inputs = example.inputs
         assert inputs["slow"].shape == (3, 3, 32, 32)
         times = [data.times(0, pass_, name) for name in specs]
         assert times[0][::7] == pytest.approx(times[1][::2])
         smaller = torch.nn.functional.avg_pool2d(inputs["video"][:1].float(), 2)
         assert (smaller - inputs["slow"][:1].float()).abs().mean() < 20, "not mirrored, and cut at the same place"
-    views = ViewSet([film], (), specs, Views(2, 3)).example(0).inputs
-    assert {name: x.shape[:2] for name, x in views.items()} == {"video": (6, 8), "slow": (6, 3)}
+    views = ViewSet([film], (), specs, Views(2, 3)).example(0)
+    assert isinstance(views, VideoViews)
+    assert {name: x.shape[:2] for name, x in views.inputs.items()} == {"video": (6, 8), "slow": (6, 3)}
 
 
-def test_a_stream_may_look_at_a_second_input_of_frames():
+def test_a_stream_may_look_at_a_second_input_of_frames() -> None:
     slow = VideoSpec(frames=2, stride=2, size=(16, 16), short_side=16)
     config = replace(
         MTV,
@@ -146,7 +150,7 @@ def test_a_stream_may_look_at_a_second_input_of_frames():
     assert not torch.allclose(one, other)
 
 
-def test_flow_of_two_channels_is_no_file_yet(film: Record):
-    flow = VideoSpec(frames=2, size=SIZE[::-1], short_side=64, mean=(0.5, 0.5), std=(0.5, 0.5))
+def test_flow_of_two_channels_is_no_file_yet(film: Record) -> None:
+    flow = VideoSpec(frames=2, size=(64, 96), short_side=64, mean=(0.5, 0.5), std=(0.5, 0.5))
     with pytest.raises(ValueError, match="input 'flow' wants 2 channels; media files give 3"):
         TrainSet([film], (), {"video": VIDEO, "flow": flow})
