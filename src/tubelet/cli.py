@@ -174,6 +174,7 @@ def evaluate(
     split: Annotated[str, arg(help="another split than the run's test split")] = "",
     task: Annotated[str, arg(help="only this task of several")] = "",
     views: Annotated[str, arg(help="clips x crops, such as 4x3; the run's own if empty")] = "",
+    inputs: Annotated[str, arg(help="only these of the task's inputs, such as video or audio; all if empty")] = "",
     out: Annotated[str, arg(help="a folder for results.json and what is behind it")] = "",
     json: Json = False,
 ) -> Status:
@@ -184,7 +185,10 @@ def evaluate(
     from tubelet.recipes.run import report
 
     asked = Views.parse(views) if views else None
-    results = evaluate_run(run, data=data, split=split, task=task, views=asked, out=out or None, progress=not json)
+    given = tuple(filter(None, inputs.split(",")))
+    results = evaluate_run(
+        run, data=data, split=split, task=task, views=asked, inputs=given, out=out or None, progress=not json
+    )
     if speaks():
         told = results_json(results)
         print_json(told) if json else print_results(told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tubelet.data.manifest import Record
-from tubelet.media.errors import MediaError
+from tubelet.media.errors import MediaError, NoTrackError
 from tubelet.media.info import MediaInfo, probe
 
 
@@ -32,7 +32,7 @@ class Timelines:
             return _timeline(record, record.duration, record.fps)
         info = self._probe(record.path)
         if info.kind != "video":
-            raise MediaError(record.path, None, f"a file of kind {info.kind!r}, where a video is needed")
+            raise NoTrackError(record.path, None, f"a file of kind {info.kind!r}, where a video is needed")
         return _timeline(record, info.duration, info.fps)
 
     def of_sound(self, record: Record) -> Timeline:
@@ -41,7 +41,7 @@ class Timelines:
             return _timeline(record, record.duration, record.fps)
         info = self._probe(record.path)
         if info.kind == "image":
-            raise MediaError(record.path, None, "an image, where sound is needed: a sound file, or a video's track")
+            raise NoTrackError(record.path, None, "an image, where sound is needed: a sound file, or a video's track")
         return _timeline(record, info.duration, info.fps)
 
     def _probe(self, path: str) -> MediaInfo:

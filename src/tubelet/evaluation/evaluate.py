@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from tubelet.evaluation.predictions import Scored
 from tubelet.evaluation.results import TaskResult, class_tables
 from tubelet.inference.kinds import only_sound
 from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers
-from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, view_logits
+from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, masked, view_logits
 from tubelet.media.errors import MediaError
 from tubelet.models.model import Model
 from tubelet.training.parallel import Ranks
@@ -39,7 +40,8 @@ Arrays = dict[str, NDArray[Any]]
 class _Row:
     """What one rank found about one example, by label set: logits averaged over views, one view's, and the targets.
 
-    ``identical``: its clips are the same. ``silent``: a sound of it is digital silence.
+    ``identical``: its clips are the same. ``silent``: a sound of it is digital silence. ``missing``: the inputs that
+    its file does not hold.
     """
 
     mean: Arrays
@@ -47,6 +49,7 @@ class _Row:
     targets: Arrays
     identical: bool
     silent: bool
+    missing: tuple[str, ...]
 
 
 def evaluate_task(
@@ -65,8 +68,9 @@ def evaluate_task(
 
     Logits, not probabilities, are averaged over the views, as the released code does. ``views_per_forward`` bounds the
     memory of a forward. An example that cannot be read is never replaced by another: it is expected, not scored, and
-    listed in ``errors``. With several ranks each reads its share, all run the same number of forwards, and the results
-    are gathered and counted once per key.
+    listed in ``errors``. One that lacks an input of several (``videos.may_miss``) is answered by the others, and
+    counted in ``warnings``. With several ranks each reads its share, all run the same number of forwards, and the
+    results are gathered and counted once per key.
     """
     ranks = ranks or Ranks(next(model.parameters()).device)
     rows: dict[str, _Row] = {}
@@ -82,7 +86,7 @@ def evaluate_task(
                 errors[key_of(record)] = example
             else:
                 read.append(example)
-                yield example.inputs
+                yield masked(example.inputs, videos.specs) if videos.may_miss else example.inputs
 
     share = -(-len(videos) // ranks.size)
     forwards = forwards_needed(share * len(videos.views), views_per_forward)
@@ -114,6 +118,7 @@ def _row(example: VideoViews, logits: ViewLogits, views: Views) -> _Row:
         targets={name: np.asarray(t) for name, t in targets.items()},
         identical=views.clips > 1 and all(_same_clips(x, views) for x in example.inputs.values()),
         silent=bool(example.silent),
+        missing=example.missing,
     )
 
 
@@ -183,6 +188,9 @@ def _warnings(videos: ViewSet, rows: Sequence[_Row]) -> tuple[str, ...]:
             f"the sound of {silent} of {len(rows)} examples is digital silence: every sample is zero, and what is "
             "answered there was not heard"
         )
+    for missing, count in Counter(row.missing for row in rows if row.missing).items():
+        left = " and ".join(name for name in videos.specs if name not in missing)
+        found.append(f"{count} of {len(rows)} examples have no {' and no '.join(missing)}: answered by {left} alone")
     return tuple(found)
 
 

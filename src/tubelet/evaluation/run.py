@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
 from tubelet.inference.kinds import fitting_views
 from tubelet.inference.scoring import Precision
-from tubelet.models.model import Model
+from tubelet.models.model import Model, ModelConfig
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.outcome import Evaluate, cards, write_json
 from tubelet.training.parallel import Ranks, join_ranks
@@ -45,6 +45,7 @@ def evaluate_run(
     split: str = "",
     task: str = "",
     views: Views | None = None,
+    inputs: Sequence[str] = (),
     out: str | Path | None = None,
     views_per_forward: int = 12,
     precision: Precision = "float32",
@@ -54,25 +55,26 @@ def evaluate_run(
     """Evaluate a run, a model folder or ``hf:org/name``; the results by task.
 
     A run has its own test data and views. ``data`` (a manifest or a folder of class folders, for one task), ``split``,
-    ``views`` (as far as the inputs have them: sound has no crops, an image one clip) and ``task`` (one of the model's)
-    override them; a model that is no run needs ``data``. Without overrides the results
-    are written into the run: ``results.json``, ``predictions.jsonl``, ``classes.json``; else into ``out``, if given.
-    Runs on every rank that torchrun started. Raises ConfigError, WeightsError, ManifestError, and ValueError where a
-    label is none of the model's classes.
+    ``views`` (as far as the inputs have them: sound has no crops, an image one clip), ``task`` (one of the model's) and
+    ``inputs`` (some of the task's, where the model can do without the others) override them; a model that is no run
+    needs ``data``. Without overrides the results are written into the run: ``results.json``, ``predictions.jsonl``,
+    ``classes.json``; else into ``out``, if given. Runs on every rank that torchrun started. Raises ConfigError,
+    WeightsError, ManifestError, and ValueError where a label is none of the model's classes.
     """
     loaded = load_model(source)
     tasks = _tasks_of_run(source)
     names = _choose(str(source), tuple(loaded.tasks), task, data)
+    asked = {name: _with_inputs(name, loaded.tasks[name], loaded.config, tuple(inputs), str(source)) for name in names}
     tests = {
-        n: _test_data(n, loaded.tasks[n], loaded.model, tasks.get(n), str(source), data, split, views) for n in names
+        n: _test_data(n, card, loaded.model, tasks.get(n), str(source), data, split, views) for n, card in asked.items()
     }
-    if out is None and tasks and not (data or split or task or views):
+    if out is None and tasks and not (data or split or task or views or inputs):
         out = source
     with join_ranks() as ranks:
         loaded.model.to(ranks.device)
         results = _evaluate(
             loaded.model,
-            {name: loaded.tasks[name] for name in names},
+            asked,
             tests,
             ranks,
             views_per_forward=views_per_forward,
@@ -129,7 +131,8 @@ def _evaluate(
 
 def _view_set(model: Model, card: TaskCard, test: TestData) -> ViewSet:
     specs = {name: model.encoder.inputs[name] for name in test.inputs}
-    return ViewSet(test.records, card.classes, specs, test.views, several=card.multilabel)
+    may_miss = model.encoder.may_miss and len(specs) > 1
+    return ViewSet(test.records, card.classes, specs, test.views, several=card.multilabel, may_miss=may_miss)
 
 
 def _tasks_of_run(source: str | Path) -> Mapping[str, Task]:
@@ -146,6 +149,19 @@ def _choose(source: str, has: tuple[str, ...], task: str, data: str) -> tuple[st
     if data and not task and len(has) > 1:
         raise ConfigError(f"{source}: {data} is the data of one task; say of which of {', '.join(has)} (--task)")
     return (task,) if task else has
+
+
+def _with_inputs(name: str, card: TaskCard, model: ModelConfig, inputs: tuple[str, ...], source: str) -> TaskCard:
+    """The task with some of its inputs alone; all, if empty."""
+    own = set(card.inputs or model.inputs)
+    if not inputs or set(inputs) == own:
+        return card
+    smaller = [s for s in model.input_sets if set(s) < own] if own in map(set, model.input_sets) else []
+    chosen = next((s for s in smaller if set(s) == set(inputs)), None)
+    if chosen is None:
+        takes = ", or ".join(" with ".join(s) for s in [tuple(card.inputs or model.inputs), *smaller])
+        raise ConfigError(f"{source}: inputs {' with '.join(inputs)}: task {name!r} takes {takes}")
+    return replace(card, inputs=chosen)
 
 
 def _test_data(

@@ -48,7 +48,8 @@ class Predictor:
     Everything it says of a file comes from views cut as in evaluation. Methods raise :class:`MediaError` for a file
     that cannot be read, or is of a kind that the model does not take, and ValueError for a task it does not have.
     Where no ``task`` is named, the one answers whose inputs the file gives: a video task and a sound task both fit a
-    video with a sound track. ``views_per_forward`` bounds the memory of a forward.
+    video with a sound track. A file that lacks an input which the model can do without (an MBT's sound, or pictures) is
+    answered by the others, and a warning says so. ``views_per_forward`` bounds the memory of a forward.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Predictor:
         no ``task`` is named and several fit the file.
         """
         info = probe(path)
-        return self._predict(info, self._only(info, task), top, views)
+        return self._predict(info, *self._only(info, task), top, views)
 
     def predict_many(
         self, paths: Iterable[Path_], *, top: int = 5, views: Views | str = "", task: str = ""
@@ -79,20 +80,20 @@ class Predictor:
         for path in paths:
             try:
                 info = probe(path)
-                names = self._fitting(info, task)
+                fitting = self._fitting(info, task)
             except MediaError as error:
                 yield error
                 continue
-            for name in names:
+            for name, inputs in fitting.items():
                 try:
-                    yield self._predict(info, name, top, views)
+                    yield self._predict(info, name, inputs, top, views)
                 except MediaError as error:
                     yield error
 
     def segments(self, path: Path_, *, window: float = 0.0, stride: float = 0.0, task: str = "") -> Iterator[Segment]:
         """What a long video or sound holds over time, window by window as it is read; see :meth:`timeline`."""
         info = probe(path)
-        name = self._only(info, task)
+        name, _ = self._only(info, task)
         (key, spec), *others = self._specs(self.tasks[name].inputs).items()
         if others:
             raise ValueError(f"timelines are of one input, but task {name!r} takes several together; use predict()")
@@ -135,7 +136,7 @@ class Predictor:
         """
         info = probe(path)
         names = self._input_set(info, inputs)
-        tested = (card.views for card in self.tasks.values() if set(self._specs(card.inputs)) == set(names))
+        tested = (card.views for card in self.tasks.values() if set(self._specs(card.inputs)) >= set(names))
         seen, _ = self._look(info, names, views or next(tested, ""))
         parts = torch.arange(views_in(seen.inputs)).split(self.views_per_forward)
         with self._running():
@@ -169,18 +170,29 @@ class Predictor:
             raise ValueError(f"this model has no task {task!r}; it has {', '.join(self.tasks)}")
         return (task,) if task else tuple(self.tasks)
 
-    def _fitting(self, info: MediaInfo, task: str) -> tuple[str, ...]:
-        """Those whose inputs the file gives: one at least, or MediaError."""
-        wanted = {name: self._specs(self.tasks[name].inputs) for name in self._asked(task)}
-        fitting = tuple(name for name, specs in wanted.items() if gives(info, specs))
+    def _fitting(self, info: MediaInfo, task: str) -> dict[str, tuple[str, ...]]:
+        """Those that the file gives all inputs of, or else some that suffice, and these inputs: one task at least, or
+        MediaError."""
+        wanted = {name: self._sufficient(name) for name in self._asked(task)}
+        found = {n: next((s for s in sets if gives(info, self._specs(s))), ()) for n, sets in wanted.items()}
+        whole = {name: inputs for name, inputs in found.items() if inputs == wanted[name][0]}
+        fitting = whole or {name: inputs for name, inputs in found.items() if inputs}
         if not fitting:
-            raise misfit(info, f"task {task!r}" if task else "this model", wanted.values())
+            sets = [self._specs(inputs) for sets in wanted.values() for inputs in sets]
+            raise misfit(info, f"task {task!r}" if task else "this model", sets)
         return fitting
 
-    def _only(self, info: MediaInfo, task: str) -> str:
-        first, *others = self._fitting(info, task)
+    def _sufficient(self, task: str) -> list[tuple[str, ...]]:
+        """The inputs of a task, then the smaller sets of them that its model can do with."""
+        inputs = tuple(self._specs(self.tasks[task].inputs))
+        sets = self.config.input_sets if any(set(s) == set(inputs) for s in self.config.input_sets) else ()
+        return [inputs, *(s for s in sets if set(s) < set(inputs))]
+
+    def _only(self, info: MediaInfo, task: str) -> tuple[str, tuple[str, ...]]:
+        first, *others = self._fitting(info, task).items()
         if others:
-            raise ValueError(f"{info.path} fits the tasks {', '.join([first, *others])}: say which, task=...")
+            names = ", ".join(name for name, _ in [first, *others])
+            raise ValueError(f"{info.path} fits the tasks {names}: say which, task=...")
         return first
 
     def _specs(self, inputs: Sequence[str]) -> dict[str, InputSpec]:
@@ -200,13 +212,17 @@ class Predictor:
             raise misfit(info, f"input {' with '.join(named)!r}" if named else "this model", map(self._specs, asked))
         return min(fitting, key=lambda names: only_sound(self._specs(names)))
 
-    def _predict(self, info: MediaInfo, name: str, top: int, views: Views | str) -> Prediction:
+    def _predict(self, info: MediaInfo, name: str, inputs: Sequence[str], top: int, views: Views | str) -> Prediction:
         card = self.tasks[name]
-        seen, chosen = self._look(info, card.inputs, views or card.views)
+        seen, chosen = self._look(info, inputs, views or card.views)
         with self._running():
             (logits,) = view_logits(self.model, name, [seen.inputs], views_per_forward=self.views_per_forward)
         labels, sets = _answers(logits, card, top)
-        warnings = tuple(f"{key}: the sound is digital silence, so the answer says nothing" for key in seen.silent)
+        missing = [key for key in self._specs(card.inputs) if key not in inputs]
+        warnings = (
+            *(f"{key}: not in this file, so the answer is of {' and '.join(inputs)} alone" for key in missing),
+            *(f"{key}: the sound is digital silence, so the answer {_without(key, inputs)}" for key in seen.silent),
+        )
         return Prediction(path=info.path, task=name, views=str(chosen), labels=labels, sets=sets, warnings=warnings)
 
     def _look(self, info: MediaInfo, inputs: Sequence[str], views: Views | str) -> tuple[VideoViews, Views]:
@@ -228,6 +244,11 @@ class Predictor:
 
     def _running(self) -> AbstractContextManager[None]:
         return evaluation_mode(self.model, self.precision)
+
+
+def _without(silent: str, inputs: Sequence[str]) -> str:
+    others = [name for name in inputs if name != silent]
+    return f"is of {' and '.join(others)} alone" if others else "says nothing"
 
 
 def _windows(info: MediaInfo, spec: VideoSpec | SpectrogramSpec, plan: Plan) -> Iterator[tuple[Tensor, bool]]:

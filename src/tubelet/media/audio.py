@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from tubelet.media.containers import FFMPEG_ERRORS, describe, moving_picture, open_container, require_codec
-from tubelet.media.errors import MediaError
+from tubelet.media.errors import MediaError, NoTrackError
 
 _LEAD = 0.5  # seconds decoded before a span: AAC needs frames before, and the resampler's filter samples around
 _JITTER = 0.02  # seconds: smaller holes between frames are rounding of their timestamps, not gaps
@@ -37,7 +37,9 @@ def read_audio(
     with open_container(path) as container:
         stream = next(iter(container.streams.audio), None)
         if stream is None:
-            raise MediaError(str(path), None, "there is no audio track in this file; use a model or task without sound")
+            raise NoTrackError(
+                str(path), None, "there is no audio track in this file; use a model or task without sound"
+            )
         require_codec(stream, path)
         zero = _time_zero(container, stream) if zero is None else zero
         native = stream.rate
@@ -96,8 +98,6 @@ def _mono(container: InputContainer, stream: AudioStream, start: float) -> Itera
 
     What cannot be decoded before ``start`` is passed over: a seek in MPEG may land inside a frame.
     """
-    planar: AudioResampler | None = None
-    shape = None
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
@@ -106,13 +106,19 @@ def _mono(container: InputContainer, stream: AudioStream, start: float) -> Itera
                 raise
             continue
         for frame in frames:
-            if planar is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-                shape = frame.format.name, frame.layout.name, frame.sample_rate  # it changes in broadcasts
-                planar = AudioResampler(format="fltp", layout=frame.layout, rate=stream.rate)
-            time = frame.time
-            for part in planar.resample(frame):
-                yield part.to_ndarray().mean(axis=0, dtype=np.float32), time
-                time = None
+            mono = _channels(frame).mean(axis=0, dtype=np.float32)
+            yield _resample(mono, frame.sample_rate, stream.rate), frame.time  # the rate changes in broadcasts
+
+
+def _channels(frame: AudioFrame) -> np.ndarray:
+    """(channels, samples) between -1 and 1."""
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    if values.dtype.kind == "f":
+        return values
+    half = 2 ** (8 * values.dtype.itemsize - 1)
+    return (values.astype(np.float32) - (half if values.dtype.kind == "u" else 0)) / half
 
 
 def _resample(samples: np.ndarray, native: int, rate: int) -> np.ndarray:

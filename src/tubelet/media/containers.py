@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from tubelet.media.errors import MediaError
+from tubelet.media.errors import MediaError, NoTrackError
 
 WAY_OUT = "copy or download it again, or leave it out (`tubelet data check` lists such files)"
 FFMPEG_ERRORS = (FFmpegError, OSError)
@@ -54,7 +54,7 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         raise MediaError(str(path), None, "a still image, not a video; read it with tubelet.media.images.read_image")
     stream = moving_picture(container)
     if stream is None:
-        raise MediaError(str(path), None, "there is no video track in this file, only sound or data")
+        raise NoTrackError(str(path), None, "there is no video track in this file, only sound or data")
     require_codec(stream, path)
     return stream
 

@@ -1,4 +1,4 @@
-"""The one error that the media room raises."""
+"""The errors that the media room raises."""
 
 from __future__ import annotations
 
@@ -17,3 +17,7 @@ class MediaError(Exception):
     def __str__(self) -> str:
         place = self.path if self.time is None else f"{self.path} at {self.time:.3f} s"
         return f"{place}: {self.reason}"
+
+
+class NoTrackError(MediaError):
+    """A file that can be read, but holds no pictures, or no sound, where they are asked for."""

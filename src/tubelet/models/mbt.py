@@ -65,10 +65,21 @@ class MBTConfig(ModelConfig):
         return tuple(chosen for count in range(len(names), 0, -1) for chosen in combinations(names, count))
 
     @property
+    def may_miss(self) -> bool:
+        return len(self.modalities) > 1 and not self.concatenates
+
+    @property
+    def concatenates(self) -> bool:
+        return self._fused and self.fusion == "concatenate"
+
+    @property
     def bottleneck_tokens(self) -> int:
         """How many there are; 0 where nothing goes through bottlenecks."""
-        fused = len(self.modalities) > 1 and self.fusion_layer < self.backbone.depth
-        return self.bottlenecks + (self.pool == "token") if fused and self.fusion == "bottleneck" else 0
+        return self.bottlenecks + (self.pool == "token") if self._fused and self.fusion == "bottleneck" else 0
+
+    @property
+    def _fused(self) -> bool:
+        return len(self.modalities) > 1 and self.fusion_layer < self.backbone.depth
 
     def build(self) -> MBT:
         return MBT(self)
@@ -93,6 +104,7 @@ class MBT(Encoder):
         self.inputs, self.width = config.inputs, config.representation or config.backbone.width
         self.depth, self.fusion_layer = config.backbone.depth, config.fusion_layer
         self.pool, self.fused_at_test = config.pool, config.fused_at_test
+        self._concatenates, self.may_miss = config.concatenates, config.may_miss
         self.modalities = nn.ModuleDict({name: ModalityStack(m, config) for name, m in config.modalities.items()})
         self.shared = Stack(config.backbone) if config.shared else None
         self.bottleneck = None
@@ -135,10 +147,6 @@ class MBT(Encoder):
             raise ValueError("masks need bottleneck or late fusion; here, leave out the input of a missing modality")
         whole = torch.ones(len(inputs[names[0]]), dtype=self.norm.weight.dtype, device=self.norm.weight.device)
         return torch.stack([(inputs.get(f"{name}_mask", whole) != 0).to(whole) for name in names])
-
-    @property
-    def _concatenates(self) -> bool:
-        return self.bottleneck is None and self.fusion_layer < self.depth and len(self.modalities) > 1
 
     def _encode(
         self, x: dict[str, Tensor], present: Tensor | None, maps: dict[str, Tensor] | None

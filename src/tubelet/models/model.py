@@ -18,11 +18,13 @@ Logits = Tensor | dict[str, Tensor]
 class Encoder(nn.Module, ABC):
     """Raw, normalised inputs to features: tokenizer(s) and transformer(s), one class per paper.
 
-    ``inputs`` names and describes what the encoder eats; ``width`` is the D of its features.
+    ``inputs`` names and describes what the encoder eats; ``width`` is the D of its features. ``may_miss``: see
+    :class:`ModelConfig`.
     """
 
     inputs: Mapping[str, InputSpec]
     width: int
+    may_miss: bool = False
 
     @abstractmethod
     def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
@@ -46,6 +48,12 @@ class ModelConfig(ABC):
     def input_sets(self) -> tuple[tuple[str, ...], ...]:
         """The inputs that a forward pass takes together; several sets where it takes one modality or another."""
         return (tuple(self.inputs),)
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether some examples of a minibatch may lack some of the inputs; a (B,) input such as "audio_mask" is zero
+        for those that lack "audio"."""
+        return False
 
 
 class Model(nn.Module):

@@ -41,4 +41,5 @@ def check_test_data(experiment: Experiment) -> None:
         records = read_manifest(task.source.path).split(task.source.test)
         specs = {name: experiment.model.inputs[name] for name in task.inputs}
         several = task.objective.labels == "several"
-        ViewSet(records, task.objective.classes, specs, task.views, several=several)
+        may_miss = experiment.model.may_miss and len(specs) > 1
+        ViewSet(records, task.objective.classes, specs, task.views, several=several, may_miss=may_miss)
