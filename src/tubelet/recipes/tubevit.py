@@ -97,7 +97,7 @@ def charades(
 
     tubelet train tubevit.charades --data CHARADES.csv --init runs/tubevit.kinetics600
 
-    The paper's figures (Table 13): Large 66.2 % mAP, and 61.8 % with --interpolated False. Clips of 128 frames, 6 a
+    The paper's figures (Table 13): Large 66.2 % mAP, and 61.8 % with --no-interpolated. Clips of 128 frames, 6 a
     second. Data: a manifest with the columns path, labels and split (train, val). Hardware and time: unknown.
     """
     objective = Classification(labels="several", loss="sigmoid", smoothing=0.1)
@@ -120,7 +120,7 @@ def scaling(
 
     tubelet train tubevit.scaling --data K600 --init VIT-H --tubes runs/tubevit.kinetics600
 
-    The paper's figures in % top-1. Huge (Table 6): 89.7; without the gate (--gated False) 86.8, with --trained 4 86.3,
+    The paper's figures in % top-1. Huge (Table 6): 89.7; without the gate (--no-gated) 86.8, with --trained 4 86.3,
     with --trained 0, the head alone, 85.6; all 32 layers 91.8. Base with the tubes of Tiny, 50,000 updates (Table 9):
     --trained 0 79.6, 1 80.8, 4 81.1, 12 81.4. Data: K600/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
     """
@@ -148,7 +148,7 @@ def last_layers(model: TubeViTConfig, count: int) -> tuple[str, ...]:
     return ("heads.*", *(f"encoder.{name}.*" for name in layers))
 
 
-# Tables 10: what differs between the sizes.
+# Table 10: what differs between the sizes.
 _RATES = {"b": 5e-5, "l": 1e-5, "h": 1e-5}
 _DECAYS = {"b": 1e-3, "l": 1e-5, "h": 1e-5}
 
