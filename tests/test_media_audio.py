@@ -48,6 +48,17 @@ def test_a_tone_keeps_its_pitch_level_and_phase(media: Path, decoder: str, rate:
     assert (samples - truth).abs().max() < 0.05
 
 
+@pytest.mark.parametrize(
+    ("codec", "step"),
+    [("pcm_u8", 2**-7), ("pcm_s16le", 2**-15), ("pcm_s24le", 2**-23), ("pcm_s32le", 2**-24), ("pcm_f64le", 2**-24)],
+)
+def test_samples_of_every_width_are_between_minus_one_and_one(media: Path, codec: str, step: float) -> None:
+    wave = np.linspace(-1, 1 - 2**-7, 4000)
+    path = record_sound(media / f"{codec}.wav", wave, codec=codec)
+    samples = read_audio(path, 0.0, 0.25, 16_000).numpy()
+    assert np.abs(samples - wave).max() <= step
+
+
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 def test_sound_stands_where_it_was_recorded(beeping: Path, rate: int) -> None:
     with open_video(beeping) as video:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
-from tubelet.media.video import FrameBatch, open_video
+from tubelet.media.video import Decoder, FrameBatch, open_video
 
 _BEFORE = 1e-3  # seconds before the next frame at which a frame is asked for when a whole video is read
 
@@ -45,17 +45,28 @@ class VideoReader:
         if path in self._videos and (kept := self._kept(path, times)) is not None:
             return kept
         with open_video(path) as video:
+            if path not in self._videos and self.room and self._read_whole(path, video, duration, fps):
+                kept = self._kept(path, times)
+                if kept is not None:
+                    return kept
             batch = video.frames_at(times)
-            if path not in self._videos and batch.frames[0].numel() * fps * duration <= self.room:
-                self._videos[path] = []
-                try:
-                    whole = [(i + 1) / fps - _BEFORE for i in range(round(fps * duration))]
-                    self._keep(path, whole, video.frames_at(whole))
-                except MediaError:
-                    pass  # only the wanted part of it can be read
         if path in self._videos:
             self._keep(path, times, batch)
         return batch.frames
+
+    def _read_whole(self, path: str, video: Decoder, duration: float, fps: float) -> bool:
+        """Keep all frames of a video, if there is room for as many as its first one says."""
+        try:
+            first = video.frames_at([0.0])
+            if first.frames[0].numel() * fps * duration > self.room:
+                return False
+            times = [(i + 1) / fps - _BEFORE for i in range(round(fps * duration))]
+            batch = video.frames_at(times)
+        except MediaError:
+            return False  # only a part of it can be read: the wanted one, or not even that
+        self._videos[path] = []
+        self._keep(path, times, batch)
+        return True
 
     def _kept(self, path: str, times: Sequence[float]) -> UInt8[Tensor, "T C H W"] | None:
         seen, frames = self._videos[path], list[Tensor]()

@@ -126,7 +126,8 @@ class PyAVDecoder:
 
     def _upright_rgb(self, picture: VideoFrame) -> np.ndarray:
         """(H, W, 3); a frame whose size differs from the first one's, as streams may change, is scaled to it."""
-        rgb = self._rgb.reformat(picture, width=self._width, height=self._height, format="rgb24").to_ndarray()
+        size = {"width": self._width, "height": self._height}
+        rgb = self._rgb.reformat(picture, **size, format="rgb24", threads=self._threads).to_ndarray()
         return np.rot90(rgb, -self._rotation // 90) if self._rotation else rgb
 
     def _frame_at(self, time: float) -> _Frame:
