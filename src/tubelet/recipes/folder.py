@@ -15,6 +15,7 @@ from tubelet.data.views import Views
 from tubelet.models.model import ModelConfig
 from tubelet.recipes.folder_look import Look, look, task_names
 from tubelet.recipes.folder_model import LONGEST, choose_model
+from tubelet.recipes.folder_named import named_model, task_inputs
 from tubelet.specs import SpectrogramSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification
@@ -27,6 +28,9 @@ def folder(
     data: Annotated[tuple[str, ...] | str, Doc("folders of class folders, or manifests (CSV, JSONL, Parquet)")],
     init: Annotated[str, Doc("fine-tune these weights: a run, a model folder, an image ViT such as hf:org/name")] = "",
     epochs: Annotated[float, Doc("passes over the data; chosen by its size if 0")] = 0.0,
+    model: Annotated[
+        str, Doc("a model by name, such as mtv-s/2+ti/4 or tubevit-s/16; chosen by the data if empty")
+    ] = "",
 ) -> Experiment:
     """Train on a folder of class folders (DIR/CLASS/clip.mp4), or a manifest; on several together.
 
@@ -34,22 +38,27 @@ def folder(
 
     tubelet train folder PICTURES CLIPS SOUNDS --out runs/together
 
+    tubelet train folder VIDEOS_WITH_SOUND --model mbt-s/16x2 --out runs/both
+
     Subfolders train and val (or test) above the class folders are respected; without them a fifth of the files, chosen
     by a hash of their content, is kept for testing. Pictures train an image ViT, videos a ViViT, sounds an AST; several
-    folders co-train one PolyViT with a head for each, whose task has the folder's name. The recipe looks at the data,
-    chooses a model that a small machine can train, and says why; --print-config shows all of it. Training mirrors
-    pictures and videos at random: --tasks.folder.augment.flip 0 where left and right matter. Expected metric, hardware
-    and time: unknown, for they depend on the data.
+    folders co-train one PolyViT with a head for each, whose task has the folder's name. --model names another family,
+    which trains in the same way: MBT takes every video and its sound together, and TubeViT a folder of pictures and one
+    of videos. The recipe looks at the data, chooses a model that a small machine can train, and says why;
+    --print-config shows all of it. Training mirrors pictures and videos at random: --tasks.folder.augment.flip 0 where
+    left and right matter. Expected metric, hardware and time: unknown, for they depend on the data.
     """
     paths = (data,) if isinstance(data, str) else data
     if not paths:
         raise ConfigError("no data: name a folder of class folders first, as in `tubelet train folder DIR --epochs 10`")
     looks = {name: look(path) for name, path in zip(task_names(paths), paths, strict=True)}
-    model, said = choose_model(list(looks.values()), init)
-    tasks = {name: _task(seen, model, epochs, started=bool(init)) for name, seen in looks.items()}
+    seen = list(looks.values())
+    chosen, said = named_model(model, seen, init) if model else choose_model(seen, init)
+    inputs = {name: task_inputs(chosen, look, model or init) for name, look in looks.items()}
+    tasks = {n: _task(look, chosen, inputs[n], epochs, started=bool(init)) for n, look in looks.items()}
     found = [f"{seen}" if len(looks) == 1 else f"{name}: {seen}" for name, seen in looks.items()]
     return Experiment(
-        model=model,
+        model=chosen,
         tasks=tasks,
         optimizer=AdamW(),
         training=Training(checkpoint_every=200, cache_gib=0.5),
@@ -58,14 +67,14 @@ def folder(
     )
 
 
-def _task(seen: Look, model: ModelConfig, epochs: float, *, started: bool) -> Task:
-    spec = model.inputs[seen.kind]
-    span = spec.seconds if isinstance(spec, SpectrogramSpec) else LONGEST
+def _task(seen: Look, model: ModelConfig, inputs: tuple[str, ...], epochs: float, *, started: bool) -> Task:
+    specs = [model.inputs[name] for name in inputs]
+    span = specs[0].seconds if isinstance(specs[0], SpectrogramSpec) else LONGEST
     length = Length(epochs=epochs or _epochs(len(seen.train), started=started))
     return Task(
         source=Source(path=seen.path, train="train", test=seen.test),
         objective=_objective(seen),
-        inputs=(seen.kind,),
+        inputs=inputs,
         augment=Augmentation(),
         batch_size=max(2, min(16, len(seen.train) // 4)),
         length=length,
