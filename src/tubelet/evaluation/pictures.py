@@ -20,6 +20,7 @@ _INK = "#80808f"  # readable on white and on black; svg() turns it into the page
 _SHADES = LinearSegmentedColormap.from_list("shades", [(0.231, 0.435, 0.878, 0.0), (0.231, 0.435, 0.878, 1.0)])
 _CELLS_WITH_NUMBERS, _CLASSES_WITH_NAMES = 16, 50
 _STRETCHES = 160  # of a plan, each one shade
+_FRAMES = 8  # that a panel of kernels is wide, at least
 
 
 def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str]) -> Figure:
@@ -88,6 +89,40 @@ def plan_picture(plan: Sequence[str], minibatches: int = 1) -> Figure:
     axes.invert_yaxis()
     _over_updates(axes)
     return figure
+
+
+def kernels_picture(kernels: Mapping[str, NDArray[np.float32]], rows: int = 12) -> Figure:
+    """The strongest kernels of every tokenizer, a panel each (TubeViT Fig. 5); a kernel's frames run to the right.
+
+    ``kernels``: those of :func:`~tubelet.evaluation.kernels.learned_kernels`, at least one (D, t, h, w, C). Each is
+    scaled by its largest weight, zero being grey. Short kernels have several columns of ``rows`` kernels.
+    """
+    columns = {name: max(1, _FRAMES // found.shape[1]) for name, found in kernels.items()}
+    widths = [columns[name] * found.shape[1] for name, found in kernels.items()]
+    size = (0.28 * sum(widths) + 0.3 * len(widths), 0.3 + 0.28 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(kernels), squeeze=False, width_ratios=widths)[0]
+    for axes, (name, found) in zip(panels, kernels.items(), strict=True):
+        strongest = np.argsort(-np.linalg.norm(found.reshape(len(found), -1), axis=1))[: rows * columns[name]]
+        axes.imshow(_tiles(found[strongest], rows), aspect="auto", interpolation="nearest")
+        axes.set_title("x".join(map(str, found.shape[1:4])), fontsize=8, color=_INK)
+        axes.set_axis_off()
+    return figure
+
+
+def _tiles(kernels: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
+    """(height, width, RGBA): ``rows`` kernels below one another, then the next column, with gaps between."""
+    largest = np.abs(kernels).max(axis=(1, 2, 3, 4), keepdims=True)
+    colours = np.broadcast_to(0.5 + 0.5 * kernels / np.maximum(largest, 1e-12), (*kernels.shape[:4], 3))
+    n, t, h, w, _ = colours.shape
+    gap = max(1, w // 6)
+    tall, wide = h + gap, t * (w + gap) + 2 * gap
+    picture = np.zeros((rows * tall - gap, -(-n // rows) * wide - 3 * gap, 4), np.float32)
+    for i, kernel in enumerate(colours):
+        for frame, pixels in enumerate(kernel):
+            y, x = i % rows * tall, i // rows * wide + frame * (w + gap)
+            picture[y : y + h, x : x + w] = np.dstack([pixels, np.ones((h, w))])
+    return picture
 
 
 def _colours(count: int) -> list[str]:

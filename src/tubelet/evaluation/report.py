@@ -17,11 +17,13 @@ import numpy as np
 from tubelet.configs import ConfigError
 from tubelet.evaluation.comparison import Comparison, comparison_cells, read_comparison
 from tubelet.evaluation.gallery import gallery
+from tubelet.evaluation.kernels import learned_kernels
 from tubelet.evaluation.predictions import Scored, read_predictions
 from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
 from tubelet.media.errors import MediaError
 from tubelet.training.records import LOG
 from tubelet.training.resolve import CONFIG, read_run
+from tubelet.training.run import MODEL
 from tubelet.version import __version__
 
 _TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP", "mean_class_accuracy": "mean class accuracy"}
@@ -31,7 +33,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
     """Write ``report.html`` (and the media it shows, in ``report_media/``) into a run folder; returns the page's path.
 
     It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``classes.json``, ``comparison.json``,
-    ``log.jsonl`` and ``config.json``.
+    ``log.jsonl``, ``config.json`` and ``model/``.
     ``notes``: paragraphs about the data (what is real, what is synthetic); without them, the experiment's own notes.
     ``clips``: how many mistakes, and how many right answers, are shown per task.
     """
@@ -53,6 +55,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
             _task(name, task, [e for e in predictions if e.task == name], classes.get(name, {}), media, clips)
             for name, task in tasks.items()
         ),
+        _kernels(run),
         _settings(experiment),
     ]
     page = run / "report.html"
@@ -234,6 +237,18 @@ def _cell(name: str, value: object) -> str:
         bar = f'<span class="bar"><i style="width:{100 * value:.1f}%"></i></span>'
         return f'<td class="number">{_percent(value)}{bar}</td>'
     return f'<td class="{_align(name)}">{escape(str(value))}</td>'
+
+
+def _kernels(run: Path) -> str:
+    """What the tokenizers look for, where the run has a model that takes images or videos."""
+    kernels = learned_kernels(run) if (run / MODEL).is_dir() else {}
+    if not kernels:
+        return ""
+    return (
+        '<h2>Learned patches and tubes</h2><p class="soft">The strongest kernels of each tokenizer, grey where they do '
+        "not look; frames x height x width. A kernel's frames run to the right.</p>"
+        f'<div class="picture">{_drawn(lambda draw: draw.kernels_picture(kernels))}</div>'
+    )
 
 
 def _settings(experiment: Mapping[str, Any]) -> str:
