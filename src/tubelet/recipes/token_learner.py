@@ -37,7 +37,7 @@ ImageViT = Annotated[str, Doc("image ViT to start from: a model folder, hf:org/n
 
 
 def imagenet_b16(data: Data = "data/imagenet") -> Experiment:
-    """ImageNet from scratch, ViT-B/16 at 224 pixels: 16 tokens learned before layer 9 (the released configuration).
+    """ImageNet from scratch, ViT-B/16, 16 learned tokens at 9: the released configuration.
 
     tubelet train token_learner.imagenet_b16 --data IMAGENET
 
@@ -71,7 +71,7 @@ def imagenet_l(
         "vit-l/14-tl16@18+11"
     ),
 ) -> Experiment:
-    """ImageNet at 512 pixels, ViT-L with 16 learned tokens: the slides' rows, with 11 further layers or without.
+    """ImageNet at 512 pixels, ViT-L with 16 learned tokens: a row of the slides.
 
     tubelet train token_learner.imagenet_l --data IMAGENET --init hf:google/vit-large-patch16-224-in21k
 
@@ -84,19 +84,19 @@ def imagenet_l(
 
 
 def kinetics400_l10x2(data: Data = "data/kinetics400", init: ImageViT = "") -> Experiment:
-    """Kinetics 400, ViViT-L/10x2, Model 1, with 16 tokens of every time index learned before layer 18 of 24+11.
+    """Kinetics 400, ViViT-L/10x2, Model 1, 24+11 layers, 16 learned tokens at 18.
 
     tubelet train token_learner.kinetics400_l10x2 --data K400 --init hf:google/vit-large-patch16-224-in21k
 
     The slides' figures, pretrained on JFT: 85.4 % top-1, 96.3 % top-5, 4x3 views, at 48.91 TFLOPs, which this model's
-    48.3 fit; they name it TokenLearner-L/10 and say no more. Hyper-parameters are ViViT's. Data:
-    data/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
+    48.3 fit; they name it TokenLearner-L/10 and say no more. Every time index has 16 tokens. Hyper-parameters are
+    ViViT's. Data: data/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
     """
     return _in_vivit(vivit.kinetics400_l16x2(data), init)
 
 
 def kinetics600_l10x2(data: Data = "data/kinetics600", init: ImageViT = "") -> Experiment:
-    """Kinetics 600, ViViT-L/10x2, Model 1, with 16 tokens of every time index learned before layer 18 of 24+11.
+    """Kinetics 600, ViViT-L/10x2, Model 1, 24+11 layers, 16 learned tokens at 18.
 
     tubelet train token_learner.kinetics600_l10x2 --data K600 --init hf:google/vit-large-patch16-224-in21k
 
