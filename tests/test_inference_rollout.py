@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from einops import rearrange
@@ -11,9 +13,11 @@ from tubelet.inference.rollout import rollout
 from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
+from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import Backbone
+from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 BACKBONE = Backbone(width=16, depth=3, heads=2, mlp=32)
@@ -63,6 +67,27 @@ def test_images_have_one_time_index():
     with torch.no_grad():
         maps = config.build().eval()({"image": torch.randn(2, 3, 16, 16)}, attention=True).attention
     assert rollout(config, maps).shape == (2, 1, 2, 2)
+
+
+def test_a_tubes_share_falls_on_what_it_reads():
+    tubes = (Tube(kernel=(4, 4, 8), stride=(8, 8, 8), offset=(2, 4, 0)),)
+    config = TubeViTConfig(
+        backbone=replace(BACKBONE, depth=1),
+        image=ImageSpec(size=(16, 24), short_side=16),
+        video=VIDEO,
+        patch=Tube(kernel=(1, 8, 8), stride=(6, 8, 8)),
+        tubes=tubes,
+    )
+    tokens = 6 + 6
+    attention = torch.zeros(1, 2, 1 + tokens, 1 + tokens)
+    attention[:, :, 0, [1 + 2, 1 + 6]] = torch.tensor([0.25, 0.75])  # the third patch, the first tube
+    shares = rollout(config, {"0/attention": attention}, "video")
+    expected = torch.zeros(1, 6, 2, 3)
+    expected[0, 0, 0, 2] = 0.25
+    expected[0, 2:6, 0, 0] = 0.75 / 4
+    torch.testing.assert_close(shares, expected)
+    image = rollout(config, {"0/attention": attention[..., :7, :7]}, "image")
+    assert image.shape == (1, 1, 2, 3)
 
 
 def test_a_spectrograms_grid_is_time_by_frequency():

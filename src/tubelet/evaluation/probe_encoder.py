@@ -10,6 +10,7 @@ from tubelet.data.kinds import Kind
 from tubelet.models.ast import ASTConfig
 from tubelet.models.model import Encoder, Model, ModelConfig
 from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
@@ -98,7 +99,7 @@ def _told(config: ModelConfig, kind: Kind, spec: InputSpec) -> str:
 
 def without_regularisers(config: ModelConfig) -> ModelConfig:
     """The same model, with dropout and stochastic depth 0."""
-    if isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig):
+    if isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TubeViTConfig):
         plain = replace(config.backbone, dropout=0.0, attention_dropout=0.0, stochastic_depth=0.0)
         return replace(config, backbone=plain)
     return config

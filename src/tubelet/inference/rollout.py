@@ -18,6 +18,7 @@ from torch import Tensor
 from tubelet.models.ast import ASTConfig
 from tubelet.models.model import ModelConfig
 from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.positions import Grid
@@ -34,7 +35,8 @@ def rollout(config: ModelConfig, maps: Maps, modality: str = "") -> Shares:
     A spectrogram's grid is (1, time, frequency). ``maps``: the ``attention`` of the features that ``config``'s encoder
     returned. ``modality``: which input it encoded, where it takes one of several.
     """
-    raise TypeError(f"attention rollout is written for ViT, ViViT, AST and PolyViT, not for {type(config).__name__}")
+    known = "ViT, ViViT, AST, PolyViT and TubeViT"
+    raise TypeError(f"attention rollout is written for {known}, not for {type(config).__name__}")
 
 
 @rollout.register
@@ -65,6 +67,25 @@ def _(config: ViViTConfig, maps: Maps, modality: str = "") -> Shares:
             return _factorized_self_attention(maps, grid)
         case "factorized_dot_product":
             return _factorized_dot_product(maps, grid)
+
+
+@rollout.register
+def _(config: TubeViTConfig, maps: Maps, modality: str = "") -> Shares:
+    """The grid is that of single frames and of patches: every token's share is spread evenly over what it reads. What
+    a gate adds is left out."""
+    tubes = (config.patch, *config.tubes) if modality == "video" else (config.patch,)
+    extent, patch = config.inputs[modality].extent, config.patch.kernel
+    boxes = torch.cat([tube.boxes(extent) for tube in tubes])
+    shares = _sequence(list(maps.values()), len(boxes))
+    spread = [_spread(*axis).to(shares) for axis in zip(boxes.unbind(1), extent, patch, strict=True)]
+    return einsum(shares, *spread, "B n, n t, n h, n w -> B t h w")
+
+
+def _spread(spans: Float[Tensor, "N 2"], size: int, cell: int) -> Float[Tensor, "N cells"]:
+    """How much of each [start, end) lies in each cell; rows sum to 1."""
+    starts = torch.arange(0, size, cell)
+    inside = torch.minimum(spans[:, 1:], starts + cell) - torch.maximum(spans[:, :1], starts)
+    return inside.clamp(min=0) / inside.clamp(min=0).sum(1, keepdim=True)
 
 
 def _joint(maps: Maps, grid: Grid) -> Shares:
