@@ -77,8 +77,8 @@ def _(config: TubeViTConfig, maps: Maps, modality: str = "") -> Shares:
     extent, patch = config.inputs[modality].extent, config.patch.kernel
     boxes = torch.cat([tube.boxes(extent) for tube in tubes])
     shares = _sequence(list(maps.values()), len(boxes))
-    spread = [_spread(*axis).to(shares) for axis in zip(boxes.unbind(1), extent, patch, strict=True)]
-    return einsum(shares, *spread, "B n, n t, n h, n w -> B t h w")
+    time, height, width = (_spread(*axis).to(shares) for axis in zip(boxes.unbind(1), extent, patch, strict=True))
+    return einsum(shares, time, height, width, "B n, n t, n h, n w -> B t h w")
 
 
 def _spread(spans: Float[Tensor, "N 2"], size: int, cell: int) -> Float[Tensor, "N cells"]:
