@@ -43,7 +43,7 @@ _MODALITIES = {
     ),
     "spoken": ("audio", Modality(spec=SpectrogramSpec(frames=96, bins=64, low=60.0), patch=(1, 8, 16))),
 }
-_STEPS = {"digit": 900, "motion": 400, "spoken": 300}
+_STEPS = {"digit": 1000, "motion": 250, "spoken": 250}
 _AUGMENT = {
     "digit": Augmentation(min_scale=1.0, max_scale=1.15, flip=0.0, colour=0.0, greyscale=0.0),
     "motion": Augmentation.none(),
@@ -69,7 +69,7 @@ def demo(
         model=PolyViTConfig(backbone=Backbone(width=128, depth=4, heads=4, mlp=512), modalities=modalities),
         tasks={task: _task(task, data) for task in tasks},
         optimizer=AdamW(),
-        training=Training(checkpoint_every=500, cache_gib=0.75),
+        training=Training(workers=1, checkpoint_every=500, cache_gib=0.5),
         notes=NOTES,
     )
 
