@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tubelet.evaluation.cost import cost, costs, parameters
+from tubelet.evaluation.cost import cost, costs, parameters, work
 from tubelet.evaluation.published import published_rows
 from tubelet.models import ModelConfig, PolyViTConfig
 from tubelet.models.polyvit import Modality
 from tubelet.terminal import cost_tables
-from zoo import AUDIO, IMAGE, SMALL, VIDEO, ZOO, build
+from zoo import AUDIO, IMAGE, SMALL, VIDEO, ZOO, build, whole
 
 # Half a unit of the last printed digit, besides 2 % of the multiply-adds and 1 % of the parameters.
 _TOLERANCE = {"gflops": 0.02, "params_m": 0.01}
@@ -75,7 +75,7 @@ def test_multiply_adds_equal_counting_by_hand() -> None:
 
 @pytest.mark.parametrize("config", ZOO.values(), ids=ZOO.keys())
 def test_parameters_are_the_models_and_the_parts_sum_up(config: ModelConfig) -> None:
-    counted = cost(config, 5, config.input_sets[-1])
+    counted = work(config, 5, whole(config))
     assert counted.parameters == sum(p.numel() for p in build(config).parameters())
     assert sum(part.parameters for part in counted.parts) == counted.parameters
     assert sum(part.multiply_adds for part in counted.parts) == counted.multiply_adds

@@ -10,15 +10,18 @@ from torch import Tensor
 from tubelet.evaluation.cost import input_shape
 from tubelet.models import (
     ASTConfig,
+    MBTConfig,
     Modality,
     Model,
     ModelConfig,
+    MTVConfig,
     PolyViTConfig,
     TokenLearnerConfig,
     TubeViTConfig,
     ViTConfig,
     ViViTConfig,
 )
+from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, MLPFusion, Stream
 from tubelet.nn.blocks import Backbone
 from tubelet.nn.heads import LinearHead
 from tubelet.nn.tubes import Tube
@@ -48,6 +51,28 @@ _TUBEVIT = TubeViTConfig(
     ),
 )
 
+_MTV = MTVConfig(
+    streams={
+        "coarse": Stream(backbone=SMALL, tubelet=(6, 8, 8)),
+        "middle": Stream(backbone=Backbone(width=8, depth=1, heads=2, mlp=16), tubelet=(2, 8, 8)),
+        "fine": Stream(backbone=SMALL, tubelet=(1, 8, 8)),
+    },
+    media={"video": replace(VIDEO, frames=6)},
+    global_encoder=Backbone(width=40, depth=1, heads=2, mlp=32),
+    fusion=CrossViewFusion(layers=(0, 1)),
+)
+_TWO = replace(
+    _MTV,
+    streams={name: _MTV.streams[name] for name in ("coarse", "fine")},
+    global_encoder=Backbone(width=32, depth=1, heads=2, mlp=32),
+)
+_MBT = MBTConfig(
+    backbone=SMALL,
+    modalities={name: _MODALITIES[name] for name in ("video", "audio")},
+    fusion_layer=1,
+    bottlenecks=2,
+)
+
 ZOO: dict[str, ModelConfig] = {
     "vit": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE),
     "vit-mean": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE, pool="mean"),
@@ -69,6 +94,21 @@ ZOO: dict[str, ModelConfig] = {
     "tubevit": _TUBEVIT,
     "tubevit-mean-gated": replace(_TUBEVIT, pool="mean", gate=1),
     "tubevit-interpolated": replace(_TUBEVIT, learned=((2, 2, 2), (2, 4, 4))),
+    "mtv": _MTV,
+    "mtv-source-fine": replace(_TWO, fusion=CrossViewFusion(layers=(1,), width="source", towards="fine")),
+    "mtv-bottleneck": replace(_MTV, fusion=BottleneckFusion(layers=(0, 1), tokens=2)),
+    "mtv-mlp": replace(_TWO, fusion=MLPFusion()),
+    "mtv-late-time": replace(_TWO, fusion=None, merge="time", pool="mean", keep_space=True),
+    "mtv-sound": replace(
+        _TWO,
+        media=_TWO.media | {"audio": AUDIO},
+        streams=_TWO.streams | {"sound": Stream(backbone=SMALL, tubelet=(1, 4, 8), input="audio", segments=6)},
+        global_encoder=Backbone(width=48, depth=1, heads=2, mlp=32),
+    ),
+    "mbt": _MBT,
+    "mbt-shared-late": replace(_MBT, shared=True, fusion_layer=2),
+    "mbt-concatenated": replace(_MBT, fusion="concatenate", pool="mean"),
+    "mbt-concatenated-shared": replace(_MBT, fusion="concatenate", shared=True, fusion_layer=0, representation=12),
     "token-learner": _LEARNER,
     "token-learner-conv": replace(_LEARNER, form="conv", layer=0),
     "token-learner-attention": replace(_LEARNER, form="attention", representation=12),
@@ -92,7 +132,21 @@ def build(config: ModelConfig, classes: int = 5) -> Model:
 
 
 def example(config: ModelConfig, batch: int = 2) -> dict[str, Tensor]:
-    """Inputs for one forward pass: of a model that takes images or videos, the videos, which go through all of it."""
+    """Inputs for one forward pass that goes through all of the model."""
     generator = torch.Generator().manual_seed(1)
-    shapes = {name: input_shape(config.inputs[name]) for name in config.input_sets[-1]}
+    shapes = {name: input_shape(config.inputs[name]) for name in whole(config)}
     return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}
+
+
+def whole(config: ModelConfig) -> tuple[str, ...]:
+    """The inputs that use all of the model: of images or videos, the videos; of video and sound, both."""
+    return max(reversed(config.input_sets), key=len)
+
+
+def noisy(config: ModelConfig, rate: float = 0.4) -> ModelConfig:
+    """The config with dropout of every kind."""
+    drops = {"dropout": rate, "attention_dropout": rate, "stochastic_depth": rate}
+    if isinstance(config, MTVConfig):
+        streams = {n: replace(s, backbone=replace(s.backbone, **drops)) for n, s in config.streams.items()}
+        return replace(config, streams=streams, global_encoder=replace(config.global_encoder, **drops))
+    return replace(config, backbone=replace(SMALL, **drops))

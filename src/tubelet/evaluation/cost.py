@@ -6,8 +6,11 @@ out. The papers call one multiply-add a FLOP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +24,8 @@ from tubelet.nn.blocks import Block, Stack
 from tubelet.nn.heads import LinearHead
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 
+_PARALLEL = re.compile(r"\b(streams|modalities)\.[^.]+")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -32,28 +37,35 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """The cost of one example at batch size 1.
+class Work:
+    """What one example takes at batch size 1.
 
-    ``tokens`` enter the first block, special tokens included. ``parameters``: the model's, also where a pass uses only
-    a part of them; ``parts`` are those that it uses. ``activation_bytes``: what a training step keeps for the backward
-    pass in float32, under the fused attention kernel. ``parameter_bytes``: float32.
+    ``tokens`` enter the first blocks, special tokens included: those of all streams or modalities. ``parameters``: the
+    model's, also where a pass uses only a part of them; ``parts`` are those that it uses.
     """
 
     inputs: dict[str, tuple[int, ...]]
     tokens: int
     parameters: int
     multiply_adds: int
-    activation_bytes: int
     parts: tuple[Part, ...]
 
     @property
     def parameter_bytes(self) -> int:
+        """In float32."""
         return 4 * self.parameters
 
     @property
     def used_parameters(self) -> int:
         return sum(part.parameters for part in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Work):
+    """The work and ``activation_bytes``: what a training step keeps for the backward pass in float32, under the fused
+    attention kernel."""
+
+    activation_bytes: int
 
 
 def costs(config: ModelConfig, classes: int = 400) -> list[Cost]:
@@ -64,19 +76,24 @@ def costs(config: ModelConfig, classes: int = 400) -> list[Cost]:
 def cost(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Cost:
     """Count ``config`` with one linear head of ``classes`` classes on ``inputs``, which a model of one set need not be
     told."""
+    counted = work(config, classes, inputs)
+    return Cost(**vars(counted), activation_bytes=_activation_bytes(_unallocated(config, classes), counted.inputs))
+
+
+def work(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Work:
+    """:func:`cost` without the bytes of activations, which take most of the time."""
     if not inputs and len(config.input_sets) > 1:
         raise ValueError(f"say which inputs: {', '.join(' and '.join(names) for names in config.input_sets)}")
     model = _unallocated(config, classes)
     shapes = {name: input_shape(config.inputs[name]) for name in inputs or config.inputs}
-    tokens, flops, used = _count(model, shapes)
-    parts = tuple(_parts(model, flops, used))
-    return Cost(
+    count = _Count(model)
+    count.run(shapes)
+    return Work(
         inputs=shapes,
-        tokens=tokens,
+        tokens=count.first_tokens(),
         parameters=_numbers(model),
-        multiply_adds=flops["Global"] // 2,
-        activation_bytes=_activation_bytes(model, shapes),
-        parts=parts,
+        multiply_adds=sum(count.products.values()),
+        parts=tuple(_parts(model, count.products)),
     )
 
 
@@ -106,36 +123,79 @@ def input_shape(spec: InputSpec) -> tuple[int, ...]:
             return (spec.frames, spec.bins)
 
 
-def _count(model: Model, shapes: dict[str, tuple[int, ...]]) -> tuple[int, dict[str, int], set[str]]:
-    """The tokens that enter the first block, the FLOPs (two per multiply-add) of every module by name, and the names of
-    the modules that are used."""
-    tokens: list[int] = []
-    used: set[str] = set()
+class _Count:
+    """One forward pass of a model on the meta device. Of blocks that are alike only one is run for inputs of a shape.
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            used.add(name)
-            if isinstance(module, Block):
-                tokens.append(args[0].numel() // args[0].shape[-1])
+    ``products``: the multiply-adds of every module that is used, by name, without those of the modules that it calls.
+    """
 
-        return before
+    def __init__(self, model: Model) -> None:
+        self.model, self.products = model, Counter[str]()
+        self._tokens = Counter[str]()  # that enter each block
+        self._running: list[str] = []
+        self._counted = 0
+        self._known: dict[tuple[object, ...], int] = {}
 
-    handles = [module.register_forward_pre_hook(watch(name)) for name, module in model.named_modules()]
-    inputs = {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
-    with FlopCounterMode(display=False) as counter:
-        model(inputs, "head")
-    for handle in handles:
-        handle.remove()
-    return tokens[0], {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}, used
+    def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """To be called once: the model's blocks stay changed."""
+        inputs = {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
+        with FlopCounterMode(display=False) as counter:
+            for name, module in self.model.named_modules():
+                module.register_forward_pre_hook(partial(self._enter, counter, name))
+                module.register_forward_hook(partial(self._leave, counter))
+                if isinstance(module, Block):
+                    module.forward = partial(self._block, counter, name, module, module.forward)
+            self.model(inputs, "head")
+
+    def first_tokens(self) -> int:
+        """The tokens that enter the first block, or the first ones of all streams or modalities."""
+        parallel = {name: _PARALLEL.sub(r"\1.*", name) for name in self._tokens}
+        first = next(iter(parallel.values()))
+        return sum(self._tokens[name] for name, pattern in parallel.items() if pattern == first)
+
+    def _enter(self, counter: FlopCounterMode, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._add(counter)
+        self._running.append(name)
+        self.products[name] += 0
+        block = name if isinstance(module, Block) else name.removesuffix(".norm_attention")
+        inside = isinstance(module, Block) or (block != name and block not in self._running)
+        if inside:
+            self._tokens[block] += args[0].numel() // args[0].shape[-1]
+
+    def _leave(self, counter: FlopCounterMode, *_: object) -> None:
+        self._add(counter)
+        self._running.pop()
+
+    def _add(self, counter: FlopCounterMode) -> None:
+        """What was counted since the last call is of the module that runs now."""
+        now = counter.get_total_flops() // 2
+        if self._running:
+            self.products[self._running[-1]] += now - self._counted
+        self._counted = now
+
+    def _block(
+        self, counter: FlopCounterMode, name: str, block: Block, forward: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Tensor:
+        parts = tuple((n, p.shape) for n, p in block.named_parameters())
+        alike = (type(block), block.attention.heads, parts, x.shape)
+        if alike in self._known:
+            self.products[name] += self._known[alike]
+            return x
+        before = counter.get_total_flops()
+        y = forward(x)
+        self._known[alike] = (counter.get_total_flops() - before) // 2
+        return y
 
 
-def _parts(model: Model, flops: dict[str, int], used: Collection[str]) -> Iterator[Part]:
-    """The encoder's children that are used, those that hold several stacks opened up, and the head."""
-    for name, module in _open(model.encoder, "encoder"):
-        if (count := _numbers(module)) and name in used:
-            yield Part(name=name, parameters=count, multiply_adds=flops.get(f"Model.{name}", 0) // 2)
-    head, multiply_adds = model.heads["head"], flops.get("Model.heads.head", 0) // 2
-    yield Part(name="head", parameters=_numbers(head), multiply_adds=multiply_adds)
+def _parts(model: Model, products: Mapping[str, int]) -> Iterator[Part]:
+    """The encoder's children that are used, those that hold several stacks opened up, its own numbers, and the head."""
+    for name, parameter in model.encoder.named_parameters(recurse=False):
+        yield Part(name=f"encoder.{name}", parameters=parameter.numel(), multiply_adds=0)
+    for name, module in [*_open(model.encoder, "encoder"), ("heads.head", model.heads["head"])]:
+        inner = [n for n in products if n == name or n.startswith(f"{name}.")]
+        if (count := _numbers(module)) and inner:
+            multiply_adds = sum(products[n] for n in inner)
+            yield Part(name=name.removeprefix("heads."), parameters=count, multiply_adds=multiply_adds)
 
 
 def _open(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:

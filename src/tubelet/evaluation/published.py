@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
-from tubelet.evaluation.cost import cost, costs, parameters
+from tubelet.evaluation.cost import parameters, work
 from tubelet.models.model import ModelConfig
 from tubelet.models.names import model_config
 from tubelet.models.polyvit import PolyViTConfig
@@ -53,7 +53,7 @@ def _clip(row: Row) -> dict[str, int]:
 
 
 def _count(config: ModelConfig, classes: int, *inputs: str) -> Quantities:
-    counted = cost(config, classes, inputs)
+    counted = work(config, classes, inputs)
     return {
         "gflops": counted.multiply_adds / 1e9,
         "params_m": counted.parameters / 1e6,
@@ -93,7 +93,8 @@ def _sum(*models: tuple[PolyViTConfig, int]) -> Quantities:
 
 
 def _sequence_lengths(_: Row) -> Quantities:
-    return {f"tokens of {' '.join(c.inputs)}": float(c.tokens) for c in costs(model_config("polyvit-b/16x4"))}
+    config = model_config("polyvit-b/16x4")
+    return {f"tokens of {' '.join(names)}": float(work(config, 1, names).tokens) for names in config.input_sets}
 
 
 def _tubes(_: Row) -> Quantities:

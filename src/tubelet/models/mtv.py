@@ -17,48 +17,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.models.model import Encoder, ModelConfig
-from tubelet.nn.blocks import Backbone, Block, Stack
+from tubelet.nn.blocks import Backbone
 from tubelet.nn.encoding import Pool, TokenEncoder
 from tubelet.nn.features import Features
-from tubelet.nn.fusion import BOTTLENECK, BottleneckLayer, CrossViewLayer, Lateral, MLPLayer, Streams, TokensInTime
+from tubelet.nn.fusion import (
+    BOTTLENECK,
+    BottleneckFusion,
+    BottleneckLayer,
+    CrossViewFusion,
+    CrossViewLayer,
+    Fusion,
+    Lateral,
+    MLPFusion,
+    MLPLayer,
+    Streams,
+    TokensInTime,
+)
 from tubelet.nn.initialisers import init_attention_, lecun_normal_
-from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
-from tubelet.nn.tokenizers import Tubelet, TubeletTokenizer, grid_of
+from tubelet.nn.positions import Grid, grid_boxes
+from tubelet.nn.streams import StreamEncoder
+from tubelet.nn.tokenizers import Tubelet, grid_of
 from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
-
-Towards = Literal["coarse", "fine"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossViewFusion:
-    """Cross-view attention (CVA) before the blocks ``layers``, counted from 0: each stream looks at the next finer one.
-
-    ``width``: of queries, keys and values, and the number of heads: those of the stream that asks, as released, or of
-    the one it looks at, which the printed costs fit. ``towards`` "fine": each looks at the next coarser one.
-    """
-
-    layers: tuple[int, ...]
-    width: Literal["query", "source"] = "query"
-    towards: Towards = "coarse"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BottleneckFusion:
-    """``tokens`` bottleneck tokens per time step, that the streams read and write one after the other in ``layers``."""
-
-    layers: tuple[int, ...]
-    tokens: int = 4
-    towards: Towards = "coarse"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MLPFusion:
-    """The MLPs of ``layers`` also read the next finer stream; in every layer where both have one, if empty."""
-
-    layers: tuple[int, ...] = ()
-
-
-Fusion = CrossViewFusion | BottleneckFusion | MLPFusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +175,18 @@ class MTV(Encoder):
         super().__init__()
         self.inputs, self.width = config.inputs, config.global_encoder.width
         self.merge, self.keep_space = config.merge, config.keep_space
+        self.looks_at = {name: stream.input for name, stream in config.streams.items()}
         grids = config.grids
         self.streams = nn.ModuleDict(
             {
-                name: StreamEncoder(stream, config.media[stream.input], grids[name], config.pool)
+                name: StreamEncoder(
+                    stream.backbone,
+                    stream.tubelet,
+                    grids[name],
+                    config.pool,
+                    channels=config.media[stream.input].channels,
+                    segments=stream.segments if isinstance(config.media[stream.input], SpectrogramSpec) else 0,
+                )
                 for name, stream in config.streams.items()
             }
         )
@@ -227,7 +214,7 @@ class MTV(Encoder):
 
     def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
         streams = self._streams()
-        places = {name: stream.tokenize(inputs) for name, stream in streams.items()}
+        places = {name: stream.tokenize(inputs[self.looks_at[name]]) for name, stream in streams.items()}
         z = {name: stream.sequence(places[name]) for name, stream in streams.items()}
         steps = min(x.shape[1] for x in z.values())
         maps: dict[str, Tensor] | None = {} if attention else None
@@ -248,7 +235,8 @@ class MTV(Encoder):
         if self.bottleneck is not None:
             x[BOTTLENECK] = self.bottleneck(steps).repeat(batch, 1, 1)
         for layer, lateral in enumerate(self.laterals):
-            blocks = {name: block for name, stream in streams.items() if (block := stream.block(layer)) is not None}
+            found = {name: stream.block(layer) for name, stream in streams.items()}
+            blocks = {name: block for name, block in found.items() if block is not None}
             x = lateral(x, blocks, maps)
         return {name: rearrange(x[name], "(B t) r n D -> B (t r) n D", t=steps) for name in streams}
 
@@ -303,46 +291,6 @@ def _laterals(config: MTVConfig, steps: int) -> tuple[nn.ModuleList, TokensInTim
         case None:
             pass
     return nn.ModuleList(layers), bottleneck
-
-
-class StreamEncoder(nn.Module):
-    """Tubelets, a class token per time index, one table of positions for all frames, and blocks; no final norm."""
-
-    def __init__(self, stream: Stream, spec: InputSpec, grid: Grid, pool: Pool) -> None:
-        super().__init__()
-        t, h, w = grid
-        width = stream.backbone.width
-        self.input, self.segments = stream.input, stream.segments
-        self.sound = isinstance(spec, SpectrogramSpec)
-        self.tokenizer = TubeletTokenizer(stream.tubelet, width, spec.channels)
-        self.cls = TokensInTime(t, 1, width) if pool == "token" else None
-        self.positions = LearnedPositions((1, h, w), width, special=int(pool == "token"))
-        self.stack = Stack(stream.backbone)
-
-    def block(self, layer: int) -> Block | None:
-        return cast("Block", self.stack.blocks[layer]) if layer < len(self.stack.blocks) else None
-
-    def tokenize(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B t h w D"]:
-        tokens = self.tokenizer(inputs[self.input])
-        if not self.sound:
-            return tokens
-        rows = tokens.shape[2] // self.segments * self.segments
-        return rearrange(tokens[:, :, :rows], "B 1 (t h) w D -> B t h w D", t=self.segments)
-
-    def sequence(self, tokens: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B t n D"]:
-        B, t, h, w, _ = tokens.shape
-        z = tokens.flatten(2, 3)
-        if self.cls is not None:
-            z = torch.cat([self.cls(t).expand(B, -1, -1, -1).to(z.dtype), z], dim=2)
-        return z + self.positions((1, h, w))
-
-    def frame(self, z: Float[Tensor, "B t n D"]) -> Float[Tensor, "B t one D"]:
-        """One token per time index: its class token, or the mean."""
-        return z[:, :, :1] if self.cls is not None else z.mean(2, keepdim=True)
-
-    def features(self, z: Float[Tensor, "B t n D"], grid: Grid) -> Features:
-        tokens = z[:, :, int(self.cls is not None) :]
-        return Features(tokens.flatten(1, 2), self.frame(z).flatten(1, 2).mean(1), grid_boxes(grid))
 
 
 def _grid(tokens: Tensor) -> Grid:

@@ -6,15 +6,22 @@ tubes, too. ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels an
 ``-fsa``, ``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot product). ``vit-l/16-tl16@12`` is
 TokenLearner (v1.1): 16 tokens learned before layer 12, counted from 0; ``-tlf`` fuses them back, ``+11`` adds so many
 layers, and ``vivit-b/16x2-tl8@6`` learns 8 tokens from every time index.
+
+``mtv-b/2+s/4+ti/8`` is MTV with three streams, of tubelets of 2, 4 and 8 frames, and cross-view attention in the middle
+and the last layer, as released; ``-late``, ``-mlp`` and ``-bottleneck`` name its other fusions. ``mbt-b/16x2`` takes
+video and its sound, which meet in bottleneck tokens from two thirds of the layers on.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from tubelet.models.ast import ASTConfig
+from tubelet.models.mbt import MBTConfig
 from tubelet.models.model import ModelConfig
+from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, Fusion, MLPFusion, MTVConfig, Stream
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import PATCH, TubeViTConfig
@@ -23,6 +30,8 @@ from tubelet.models.vivit import Attends, ViViTConfig
 from tubelet.nn.blocks import Backbone
 from tubelet.nn.tokenizers import Tubelet
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
+
+_Sized = ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | MBTConfig | TubeViTConfig | TokenLearnerConfig
 
 BACKBONES = {
     "ti": Backbone(width=192, depth=12, heads=3, mlp=768),
@@ -40,9 +49,19 @@ _VIVIT: dict[str, Attends] = {
 }
 
 _NAME = re.compile(
-    r"(?P<family>vit|ast|vivit|polyvit|tubevit)-(?P<size>ti|s|b|l|h)/(?P<patch>\d+)(?:x(?P<t>\d+))?(?P<attends>-[a-z]+)?"
+    r"(?P<family>vit|ast|vivit|polyvit|tubevit|mbt)-(?P<size>ti|s|b|l|h)/(?P<patch>\d+)(?:x(?P<t>\d+))?(?P<attends>-[a-z]+)?"
     r"(?:-tl(?P<fuse>f?)(?P<tokens>\d+)@(?P<layer>\d+)(?:\+(?P<more>\d+))?)?"
 )
+
+_SIZE = r"(?:ti|s|b|l|h)/[1-9]\d*"
+_MTV_NAME = re.compile(rf"mtv-(?P<streams>{_SIZE}(?:\+{_SIZE})*)(?P<fusion>-[a-z]+)?")
+
+_FUSIONS: dict[str, Callable[[tuple[int, ...]], Fusion | None]] = {
+    "": lambda layers: CrossViewFusion(layers=layers),
+    "-late": lambda layers: None,
+    "-mlp": lambda layers: MLPFusion(),
+    "-bottleneck": lambda layers: BottleneckFusion(layers=layers),
+}
 
 EXAMPLES = (
     "vit-b/16",
@@ -54,6 +73,9 @@ EXAMPLES = (
     "vivit-l/16x2-fe",
     "polyvit-b/16x4",
     "tubevit-b/16",
+    "mbt-b/16x2",
+    "mtv-b/2+s/4+ti/8",
+    "mtv-l/2+b/4+s/8+ti/16-late",
     "vit-l/14-tl16@18+11",
     "vivit-b/16x2-tlf8@6",
 )
@@ -64,6 +86,8 @@ def model_config(name: str, *, frames: int = 0, size: int = 0) -> ModelConfig:
 
     Raises ValueError, naming examples, for a name that no family has.
     """
+    if match := _MTV_NAME.fullmatch(name.lower()):
+        return _mtv(name, match["streams"], match["fusion"] or "", frames, size)
     match = _NAME.fullmatch(name.lower())
     if match is None:
         raise _unknown(name)
@@ -81,6 +105,8 @@ def model_config(name: str, *, frames: int = 0, size: int = 0) -> ModelConfig:
         case "polyvit" if t and not suffix:
             _refuse(name, "a model of several modalities", frames=frames, size=size)
             return _polyvit(backbone, t, patch)
+        case "mbt" if t and not suffix:
+            return _mbt(backbone, (t, patch, patch), _video(frames, size))
         case "tubevit" if not t and not suffix:
             return _tubevit(backbone, patch, frames, size)
         case "vivit" if t and suffix in _VIVIT:
@@ -147,14 +173,68 @@ def _polyvit(backbone: Backbone, t: int, patch: int) -> PolyViTConfig:
     )
 
 
+def _mbt(backbone: Backbone, tubelet: Tubelet, video: VideoSpec) -> MBTConfig:
+    """MBT's AudioSet model: 8 s of sound, fusion from layer 8 of 12 on."""
+    modalities = {
+        "video": Modality(spec=video, patch=tubelet),
+        "audio": Modality(spec=SpectrogramSpec(), patch=(1, *tubelet[1:])),
+    }
+    return MBTConfig(backbone=backbone, modalities=modalities, fusion_layer=backbone.depth * 2 // 3)
+
+
+def _mtv(name: str, streams: str, fusion: str, frames: int, size: int) -> MTVConfig:
+    """Patches of 16 pixels (14 of Huge), and the released global encoder, whose MLP has 3072 units whatever its width.
+
+    Fusion lies in the middle and last layer of the deepest stream: 5 and 11, or 11 and 23, as released.
+    """
+    pairs = sorted((pair.split("/") for pair in streams.split("+")), key=lambda pair: -int(pair[1]))
+    if len({t for _, t in pairs}) < len(pairs):
+        raise ValueError(f"{name!r}: two streams have one tubelet length; give each its own")
+    if fusion not in _FUSIONS or (fusion and len(pairs) == 1):
+        raise _unknown(name)
+    chosen = {f"{letters}{t}": _stream(letters, int(t)) for letters, t in pairs}
+    depth = max(stream.backbone.depth for stream in chosen.values())
+    return MTVConfig(
+        streams=chosen,
+        media={"video": _video(frames, size)},
+        global_encoder=Backbone(width=sum(s.backbone.width for s in chosen.values()), depth=12, heads=8, mlp=3072),
+        fusion=_FUSIONS[fusion]((depth // 2 - 1, depth - 1)) if len(pairs) > 1 else None,
+    )
+
+
+def _stream(size: str, t: int) -> Stream:
+    side = 14 if size == "h" else 16
+    return Stream(backbone=BACKBONES[size], tubelet=(t, side, side))
+
+
 def model_name(config: ModelConfig) -> str | None:
     """The name whose config is ``config``, up to the input's size and the regularisers; None where no name says it."""
-    if not isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TubeViTConfig | TokenLearnerConfig):
+    if isinstance(config, MTVConfig):
+        return _mtv_name(config)
+    if not isinstance(config, _Sized):
         return None
     plain = _plain(config.backbone)
-    size = next((size for size, backbone in BACKBONES.items() if replace(backbone, depth=plain.depth) == plain), None)
-    name = size and _name(config, size)
+    name = (size := _size_of(plain)) and _name(config, size)
     return name if name and _same(replace(config, backbone=plain), model_config(name)) else None
+
+
+def _size_of(backbone: Backbone) -> str | None:
+    return next((size for size, named in BACKBONES.items() if replace(named, depth=backbone.depth) == backbone), None)
+
+
+def _mtv_name(config: MTVConfig) -> str | None:
+    """The largest streams first, and of one size the finest."""
+    streams = {n: replace(stream, backbone=_plain(stream.backbone)) for n, stream in config.streams.items()}
+    sizes = {n: _size_of(stream.backbone) for n, stream in streams.items()}
+    fusion = next((suffix for suffix, kind in _FUSIONS.items() if type(kind((0,))) is type(config.fusion)), "")
+    parts = sorted((-stream.backbone.width, stream.tubelet[0], sizes[n]) for n, stream in streams.items())
+    joined = "+".join(f"{size}/{t}" for _, t, size in parts)
+    name = f"mtv-{joined}{fusion if len(streams) > 1 else ''}"
+    if _MTV_NAME.fullmatch(name) is None or len({t for _, t, _ in parts}) < len(parts):
+        return None
+    named = model_config(name)
+    plain = replace(config, streams=streams, global_encoder=_plain(config.global_encoder))
+    return name if _same(plain, named) else None
 
 
 def _same(config: ModelConfig, named: ModelConfig) -> bool:
@@ -166,10 +246,17 @@ def _same(config: ModelConfig, named: ModelConfig) -> bool:
             return replace(config, audio=named.audio) == named
         case ViViTConfig(), ViViTConfig():
             return replace(config, video=named.video) == named
-        case PolyViTConfig(), PolyViTConfig():
+        case (PolyViTConfig(), PolyViTConfig()) | (MBTConfig(), MBTConfig()):
             ours = {name: (type(m.spec), m.patch) for name, m in config.modalities.items()}
             theirs = {name: (type(m.spec), m.patch) for name, m in named.modalities.items()}
             return ours == theirs and replace(config, modalities=named.modalities) == named
+        case MTVConfig(), MTVConfig():
+            same_media = {n: type(spec) for n, spec in config.media.items()} == {"video": VideoSpec}
+            return (
+                same_media
+                and list(config.streams) == list(named.streams)
+                and replace(config, media=named.media) == named
+            )
         case TubeViTConfig(), TubeViTConfig():
             parts = (config.tubes, config.learned, config.gate, config.pool, config.patch, config.backbone)
             return parts == (named.tubes, named.learned, named.gate, named.pool, named.patch, named.backbone)
@@ -179,9 +266,7 @@ def _same(config: ModelConfig, named: ModelConfig) -> bool:
             return False
 
 
-def _name(
-    config: ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TubeViTConfig | TokenLearnerConfig, size: str
-) -> str | None:
+def _name(config: _Sized, size: str) -> str | None:
     match config:
         case ViTConfig():
             return f"vit-{size}/{config.patch[0]}"
@@ -193,6 +278,9 @@ def _name(
         case PolyViTConfig():
             video = config.modalities.get("video")
             return f"polyvit-{size}/{video.patch[1]}x{video.patch[0]}" if video else None
+        case MBTConfig():
+            video = config.modalities.get("video")
+            return f"mbt-{size}/{video.patch[1]}x{video.patch[0]}" if video else None
         case TubeViTConfig():
             return f"tubevit-{size}/{config.patch.kernel[1]}"
         case TokenLearnerConfig():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -21,6 +22,41 @@ Maps = dict[str, Tensor] | None
 
 # Between the streams' own tokens, those that all of them share.
 BOTTLENECK = "bottleneck"
+
+
+Towards = Literal["coarse", "fine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossViewFusion:
+    """Cross-view attention (CVA) before the blocks ``layers``, counted from 0: each stream looks at the next finer one.
+
+    ``width``: of queries, keys and values, and the number of heads: those of the stream that asks, as released, or of
+    the one it looks at, which the printed costs fit. ``towards`` "fine": each looks at the next coarser one.
+    """
+
+    layers: tuple[int, ...]
+    width: Literal["query", "source"] = "query"
+    towards: Towards = "coarse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckFusion:
+    """``tokens`` bottleneck tokens per time step, that the streams read and write one after the other in ``layers``."""
+
+    layers: tuple[int, ...]
+    tokens: int = 4
+    towards: Towards = "coarse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPFusion:
+    """The MLPs of ``layers`` also read the next finer stream; in every layer where both have one, if empty."""
+
+    layers: tuple[int, ...] = ()
+
+
+Fusion = CrossViewFusion | BottleneckFusion | MLPFusion
 
 
 class TokensInTime(nn.Module):
@@ -127,7 +163,8 @@ class MLPLayer(Lateral):
             nn.init.zeros_(cast("nn.Linear", linear).weight)
 
     def forward(self, x: Streams, blocks: Mapping[str, Block], maps: Maps = None) -> Streams:
-        y, read = dict(x), dict[str, Tensor]()
+        y: Streams = dict(x)
+        read: Streams = {}
         for name, block in blocks.items():
             tokens = x[name].flatten(1, 2)
             self._look(block, tokens, name, maps)
