@@ -1,10 +1,16 @@
-"""ViViT's Model 1 beside transformers' VivitForVideoClassification: same weights, same clip, same process.
+"""How fast the models compute, beside a peer and beside the machine's own ceiling.
 
     python benchmarks/model_speed.py [--runs 5] [--frames 32] [--size 224] [--json speed.json]
+    python benchmarks/model_speed.py --families [--names vivit-b/16x2 ...] [--batch 1 4] [--device cuda]
 
-Prints seconds per clip (median of runs taken in turn), the ratio peer / ours, the share of the machine's matrix-product
-ceiling (measured here, in float32 and bfloat16, on the model's own largest product), and the largest logit difference.
-bfloat16 is each library under ``torch.autocast``.
+The first prints ViViT's Model 1 beside transformers' VivitForVideoClassification with the same weights, on the same
+clip, in the same process: seconds per clip (median of runs taken in turn), the ratio peer / ours, the share of the
+machine's matrix-product ceiling (measured here, in float32 and bfloat16, on the model's own largest product), and the
+largest logit difference. bfloat16 is each library under ``torch.autocast``.
+
+The second prints, for a model of each family, in float32 and, on a GPU, in bfloat16 and compiled, too: milliseconds
+per clip, multiply-adds, the share of the ceiling, ViViT's models in relation to Model 1 beside the same of the paper's
+Table 2 (measured there on a TPU), and how much of TubeViT's time its tokenizer takes.
 """
 
 from __future__ import annotations
@@ -19,31 +25,135 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from transformers import VivitConfig, VivitForVideoClassification
 
-from tubelet.evaluation.cost import cost
+from tubelet.evaluation.cost import cost, input_shape, work
 from tubelet.hardware import bfloat16_fault
+from tubelet.models.model import Model
+from tubelet.models.names import model_config
+from tubelet.models.tubevit import TubeViT
+from tubelet.nn.heads import LinearHead
 from tubelet.weights.huggingface import from_state
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+FAMILIES = (
+    "vivit-b/16x2",
+    "vivit-b/16x2-fe",
+    "vivit-b/16x2-fsa",
+    "vivit-b/16x2-fdp",
+    "vivit-b/16x2-tl8@6",
+    "vit-b/16",
+    "vit-l/16-tl16@12+11",
+    "ast-b/16",
+    "polyvit-b/16x4",
+    "mtv-b/2+s/4+ti/8",
+    "mbt-b/16x2",
+    "tubevit-b/16",
+)
 
-def timed(call: Callable[[], object]) -> float:
+# ViViT, Table 2: milliseconds on a TPU.
+PUBLISHED_MS = {"vivit-b/16x2": 58.9, "vivit-b/16x2-fe": 17.4, "vivit-b/16x2-fsa": 31.7, "vivit-b/16x2-fdp": 22.9}
+
+
+def timed(call: Callable[[], object], device: str = "cpu") -> float:
     start = time.perf_counter()
     call()
+    if device != "cpu":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def ceiling(dtype: torch.dtype, tokens: int, width: int, runs: int) -> float:
+def ceiling(dtype: torch.dtype, tokens: int, width: int, runs: int, device: str = "cpu") -> float:
     """Multiply-adds per second of the model's largest product, (tokens, width) x (width, 4 width)."""
-    a, b = torch.randn(tokens, width, dtype=dtype), torch.randn(4 * width, width, dtype=dtype)
-    times = [timed(lambda: torch.nn.functional.linear(a, b)) for _ in range(4 * runs + 1)]
+    a = torch.randn(tokens, width, dtype=dtype, device=device)
+    b = torch.randn(4 * width, width, dtype=dtype, device=device)
+    times = [timed(lambda: torch.nn.functional.linear(a, b), device) for _ in range(4 * runs + 1)]
     return tokens * width * 4 * width / min(times[1:])
+
+
+def family(name: str, inputs: tuple[str, ...], batch: int, runs: int, device: str, mode: str) -> dict[str, Any]:
+    """One line: ``mode`` is float32, bfloat16 or compiled (bfloat16, too)."""
+    config = model_config(name)
+    counted = work(config, inputs=inputs)
+    encoder = config.build()
+    model = Model(encoder, {"label": LinearHead(encoder.width, 400)}).eval().to(device)
+    dtype = torch.float32 if mode == "float32" else torch.bfloat16
+    model = model.to(dtype)
+    run = torch.compile(model) if mode == "compiled" else model
+    example = {i: torch.randn(batch, *input_shape(config.inputs[i]), device=device, dtype=dtype) for i in inputs}
+    tokenizing = None
+    with torch.inference_mode():
+        run(example, "label")
+        seconds = sorted(timed(lambda: run(example, "label"), device) for _ in range(runs))
+        if isinstance(encoder, TubeViT) and inputs == ("video",) and mode != "compiled":
+            video = example["video"]
+            cut = [timed(lambda: (encoder.patches(video), encoder.tubes(video)), device) for _ in range(4 * runs)]
+            tokenizing = statistics.median(cut) / statistics.median(seconds)
+    width = max(m.in_features for m in model.modules() if isinstance(m, torch.nn.Linear))
+    rate = ceiling(dtype, max(1024, batch * counted.tokens), min(width, 1024), runs, device)
+    return {
+        "name": name,
+        "inputs": "+".join(inputs),
+        "batch": batch,
+        "mode": mode,
+        "ms_per_clip": 1e3 * statistics.median(seconds) / batch,
+        "fastest_ms": 1e3 * seconds[0] / batch,
+        "slowest_ms": 1e3 * seconds[-1] / batch,
+        "multiply_adds_g": counted.multiply_adds / 1e9,
+        "share_of_ceiling": batch * counted.multiply_adds / statistics.median(seconds) / rate,
+        "tokenizing": tokenizing,
+    }
+
+
+def families(options: argparse.Namespace) -> None:
+    modes = ("float32",) if options.device == "cpu" else ("float32", "bfloat16", "compiled")
+    rows = [
+        family(name, tuple(inputs), batch, options.runs, options.device, mode)
+        for mode in modes
+        for batch in options.batch
+        for name in track(options.names, description=f"{mode}, batch {batch}", console=Console(stderr=True))
+        for inputs in model_config(name).input_sets[: 1 if name.startswith("mbt") else None]
+    ]
+    where = f"{torch.get_num_threads()} threads" if options.device == "cpu" else torch.cuda.get_device_name()
+    table = Table(title=f"milliseconds per clip, median of {options.runs} (fastest to slowest); {where}", box=None)
+    for column in ("model", "input", "batch", "", "ms", "G multiply-adds", "share of ceiling", "to Model 1", "Table 2"):
+        table.add_column(column, justify="left" if column in ("model", "input") else "right")
+    for row in rows:
+        first = next(
+            (r for r in rows if r["name"] == "vivit-b/16x2" and (r["batch"], r["mode"]) == (row["batch"], row["mode"])),
+            None,
+        )
+        published = PUBLISHED_MS.get(row["name"])
+        row["to_model_1"] = row["ms_per_clip"] / first["ms_per_clip"] if first and published else None
+        table.add_row(
+            row["name"],
+            row["inputs"],
+            str(row["batch"]),
+            row["mode"],
+            "{ms_per_clip:.0f} ({fastest_ms:.0f}-{slowest_ms:.0f})".format(**row)
+            if row["ms_per_clip"] >= 100
+            else "{ms_per_clip:.1f} ({fastest_ms:.1f}-{slowest_ms:.1f})".format(**row),
+            f"{row['multiply_adds_g']:.1f}",
+            f"{row['share_of_ceiling']:.0%}",
+            f"{row['to_model_1']:.2f}" if row["to_model_1"] else "",
+            f"{published / PUBLISHED_MS['vivit-b/16x2']:.2f}" if published else "",
+        )
+    console = Console(width=140)
+    console.print(table)
+    for row in rows:
+        if row["tokenizing"]:
+            which = f"{row['name']}, batch {row['batch']}, {row['mode']}"
+            console.print(f"{which}: {row['tokenizing']:.1%} of the time cuts patches and tubes")
+    if options.json:
+        options.json.write_text(json.dumps({"torch": torch.__version__, "where": where, "rows": rows}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -51,8 +161,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--families", action="store_true", help="a model of every family, without the peer")
+    parser.add_argument("--names", nargs="+", default=FAMILIES)
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.families:
+        torch.manual_seed(0)
+        families(options)
+        return
     if bfloat16_fault() and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         print(bfloat16_fault(), "(done for this run)", flush=True)
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"})
