@@ -281,7 +281,9 @@ def cost(
         if json:
             return print_json([asdict(row) for row in rows])
         print_tables(published_table(rows))
-        return print(f"\n{len(waiting)} printed rows are of models that this version does not build.")
+        if waiting:
+            print(f"\n{len(waiting)} printed rows are of models that this version does not build.")
+        return None
     counted = costs(model_config(name, frames=frames, size=size), classes)
     if json:
         described = [asdict(c) | {"parameter_bytes": c.parameter_bytes} for c in counted]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.models.model import Model, ModelConfig
@@ -103,9 +104,21 @@ def parameters(config: ModelConfig, classes: int) -> int:
 
 
 def _unallocated(config: ModelConfig, classes: int) -> Model:
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialisation():
         encoder = config.build()
         return Model(encoder, {"head": LinearHead(encoder.width, classes)}).train()
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves out the drawing of random numbers, which takes long although there are no numbers."""
+
+    _DRAWS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return (*args, *kwargs.values())[0] if func in self._DRAWS else func(*args, **kwargs)
 
 
 def _numbers(module: nn.Module) -> int:

@@ -12,9 +12,11 @@ from typing import Any, cast
 
 from tubelet.evaluation.cost import parameters, work
 from tubelet.models.model import ModelConfig
+from tubelet.models.mtv import CrossViewFusion, MTVConfig
 from tubelet.models.names import model_config
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.tubevit import TubeViTConfig
+from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 
 Quantities = dict[str, float]
@@ -106,6 +108,37 @@ def _tubevit(row: Row) -> Quantities:
     return _count(model_config("tubevit-b/16", **_clip(row)), row["classes"], "video")
 
 
+def _mtv(name: str, global_mlp: int = 3072) -> Callable[[Row], Quantities]:
+    """Cross-view attention has the width of the stream that is looked at, which the printed GFLOPs fit."""
+
+    def count(row: Row) -> Quantities:
+        config = cast("MTVConfig", model_config(name, **_clip(row)))
+        if isinstance(config.fusion, CrossViewFusion):
+            config = replace(config, fusion=replace(config.fusion, width="source"))
+        config = replace(config, global_encoder=replace(config.global_encoder, mlp=global_mlp))
+        return _count(config, row["classes"])
+
+    return count
+
+
+def _ensemble(*counts: Callable[[Row], Quantities]) -> Callable[[Row], Quantities]:
+    def count(row: Row) -> Quantities:
+        models = [count(row) for count in counts]
+        return {name: sum(model[name] for model in models) for name in models[0]}
+
+    return count
+
+
+def _vit_by_mean(name: str) -> Callable[[Row], Quantities]:
+    return lambda row: _count(
+        replace(cast("ViTConfig", model_config(name, size=_clip(row)["size"])), pool="mean"), row["classes"]
+    )
+
+
+def _token_learner(name: str) -> Callable[[Row], Quantities]:
+    return lambda row: _count(model_config(name, size=_clip(row)["size"]), row["classes"])
+
+
 def _image_vit(name: str) -> Callable[[Row], Quantities]:
     """TubeViT's Table 11 prints the image models' parameters, with ImageNet's head."""
     return lambda _: {"params_m": parameters(model_config(name), 1000) / 1e6}
@@ -119,6 +152,30 @@ _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 4 factorised dot-product"): _named("vivit-b/16x2-fdp"),
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 2 average-pool baseline, L_t=0"): _average_pool,
     ("ViViT Tab. 5", "ViViT-L/16x2 Model 1"): _named("vivit-l/16x2"),
+    ("slides, MTV", "MTV B/4"): _mtv("mtv-b/4"),
+    ("slides, MTV", "MTV S/8"): _mtv("mtv-s/8"),
+    ("slides, MTV", "MTV Ti/16"): _mtv("mtv-ti/16", 768),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 ensemble"): _ensemble(_mtv("mtv-b/4"), _mtv("mtv-s/8"), _mtv("mtv-ti/16", 768)),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 late fusion"): _mtv("mtv-b/4+s/8+ti/16-late"),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 MLP fusion"): _mtv("mtv-b/4+s/8+ti/16-mlp"),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 bottleneck"): _mtv("mtv-b/4+s/8+ti/16-bottleneck"),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 CVA"): _mtv("mtv-b/4+s/8+ti/16"),
+    ("slides, MTV", "MTV B/8+Ti/2"): _mtv("mtv-b/8+ti/2"),
+    ("slides, MTV", "MTV B/2+Ti/8"): _mtv("mtv-b/2+ti/8"),
+    ("slides, MTV", "MTV B/8+S/4+Ti/2"): _mtv("mtv-b/8+s/4+ti/2"),
+    ("slides, MTV", "MTV B/2+S/4+Ti/8"): _mtv("mtv-b/2+s/4+ti/8"),
+    ("slides, MTV", "MTV B/4+B/8+B/16"): _mtv("mtv-b/4+b/8+b/16"),
+    ("slides, MTV", "MTV B/2+B/8"): _mtv("mtv-b/2+b/8"),
+    ("slides, MTV", "MTV B/2+B/4+B/8"): _mtv("mtv-b/2+b/4+b/8"),
+    ("slides, TokenLearner", "ViT-L/16"): _vit_by_mean("vit-l/16"),
+    ("slides, TokenLearner", "ViT-L/16, 16 tokens learned at layer 12"): _token_learner("vit-l/16-tl16@12"),
+    ("slides, TokenLearner", "ViT-L/16, 24+11 layers, 16 tokens learned at layer 12"): _token_learner(
+        "vit-l/16-tl16@12+11"
+    ),
+    ("slides, TokenLearner", "ViT-L/14, 24+11 layers, 16 tokens learned at layer 18"): _token_learner(
+        "vit-l/14-tl16@18+11"
+    ),
+    ("slides, TokenLearner", "TokenLearner L/10 (24+11)"): _token_learner("vit-l/10-tl16@12+11"),
     ("TubeViT Sec. 4.1", "TubeViT, 4 tubes"): _tubes,
     ("TubeViT Tab. 7b", "TubeViT-B, 4 tubes, one view"): _tubevit,
     ("TubeViT Tab. 11", "ViT-Base"): _image_vit("vit-b/16"),
