@@ -92,10 +92,12 @@ def plan_picture(plan: Sequence[str], minibatches: int = 1) -> Figure:
 
 
 def kernels_picture(kernels: Mapping[str, NDArray[np.float32]], rows: int = 12) -> Figure:
-    """The strongest kernels of every tokenizer, a panel each (TubeViT Fig. 5); a kernel's frames run to the right.
+    """What the kernels of every tokenizer have in common, a panel each (TubeViT Fig. 5); frames run to the right.
 
-    ``kernels``: those of :func:`~tubelet.evaluation.kernels.learned_kernels`, at least one (D, t, h, w, C). Each is
-    scaled by its largest weight, zero being grey. Short kernels have several columns of ``rows`` kernels.
+    ``kernels``: those of :func:`~tubelet.evaluation.kernels.learned_kernels`, at least one (D, t, h, w, C). Shown are
+    their principal components, the strongest first, as ViT's Fig. 7 does: what was learned stands out of what is left
+    of the initial noise. Each is scaled by its largest weight; grey is zero. Short kernels have several columns of
+    ``rows`` components.
     """
     columns = {name: max(1, _FRAMES // found.shape[1]) for name, found in kernels.items()}
     widths = [columns[name] * found.shape[1] for name, found in kernels.items()]
@@ -103,11 +105,17 @@ def kernels_picture(kernels: Mapping[str, NDArray[np.float32]], rows: int = 12) 
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(kernels), squeeze=False, width_ratios=widths)[0]
     for axes, (name, found) in zip(panels, kernels.items(), strict=True):
-        strongest = np.argsort(-np.linalg.norm(found.reshape(len(found), -1), axis=1))[: rows * columns[name]]
-        axes.imshow(_tiles(found[strongest], rows), aspect="auto", interpolation="nearest")
+        axes.imshow(_tiles(_components(found)[: rows * columns[name]], rows), aspect="auto", interpolation="nearest")
         axes.set_title("x".join(map(str, found.shape[1:4])), fontsize=8, color=_INK)
         axes.set_axis_off()
     return figure
+
+
+def _components(kernels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The principal components of kernels (D, t, h, w, C), the largest weight of each being positive."""
+    _, _, rows = np.linalg.svd(kernels.reshape(len(kernels), -1), full_matrices=False)
+    largest = np.take_along_axis(rows, np.abs(rows).argmax(axis=1, keepdims=True), axis=1)
+    return (rows * np.sign(largest)).reshape(-1, *kernels.shape[1:])
 
 
 def _tiles(kernels: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
