@@ -53,15 +53,15 @@ def test_a_kernel_is_what_multiplies_the_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(tokens.detach().numpy(), expected, atol=1e-5)
 
 
-def test_the_strongest_kernel_comes_first_and_time_runs_to_the_right() -> None:
+def test_the_strongest_component_comes_first_and_time_runs_to_the_right() -> None:
     kernels = np.zeros((3, 2, 8, 8, 3), np.float32)
-    kernels[1] = 0.1
+    kernels[0], kernels[1] = 0.1, -0.2  # the same, but for a factor
     kernels[2, 0, ..., 0], kernels[2, 1, ..., 2] = 5, -5  # red, then the opposite of blue
     (panel,) = kernels_picture({"tokenizer": kernels}, rows=2).axes
     pixels = np.asarray(panel.get_images()[0].get_array())
-    np.testing.assert_allclose(pixels[4, 4], (1, 0.5, 0.5, 1))
-    np.testing.assert_allclose(pixels[4, 13], (0.5, 0.5, 0, 1))
-    np.testing.assert_allclose(pixels[13, 4], (1, 1, 1, 1))  # the second: each is scaled by its largest weight
+    np.testing.assert_allclose(pixels[4, 4], (1, 0.5, 0.5, 1), atol=1e-5)
+    np.testing.assert_allclose(pixels[4, 13], (0.5, 0.5, 0, 1), atol=1e-5)
+    np.testing.assert_allclose(pixels[13, 4], (1, 1, 1, 1), atol=1e-5)  # each is scaled by its largest weight
     assert pixels[4, 8, 3] == 0, "a gap between frames"
     assert panel.get_title() == "2x8x8"
 
