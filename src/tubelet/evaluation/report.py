@@ -245,8 +245,9 @@ def _kernels(run: Path) -> str:
     if not kernels:
         return ""
     return (
-        '<h2>Learned patches and tubes</h2><p class="soft">The principal components of '
-        "each tokenizer's kernels, the strongest first; frames x height x width. Frames run to the right; grey is zero.</p>"
+        "<h2>Learned patches and tubes</h2>"
+        '<p class="soft">The principal components of each tokenizer\'s kernels, the strongest first; frames x height x '
+        "width. Frames run to the right; grey is zero.</p>"
         f'<div class="picture">{_drawn(lambda draw: draw.kernels_picture(kernels))}</div>'
     )
 
