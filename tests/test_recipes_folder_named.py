@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from colours import frames_of
 from folders import TINY, manifest, pictures, sounds
 from senses import tone
+from tubelet.cli import main
 from tubelet.configs import ConfigError
 from tubelet.evaluation.cost import input_shape
 from tubelet.media.write import write_video
@@ -123,3 +125,21 @@ def test_a_run_of_another_family_is_fine_tuned_as_it_is(tmp_path: Path) -> None:
     assert inputs_of(made) == {"folder": ("video", "audio")}
     with pytest.raises(ConfigError, match=r"mbt takes video and audio, or video, or audio, and .*kind 'image'"):
         folder(pictures(tmp_path / "greys"), init=str(tmp_path / "mbt"))
+
+
+def test_videos_with_sound_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = films(tmp_path / "films"), tmp_path / "run"
+    small = {"backbone.width": 32, "backbone.heads": 1, "backbone.mlp": 64, "backbone.depth": 2, "fusion_layer": 1}
+    small |= {"modalities.video.spec.frames": 4, "modalities.video.spec.size": "32,32"}
+    flags = [word for name, value in small.items() for word in (f"--model.{name}", str(value))]
+    task = {"length": "12 steps", "warmup": "2 steps", "learning-rate": "5e-3", "batch-size": "4"}
+    task |= {"augment.colour": "0", "augment.greyscale": "0", "augment.frequency-masks": "0"}
+    flags += [word for name, value in task.items() for word in (f"--tasks.folder.{name}", value)]
+    command = ["train", "folder", data, "--model", "mbt-ti/16x2", "--out", str(out), "--training.workers", "0"]
+    assert main([*command, *flags]) == 0
+    result = json.loads((out / "results.json").read_text())["tasks"]["folder"]
+    assert result["inputs"] == ["video", "audio"]
+    assert (result["coverage"]["scored"], result["metrics"]["top1"]) == (2, 1.0)
+    capsys.readouterr()
+    assert main(["predict", str(out), f"{data}/red/0.mp4", "--top", "1", "--json"]) == 0
+    assert "red" in capsys.readouterr().out
