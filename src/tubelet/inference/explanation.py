@@ -19,6 +19,7 @@ _VISIBLE = 256  # pixels: smaller pictures are enlarged, or nobody sees where th
 class Explanation:
     """``shares`` (t, h, w): how much each token of the grid has in the result; they sum to 1.
 
+    ``part``: how much this input has in it, of all that the model looked at together.
     ``frames`` (T, 3, H, W): what the model saw, uint8. ``rate``: its frames per second; 0 for an image. Of ``sound``
     the grid is (1, time, frequency), and ``frames`` is one picture of it: time rightwards, frequency upwards.
     """
@@ -28,6 +29,7 @@ class Explanation:
     frames: UInt8[Tensor, "T 3 H W"]
     rate: float
     sound: bool = False
+    part: float = 1.0
 
     def overlay(self) -> UInt8[Tensor, "T 3 H2 W2"]:
         """The frames with the shares laid over them, small ones enlarged by a whole number."""

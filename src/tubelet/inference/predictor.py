@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -143,24 +144,30 @@ class Predictor:
             pooled = [self._encode({name: x[rows] for name, x in seen.inputs.items()}).pooled for rows in parts]
         return torch.cat(pooled).float().cpu().mean(0)
 
-    def explain(self, path: Path_, *, inputs: str | Sequence[str] = ()) -> Explanation:
+    def explain(self, path: Path_, *, inputs: str | Sequence[str] = (), show: str = "") -> Explanation:
         """Where the model looks in the middle clip: attention rollout, as its factorisation computes attention.
 
-        ``inputs``: as for :meth:`embed`. Raises TypeError for a model whose rollout is not written. All attention maps
-        are in memory at once: 12 heads x 12 layers x 3,137^2 numbers for ViViT-B/16x2's joint attention, 6 GB; the
-        factorised models take far less.
+        ``inputs``: as for :meth:`embed`. ``show``: which of them, where it looks at several together; the first, if
+        empty. Raises TypeError for a model whose rollout is not written. All attention maps are in memory at once:
+        12 heads x 12 layers x 3,137^2 numbers for ViViT-B/16x2's joint attention, 6 GB; the factorised models take far
+        less.
         """
         info = probe(path)
         names = self._input_set(info, inputs)
+        if show and show not in names:
+            raise ValueError(f"{show=} is none of the inputs that are encoded: {', '.join(names)}")
+        name = show or names[0]
         seen, _ = self._look(info, names, "1x1")
         with self._running():
             maps = self._encode(seen.inputs, attention=True).attention
-            shares = rollout(self.config, {name: a.float() for name, a in maps.items()}, names[0])[0].cpu()
-        spec, (x,) = self.model.encoder.inputs[names[0]], seen.inputs[names[0]]
+            shares = rollout(self.config, {key: a.float() for key, a in maps.items()}, name)[0].cpu()
+        part = float(shares.sum())
+        made = partial(Explanation, path=str(path), shares=shares / part, part=part)
+        spec, (x,) = self.model.encoder.inputs[name], seen.inputs[name]
         if isinstance(spec, SpectrogramSpec):
-            return Explanation(path=str(path), shares=shares, frames=spectrogram_picture(x)[None], rate=0.0, sound=True)
+            return made(frames=spectrogram_picture(x)[None], rate=0.0, sound=True)
         rate = 1 / spec.step(info.fps) if isinstance(spec, VideoSpec) else 0.0
-        return Explanation(path=str(path), shares=shares, frames=x if x.ndim == 4 else x[None], rate=rate)
+        return made(frames=x if x.ndim == 4 else x[None], rate=rate)
 
     def _asked(self, task: str) -> tuple[str, ...]:
         """The tasks that may answer."""

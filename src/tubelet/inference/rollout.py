@@ -7,7 +7,7 @@ all tokens) and going backwards costs a product of a vector and a matrix per blo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import singledispatch
 
 import torch
@@ -15,9 +15,14 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from tubelet.inference import rollout_meeting as meeting
+from tubelet.inference.rollout_steps import sequence, spread
 from tubelet.models.ast import ASTConfig
+from tubelet.models.mbt import MBTConfig
 from tubelet.models.model import ModelConfig
+from tubelet.models.mtv import MTVConfig
 from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
@@ -30,12 +35,15 @@ Shares = Float[Tensor, "B t h w"]
 
 @singledispatch
 def rollout(config: ModelConfig, maps: Maps, modality: str = "") -> Shares:
-    """The share of every token of the (t, h, w) grid in the result; shares sum to 1, class tokens left out.
+    """The share of every token of the (t, h, w) grid in the result, class tokens left out.
+
+    Shares sum to 1: those of all inputs that were encoded together.
 
     A spectrogram's grid is (1, time, frequency). ``maps``: the ``attention`` of the features that ``config``'s encoder
-    returned. ``modality``: which input it encoded, where it takes one of several.
+    returned. ``modality``: which input the grid is of, where there are several. Raises TypeError for a model whose
+    rollout is not written.
     """
-    known = "ViT, ViViT, AST, PolyViT and TubeViT"
+    known = "ViT, ViViT, AST, PolyViT, MTV, TokenLearner, MBT and TubeViT"
     raise TypeError(f"attention rollout is written for {known}, not for {type(config).__name__}")
 
 
@@ -76,30 +84,38 @@ def _(config: TubeViTConfig, maps: Maps, modality: str = "") -> Shares:
     tubes = (config.patch, *config.tubes) if modality == "video" else (config.patch,)
     extent, patch = config.inputs[modality].extent, config.patch.kernel
     boxes = torch.cat([tube.boxes(extent) for tube in tubes])
-    shares = _sequence(list(maps.values()), len(boxes))
-    time, height, width = (_spread(*axis).to(shares) for axis in zip(boxes.unbind(1), extent, patch, strict=True))
+    shares = sequence(list(maps.values()), len(boxes))
+    time, height, width = (spread(*axis).to(shares) for axis in zip(boxes.unbind(1), extent, patch, strict=True))
     return einsum(shares, time, height, width, "B n, n t, n h, n w -> B t h w")
 
 
-def _spread(spans: Float[Tensor, "N 2"], size: int, cell: int) -> Float[Tensor, "N cells"]:
-    """How much of each [start, end) lies in each cell; rows sum to 1."""
-    starts = torch.arange(0, size, cell)
-    inside = torch.minimum(spans[:, 1:], starts + cell) - torch.maximum(spans[:, :1], starts)
-    return inside.clamp(min=0) / inside.clamp(min=0).sum(1, keepdim=True)
+@rollout.register
+def _(config: TokenLearnerConfig, maps: Maps, modality: str = "") -> Shares:
+    return meeting.token_learner(config, maps)
+
+
+@rollout.register
+def _(config: MBTConfig, maps: Maps, modality: str = "") -> Shares:
+    return meeting.mbt(config, maps, modality)
+
+
+@rollout.register
+def _(config: MTVConfig, maps: Maps, modality: str = "") -> Shares:
+    return meeting.mtv(config, maps, modality)
 
 
 def _joint(maps: Maps, grid: Grid) -> Shares:
     """ViT, AST, PolyViT and Model 1: attention among all tokens, (B, heads, N, N) per layer."""
     t, h, w = grid
-    return _sequence(list(maps.values()), t * h * w).unflatten(-1, grid)
+    return sequence(list(maps.values()), t * h * w).unflatten(-1, grid)
 
 
 def _factorized_encoder(maps: Maps, grid: Grid) -> Shares:
     """Model 2: a time index's share in the temporal encoder, times a token's share in its index's spatial encoder."""
     t, h, w = grid
-    space = _sequence([a for name, a in maps.items() if name.startswith("spatial/")], h * w)
+    space = sequence([a for name, a in maps.items() if name.startswith("spatial/")], h * w)
     temporal = [a for name, a in maps.items() if name.startswith("temporal/")]
-    time = _sequence(temporal, t) if temporal else torch.full(space.shape[:2], 1 / t, device=space.device)
+    time = sequence(temporal, t) if temporal else torch.full(space.shape[:2], 1 / t, device=space.device)
     return (time[..., None] * space).unflatten(-1, (h, w))
 
 
@@ -118,18 +134,6 @@ def _factorized_dot_product(maps: Maps, grid: Grid) -> Shares:
         moved = [_moved(shares, name, maps[name]) for name in (f"{layer}/space", f"{layer}/time")]
         shares = shares / 2 + sum(moved, torch.zeros_like(shares)) / 4
     return shares.unflatten(-1, grid[1:])
-
-
-def _sequence(layers: Sequence[Float[Tensor, "... heads M M"]], tokens: int) -> Float[Tensor, "... N"]:
-    """Shares of ``tokens`` tokens, before which a class token may stand: then it reads the result, else the mean."""
-    length = layers[0].shape[-1]
-    special = length - tokens
-    shares = layers[0].new_zeros(*layers[0].shape[:-3], length)
-    shares[..., : special or length] = 1 / (special or length)
-    for weights in reversed(layers):
-        shares = (shares + einsum(shares, weights.mean(-3), "... n, ... n m -> ... m")) / 2
-    shares = shares[..., special:]
-    return shares / shares.sum(-1, keepdim=True)
 
 
 def _uniform(maps: Maps, grid: Grid) -> Float[Tensor, "B t n"]:

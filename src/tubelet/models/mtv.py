@@ -120,8 +120,8 @@ def _check_inputs(config: MTVConfig) -> None:
     if not config.streams:
         raise ValueError("streams must name at least one")
     for name, stream in config.streams.items():
-        if "." in name or name in ("", BOTTLENECK):
-            raise ValueError(f"{name!r} cannot name a stream: it must have no full stop, and not be {BOTTLENECK!r}")
+        if "." in name or name in ("", BOTTLENECK, "global"):
+            raise ValueError(f"{name!r} cannot name a stream: give it another name, without a full stop")
         if stream.input not in config.media:
             raise ValueError(f"stream {name!r} looks at {stream.input!r}, but media has {', '.join(config.media)}")
         spec = config.media[stream.input]
