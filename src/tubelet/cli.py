@@ -175,24 +175,34 @@ def evaluate(
     task: Annotated[str, arg(help="only this task of several")] = "",
     views: Annotated[str, arg(help="clips x crops, such as 4x3; the run's own if empty")] = "",
     inputs: Annotated[str, arg(help="only these of the task's inputs, such as video or audio; all if empty")] = "",
+    ensemble: Annotated[tuple[str, ...], arg(help="further runs, whose scores are averaged with this one's")] = (),
     out: Annotated[str, arg(help="a folder for results.json and what is behind it")] = "",
     json: Json = False,
 ) -> Status:
     """Evaluate all tasks of a run as the papers do: several views, every number with its views and coverage."""
     from tubelet.data.views import Views
+    from tubelet.evaluation.ensemble import evaluate_ensemble
     from tubelet.evaluation.results import results_json
     from tubelet.evaluation.run import evaluate_run
     from tubelet.recipes.run import report
 
     asked = Views.parse(views) if views else None
+    if ensemble and inputs:
+        raise ConfigError("--inputs is of one model: those of an ensemble have each their own; leave it out")
     given = tuple(filter(None, inputs.split(",")))
-    results = evaluate_run(
-        run, data=data, split=split, task=task, views=asked, inputs=given, out=out or None, progress=not json
+    results = (
+        evaluate_ensemble(
+            (run, *ensemble), data=data, split=split, task=task, views=asked, out=out or None, progress=not json
+        )
+        if ensemble
+        else evaluate_run(
+            run, data=data, split=split, task=task, views=asked, inputs=given, out=out or None, progress=not json
+        )
     )
     if speaks():
         told = results_json(results)
         print_json(told) if json else print_results(told)
-        if Path(out or run, "results.json").is_file():
+        if (out or not ensemble) and Path(out or run, "results.json").is_file():
             report(out or run)
     return None
 

@@ -37,7 +37,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """What one rank found about one example, by label set: logits averaged over views, one view's, and the targets.
 
     ``identical``: its clips are the same. ``silent``: a sound of it is digital silence. ``missing``: the inputs that
@@ -52,7 +52,12 @@ class _Row:
     missing: tuple[str, ...]
 
 
-def evaluate_task(
+def evaluate_task(model: Model, task: str, card: TaskCard, videos: ViewSet, **options: Any) -> TaskResult:
+    """Measure ``model`` on all of ``videos``; every rank returns the same result. ``options``: :func:`score_task`'s."""
+    return task_result(task, card, videos, *score_task(model, task, card, videos, **options))
+
+
+def score_task(
     model: Model,
     task: str,
     card: TaskCard,
@@ -63,8 +68,8 @@ def evaluate_task(
     workers: int = 0,
     ranks: Ranks | None = None,
     progress: bool = False,
-) -> TaskResult:
-    """Measure ``model`` on all of ``videos``; every rank returns the same result.
+) -> tuple[dict[str, Row], dict[str, MediaError]]:
+    """What ``model`` says of every example, and those that cannot be read, by key; the same on every rank.
 
     Logits, not probabilities, are averaged over the views, as the released code does. ``views_per_forward`` bounds the
     memory of a forward. An example that cannot be read is never replaced by another: it is expected, not scored, and
@@ -73,7 +78,7 @@ def evaluate_task(
     results are gathered and counted once per key.
     """
     ranks = ranks or Ranks(next(model.parameters()).device)
-    rows: dict[str, _Row] = {}
+    rows: dict[str, Row] = {}
     errors: dict[str, MediaError] = {}
     read: list[VideoViews] = []  # handed to the model, its logits not yet back
 
@@ -100,19 +105,19 @@ def evaluate_task(
     for other_rows, other_errors in _gathered((rows, errors), ranks):
         rows |= other_rows
         errors |= other_errors
-    return _result(task, card, videos, rows, errors)
+    return rows, errors
 
 
 def key_of(record: Record) -> str:
     return record.key or record.path
 
 
-def _row(example: VideoViews, logits: ViewLogits, views: Views) -> _Row:
+def _row(example: VideoViews, logits: ViewLogits, views: Views) -> Row:
     if example.target is None:
         raise ValueError(f"{example.key} has no label to compare with: give it one in the manifest, or predict instead")
     targets = example.target if isinstance(example.target, dict) else dict.fromkeys(logits, example.target)
     middle = (views.clips - 1) // 2 * views.crops + views.crops // 2
-    return _Row(
+    return Row(
         mean={name: x.mean(0).numpy() for name, x in logits.items()},
         single={name: x[middle].numpy() for name, x in logits.items()},
         targets={name: np.asarray(t) for name, t in targets.items()},
@@ -136,9 +141,10 @@ def _gathered(mine: Any, ranks: Ranks) -> Iterable[Any]:
     return everyone
 
 
-def _result(
-    task: str, card: TaskCard, videos: ViewSet, rows: Mapping[str, _Row], errors: Mapping[str, MediaError]
+def task_result(
+    task: str, card: TaskCard, videos: ViewSet, rows: Mapping[str, Row], errors: Mapping[str, MediaError]
 ) -> TaskResult:
+    """The metrics, tables and warnings of what was said; ``rows`` and ``errors`` by the examples' keys."""
     records = {key_of(record): record for record in videos.records}
     keys = [key for key in records if key in rows]
     sets = label_sets(card)
@@ -171,7 +177,7 @@ def _measure(scores: Arrays, targets: Arrays) -> dict[str, float]:
     return measure(next(iter(scores.values())), next(iter(targets.values())))
 
 
-def _warnings(videos: ViewSet, rows: Sequence[_Row]) -> tuple[str, ...]:
+def _warnings(videos: ViewSet, rows: Sequence[Row]) -> tuple[str, ...]:
     silent = sum(row.silent for row in rows)
     identical = sum(row.identical and not row.silent for row in rows)
     clips, sound = videos.views.clips, only_sound(videos.specs)
@@ -194,7 +200,7 @@ def _warnings(videos: ViewSet, rows: Sequence[_Row]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _scored(task: str, record: Record, row: _Row, card: TaskCard) -> Scored:
+def _scored(task: str, record: Record, row: Row, card: TaskCard) -> Scored:
     names = label_sets(card)
     return Scored(
         task=task,

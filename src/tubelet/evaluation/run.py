@@ -62,11 +62,11 @@ def evaluate_run(
     WeightsError, ManifestError, and ValueError where a label is none of the model's classes.
     """
     loaded = load_model(source)
-    tasks = _tasks_of_run(source)
-    names = _choose(str(source), tuple(loaded.tasks), task, data)
-    asked = {name: _with_inputs(name, loaded.tasks[name], loaded.config, tuple(inputs), str(source)) for name in names}
+    tasks = tasks_of_run(source)
+    names = choose(str(source), tuple(loaded.tasks), task, data)
+    asked = {name: with_inputs(name, loaded.tasks[name], loaded.config, tuple(inputs), str(source)) for name in names}
     tests = {
-        n: _test_data(n, card, loaded.model, tasks.get(n), str(source), data, split, views) for n, card in asked.items()
+        n: test_data(n, card, loaded.model, tasks.get(n), str(source), data, split, views) for n, card in asked.items()
     }
     if out is None and tasks and not (data or split or task or views or inputs):
         out = source
@@ -100,7 +100,7 @@ def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, 
     def evaluate(model: Model, experiment: Experiment, ranks: Ranks) -> Mapping[str, Any]:
         heads = cards(experiment, {})
         tests = {
-            name: _test_data(name, heads[name], model, task, task.source.path, "", "", None)
+            name: test_data(name, heads[name], model, task, task.source.path, "", "", None)
             for name, task in experiment.tasks.items()
         }
         results = _evaluate(
@@ -124,24 +124,25 @@ def _evaluate(
     model: Model, tasks: Mapping[str, TaskCard], tests: Mapping[str, TestData], ranks: Ranks, **options: Any
 ) -> dict[str, TaskResult]:
     return {
-        name: evaluate_task(model, name, card, _view_set(model, card, tests[name]), ranks=ranks, **options)
+        name: evaluate_task(model, name, card, view_set(model, card, tests[name]), ranks=ranks, **options)
         for name, card in tasks.items()
     }
 
 
-def _view_set(model: Model, card: TaskCard, test: TestData) -> ViewSet:
+def view_set(model: Model, card: TaskCard, test: TestData) -> ViewSet:
     specs = {name: model.encoder.inputs[name] for name in test.inputs}
     may_miss = model.encoder.may_miss and len(specs) > 1
     return ViewSet(test.records, card.classes, specs, test.views, several=card.multilabel, may_miss=may_miss)
 
 
-def _tasks_of_run(source: str | Path) -> Mapping[str, Task]:
+def tasks_of_run(source: str | Path) -> Mapping[str, Task]:
+    """Those of a run; none of anything else."""
     with suppress(ConfigError):
         return read_run(source).experiment.tasks
     return {}
 
 
-def _choose(source: str, has: tuple[str, ...], task: str, data: str) -> tuple[str, ...]:
+def choose(source: str, has: tuple[str, ...], task: str, data: str) -> tuple[str, ...]:
     if not has:
         raise ConfigError(f"{source}: this model has no head, so there is no task to evaluate")
     if task and task not in has:
@@ -151,7 +152,7 @@ def _choose(source: str, has: tuple[str, ...], task: str, data: str) -> tuple[st
     return (task,) if task else has
 
 
-def _with_inputs(name: str, card: TaskCard, model: ModelConfig, inputs: tuple[str, ...], source: str) -> TaskCard:
+def with_inputs(name: str, card: TaskCard, model: ModelConfig, inputs: tuple[str, ...], source: str) -> TaskCard:
     """The task with some of its inputs alone; all, if empty."""
     own = set(card.inputs or model.inputs)
     if not inputs or set(inputs) == own:
@@ -164,7 +165,7 @@ def _with_inputs(name: str, card: TaskCard, model: ModelConfig, inputs: tuple[st
     return replace(card, inputs=chosen)
 
 
-def _test_data(
+def test_data(
     name: str,
     card: TaskCard,
     model: Model,

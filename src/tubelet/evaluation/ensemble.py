@@ -1,0 +1,150 @@
+"""Several models as one: each says what it thinks of every example, and their probabilities are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tubelet.configs import ConfigError
+from tubelet.data.dataset import ViewSet
+from tubelet.data.views import Views
+from tubelet.evaluation.evaluate import Row, score_task, task_result
+from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
+from tubelet.evaluation.run import TestData, choose, tasks_of_run, test_data, view_set
+from tubelet.inference.kinds import fitting_views
+from tubelet.inference.probabilities import label_sets, probabilities
+from tubelet.media.errors import MediaError
+from tubelet.training.outcome import write_json
+from tubelet.training.parallel import Ranks, join_ranks
+from tubelet.weights.folder import load_model
+from tubelet.weights.loaded import Loaded, TaskCard
+
+Arrays = Mapping[str, NDArray[Any]]
+_TINY = 1e-12  # a probability whose logarithm is still a number
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What one model said of a task's examples."""
+
+    card: TaskCard
+    videos: ViewSet
+    rows: dict[str, Row]
+    errors: dict[str, MediaError]
+
+
+def evaluate_ensemble(
+    sources: Sequence[str | Path],
+    *,
+    data: str = "",
+    split: str = "",
+    task: str = "",
+    views: Views | None = None,
+    out: str | Path | None = None,
+    workers: int = 2,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, TaskResult]:
+    """Evaluate runs, model folders or ``hf:org/name`` that were trained separately as one; the results by task.
+
+    The first one says which tasks, classes and test data there are; each looks at the examples through its own inputs
+    and views. Their probabilities are averaged, for logits of models that know nothing of each other have no common
+    scale. An example counts as scored where all could read it. Results are written into ``out``, if given. The other
+    arguments are those of :func:`~tubelet.evaluation.run.evaluate_run`, which says what it raises; ConfigError, too,
+    where a source has no task of the same classes.
+    """
+    first, *others = (load_model(source) for source in sources)
+    runs = [tasks_of_run(source) for source in sources]
+    origin = str(sources[0])
+    names = choose(origin, tuple(first.tasks), task, data)
+    tests = {
+        name: test_data(name, first.tasks[name], first.model, runs[0].get(name), origin, data, split, views)
+        for name in names
+    }
+    results: dict[str, TaskResult] = {}
+    with join_ranks() as ranks:
+        options |= {"ranks": ranks, "workers": workers, "progress": progress}
+        for name in names:
+            members = [_score(first, name, tests[name], options)]
+            for source, loaded, run in zip(sources[1:], others, runs[1:], strict=True):
+                theirs = _task_of(loaded, name, first.tasks[name], str(source))
+                specs = {key: loaded.config.inputs[key] for key in loaded.tasks[theirs].inputs or loaded.config.inputs}
+                own = views or (run[theirs].views if theirs in run else loaded.tasks[theirs].views)
+                test = replace(tests[name], views=fitting_views(own, specs), inputs=tuple(specs))
+                members.append(_score(loaded, theirs, test, options))
+            results[name] = _together(name, members)
+        if out is not None and ranks.first:
+            _write(Path(out), results)
+        ranks.wait()
+    return results
+
+
+def _task_of(loaded: Loaded, name: str, card: TaskCard, source: str) -> str:
+    """The task of another model that asks the same as ``card``."""
+    theirs = next(iter(loaded.tasks)) if len(loaded.tasks) == 1 else name
+    found = loaded.tasks.get(theirs)
+    if found is None or found.multilabel != card.multilabel or _sorted(found) != _sorted(card):
+        raise ConfigError(f"{source}: has no task with the classes of {name!r}; an ensemble answers one question")
+    return theirs
+
+
+def _sorted(card: TaskCard) -> dict[str, list[str]]:
+    return {name: sorted(classes) for name, classes in label_sets(card).items()}
+
+
+def _score(loaded: Loaded, task: str, test: TestData, options: Mapping[str, Any]) -> _Member:
+    card, ranks = loaded.tasks[task], options["ranks"]
+    assert isinstance(ranks, Ranks)
+    model = loaded.model.to(ranks.device)
+    videos = view_set(model, card, test)
+    rows, errors = score_task(model, task, card, videos, **options)
+    model.to("cpu")
+    return _Member(card, videos, rows, errors)
+
+
+def _together(task: str, members: Sequence[_Member]) -> TaskResult:
+    first = members[0]
+    errors = {key: error for member in members for key, error in member.errors.items()}
+    rows = {
+        key: replace(
+            row,
+            mean=_averaged([(member.rows[key].mean, member.card) for member in members], first.card),
+            single=_averaged([(member.rows[key].single, member.card) for member in members], first.card),
+        )
+        for key, row in first.rows.items()
+        if key not in errors
+    }
+    results = [task_result(task, m.card, m.videos, m.rows, m.errors) for m in members]
+    warnings = dict.fromkeys(warning for result in results for warning in result.warnings)
+    views = dict.fromkeys(str(member.videos.views) for member in members)
+    inputs = dict.fromkeys(name for member in members for name in member.videos.specs)
+    return replace(
+        task_result(task, first.card, first.videos, rows, errors),
+        views=" and ".join(views),
+        inputs=tuple(inputs),
+        warnings=tuple(warnings),
+    )
+
+
+def _averaged(said: Sequence[tuple[Arrays, TaskCard]], card: TaskCard) -> dict[str, NDArray[Any]]:
+    """Logits whose probabilities are the mean of the members', in the order of ``card``'s classes, by label set."""
+    mean: dict[str, NDArray[Any]] = {}
+    for name, classes in label_sets(card).items():
+        aligned: list[NDArray[Any]] = []
+        for logits, theirs in said:
+            order = [label_sets(theirs)[name].index(label) for label in classes]
+            aligned.append(np.asarray(probabilities(logits[name], theirs))[order])
+        p = np.clip(np.mean(aligned, axis=0), _TINY, 1 - _TINY)
+        mean[name] = np.log(p) - np.log1p(-p) if card.multilabel else np.log(p)
+    return mean
+
+
+def _write(folder: Path, results: Mapping[str, TaskResult]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RESULTS, results_json(results))
+    write_details(folder, results)
