@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from tubelet.data.cache import SoundReader
 from tubelet.data.geometry import crop_size, cut, place
 from tubelet.data.manifest import Record
-from tubelet.data.cache import SoundReader
 from tubelet.data.sound import Waveforms, spectrograms
 from tubelet.data.timeline import Timelines
 from tubelet.media.clips import spread_starts
