@@ -107,7 +107,9 @@ def test_what_does_not_fit_says_why(tmp_path: Path) -> None:
     clips = manifest(tmp_path / "m.csv", 2.0, 20)
     with pytest.raises(ConfigError, match=r"model: no model is called 'vvit-s/16'; names look like "):
         folder(clips, model="vvit-s/16")
-    with pytest.raises(ConfigError, match=r"vit-s/16 takes image, and .*m\.csv holds files of kind 'video'"):
+    with pytest.raises(
+        ConfigError, match=r"vit-s/16 takes image, and .*m\.csv holds .* 'video', .* vivit-s/16x2-fe or mtv"
+    ):
         folder(clips, model="vit-s/16")
     with pytest.raises(ConfigError, match=r"mtv-s/2\+ti/4 takes video, and .*tones holds files of kind 'audio'"):
         folder(sounds(tmp_path / "tones"), model="mtv-s/2+ti/4")

@@ -25,6 +25,7 @@ from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 
 _PATCH = 16  # windows of sound that every name's patches fill
+_NAMES: dict[Kind, str] = {"image": "vit-s/16", "video": "vivit-s/16x2-fe or mtv-s/2+ti/4", "audio": "ast-s/16"}
 _GIVES: dict[Kind, tuple[Kind, ...]] = {"image": ("image",), "video": ("video", "audio"), "audio": ("audio",)}
 
 
@@ -55,7 +56,10 @@ def task_inputs(config: ModelConfig, look: Look, who: str) -> tuple[str, ...]:
     fitting = [names for names in config.input_sets if all(_kind(config.inputs[n]) in _GIVES[look.kind] for n in names)]
     if not fitting:
         takes = ", or ".join(" and ".join(names) for names in config.input_sets)
-        raise ConfigError(f"model: {who} takes {takes}, and {look.path} holds files of kind {look.kind!r}")
+        raise ConfigError(
+            f"model: {who} takes {takes}, and {look.path} holds files of kind {look.kind!r}, for which there is "
+            f"{_NAMES[look.kind]}, or, together with other kinds, polyvit-s/16x4"
+        )
     return max(fitting, key=lambda names: (any(_kind(config.inputs[n]) == look.kind for n in names), len(names)))
 
 
