@@ -147,6 +147,14 @@ def test_a_wrong_name_is_told_with_examples(name: str) -> None:
         model_config(name)
 
 
+def test_streams_may_stand_in_any_order_but_not_be_alike() -> None:
+    assert model_config("MTV-Ti/8+B/2+S/4") == model_config("mtv-b/2+s/4+ti/8")
+    with pytest.raises(ValueError, match="two streams have one tubelet length"):
+        model_config("mtv-b/4+s/4")
+    with pytest.raises(ValueError, match="must be multiples of the fewest"):
+        model_config("mtv-b/2+s/4", frames=18)
+
+
 def test_size_and_frames_replace_the_papers() -> None:
     config = model_config("vivit-b/16x2", frames=64, size=320)
     assert isinstance(config, ViViTConfig)
