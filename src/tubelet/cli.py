@@ -6,43 +6,36 @@ Heavy imports wait inside the functions, so that ``tubelet --help`` answers at o
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, PositionalRequiredArgs, arg
+from tyro.conf import Positional, arg
 
+from tubelet.cli_data import DATA
 from tubelet.cli_probe import probe
+from tubelet.cli_train import STYLE, train, train_recipe
 from tubelet.configs import ConfigError, nearest
 from tubelet.media.errors import MediaError
 from tubelet.terminal import (
     complain,
     cost_tables,
-    described,
     findings_table,
     print_json,
     print_results,
     print_tables,
-    progress,
     published_table,
     speaks,
     table,
 )
 
-if TYPE_CHECKING:
-    from tubelet.recipes import Recipe
-    from tubelet.training.experiment import Experiment
-
 T = TypeVar("T")
 Status = int | None
 Json = Annotated[bool, arg(help="print JSON that a script can read")]
 Model = Annotated[Positional[str], arg(help="a run, a model folder, or hf:org/name", metavar="RUN")]
-
-_STYLE = (FlagCreatePairsOff,)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,96 +68,6 @@ def demo(out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> Sta
     for task, record in files.items():
         print(f"  {task}, really {record.labels['label'][0]}: {model.predict(record.path, top=3, task=task)}")
     print(f"Look at {out}/report.html, and try: tubelet predict {out} {files['motion'].path}")
-
-
-def train(
-    recipe: Annotated[Positional[str], arg(help="a name, or my_recipe.py:experiment", metavar="RECIPE")],
-) -> Status:
-    """Train a recipe: tubelet train folder DIR --out runs/mine.
-
-    `tubelet recipes` lists them; `tubelet train RECIPE --help` shows what one takes. Every field of an experiment is a
-    flag too, such as --training.workers 4. Several GPUs: torchrun --nproc-per-node 8 -m tubelet train ...
-    """
-    return _train(recipe, [])
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TrainOptions:
-    out: Annotated[str, arg(help="the run's folder, runs/RECIPE if empty; a run that stands there goes on")] = ""
-    print_config: Annotated[bool, arg(help="print the whole experiment as JSON instead of training it")] = False
-
-
-def _train(name: str, words: list[str]) -> Status:
-    from tubelet.configs import override, to_json
-    from tubelet.recipes import find
-    from tubelet.training.experiment import Experiment
-
-    recipe = find(name)
-    experiment, options, rest = _call_recipe(name, recipe, words)
-    known = {*inspect.signature(recipe).parameters, *(f.name for f in (*fields(_TrainOptions), *fields(Experiment)))}
-    experiment = override(experiment, _changes(rest, sorted(known)))
-    if options.print_config:
-        return print_json(to_json(experiment))
-    from tubelet.recipes.run import run
-
-    if experiment.notes and speaks():
-        print(experiment.notes, file=sys.stderr)
-    result = run(experiment, options.out or f"runs/{Path(name.replace(':', '.')).name}")
-    if speaks():
-        print_results(result.results)
-        quarantine, page = result.folder / "quarantine.jsonl", result.folder / "report.html"
-        if quarantine.exists():
-            complain(
-                f"unreadable training files, left out: {len(quarantine.read_text().splitlines())}, see {quarantine}"
-            )
-        look = f"look at {page}" if page.exists() else 'pip install "tubelet[demo]" gives runs a report'
-        print(f"\nThe model is in {result.folder}/model; {look}")
-    return None
-
-
-def _call_recipe(name: str, recipe: Recipe, words: list[str]) -> tuple[Experiment, _TrainOptions, list[str]]:
-    """Call the recipe with the flags that are its parameters; returns the words that are not, too.
-
-    Its parameters without a default are positions, unless their flags are given.
-    """
-    given = {word.partition("=")[0] for word in words}
-    required = [p.name for p in inspect.signature(recipe).parameters.values() if p.default is p.empty]
-    by_position = not any(_flag(name) in given for name in required)
-    call = tuple[Annotated[Any, arg(name="", constructor=recipe)], Annotated[_TrainOptions, arg(name="")]]
-    (experiment, options), rest = tyro.cli(
-        call,
-        args=words,
-        prog=f"tubelet train {name}",
-        description=f"{inspect.getdoc(recipe)}\n\nEvery field that --print-config shows is a flag too: --seed 1.",
-        return_unknown_args=True,
-        config=(*_STYLE, PositionalRequiredArgs) if by_position else _STYLE,
-    )
-    return experiment, options, rest
-
-
-def _changes(words: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """``--tasks.motion.batch-size 32 --seed=3`` as {dotted path: text}; a flag without a value means true.
-
-    ``known``: what a path may begin with.
-    """
-    changes: dict[str, str] = {}
-    rest = list(reversed(words))
-    while rest:
-        word = rest.pop()
-        flag, equals, value = word.partition("=")
-        path = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("--"):
-            raise ConfigError(f"{word!r} follows no flag; the flags are {', '.join(map(_flag, known))}")
-        if path.partition(".")[0] not in known:
-            raise ConfigError(f"no flag {flag}{nearest(flag, map(_flag, known))}")
-        if not equals:
-            value = rest.pop() if rest and not rest[-1].startswith("--") else "true"
-        changes[path] = value
-    return changes
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def evaluate(
@@ -323,61 +226,9 @@ def recipes(*, json: Json = False) -> Status:
 
 def data() -> Status:
     """Index, check or make data: tubelet data index DIR."""
-    return _choose([], _DATA, prog="tubelet data", about=_ABOUT_DATA)
+    return _choose([], DATA, prog="tubelet data", about=_ABOUT_DATA)
 
 
-def data_index(
-    folder: Annotated[Positional[str], arg(help="class folders, with or without train/ and val/", metavar="DIR")],
-    *,
-    out: Annotated[str, arg(help="the manifest to write (.csv, .jsonl, .parquet); DIR/manifest.csv if empty")] = "",
-) -> Status:
-    """Probe every file of a folder of class folders, and write a manifest: class, split, duration, frame rate, size."""
-    from tubelet.data.index import index_folder
-
-    with progress("probing") as advance:
-        index = index_folder(folder, out or None, progress=advance)
-    for error in index.broken:
-        complain(str(error))
-    manifest = index.manifest
-    for note in manifest.notes:
-        print(note)
-    print(f"{manifest.path}: {described(manifest)}; {len(index.broken)} cannot be read")
-    return 0
-
-
-def data_check(
-    manifest: Annotated[Positional[str], arg(help="a manifest, or a folder of class folders", metavar="MANIFEST")],
-    *,
-    sound: Annotated[bool, arg(help="listen to the sound tracks of videos, too")] = False,
-) -> Status:
-    """Decode the start, middle and end of every example; list what cannot be read, and silence (exit status 1)."""
-    from tubelet.data.index import check_manifest
-    from tubelet.data.manifest import read_manifest
-
-    read = read_manifest(manifest)
-    with progress("decoding") as advance:
-        errors = check_manifest(read, sound=sound, progress=advance)
-    for error in errors:
-        complain(str(error))
-    print(f"{read.path}: {described(read)}; {len(errors)} cannot be read{' or heard' if sound else ''}")
-    return 1 if errors else 0
-
-
-def data_digits(
-    folder: Annotated[Positional[str], arg(help="where to make them", metavar="DIR")] = "runs/talking_digits",
-    *,
-    seed: Annotated[int, arg(help="other numbers give other clips")] = 0,
-    size: Annotated[int, arg(help="height and width of the videos in pixels")] = 32,
-) -> Status:
-    """Make Talking Digits, the demo's data: moving handwritten digits and spoken ones, in seconds, once."""
-    from tubelet.data.talking_digits import make
-
-    for task, manifest in make(folder, seed=seed, size=size).items():
-        print(f"{task}: {manifest}")
-    return 0
-
-
-_DATA: dict[str, Callable[..., Status]] = {"index": data_index, "check": data_check, "digits": data_digits}
 _COMMANDS: dict[str, Callable[..., Status]] = {
     "demo": demo,
     "train": train,
@@ -396,9 +247,9 @@ _ABOUT_DATA = "Index, check or make data."
 def _dispatch(words: list[str]) -> Status:
     match words:
         case ["train", recipe, *rest] if not recipe.startswith("-"):
-            return _train(recipe, rest)
+            return train_recipe(recipe, rest)
         case ["data", *rest]:
-            return _choose(rest, _DATA, prog="tubelet data", about=_ABOUT_DATA)
+            return _choose(rest, DATA, prog="tubelet data", about=_ABOUT_DATA)
         case _:
             return _choose(words, _COMMANDS, prog="tubelet", about=_ABOUT)
 
@@ -407,5 +258,5 @@ def _choose(words: list[str], commands: Mapping[str, Callable[..., Status]], *, 
     if words and not words[0].startswith("-") and words[0] not in commands:
         raise ConfigError(f"no command {f'{prog} {words[0]}'!r}{nearest(words[0], commands)}")
     return tyro.extras.subcommand_cli_from_dict(
-        dict(commands), prog=prog, description=about, args=words or ["--help"], config=_STYLE
+        dict(commands), prog=prog, description=about, args=words or ["--help"], config=STYLE
     )

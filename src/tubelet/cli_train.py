@@ -1,0 +1,113 @@
+"""``tubelet train``: a recipe, its parameters, and any field of its experiment as a flag."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, PositionalRequiredArgs, arg
+
+from tubelet.configs import ConfigError, nearest
+from tubelet.terminal import complain, print_json, print_results, speaks
+
+if TYPE_CHECKING:
+    from tubelet.recipes import Recipe
+    from tubelet.training.experiment import Experiment
+
+STYLE = (FlagCreatePairsOff,)
+
+
+def train(
+    recipe: Annotated[Positional[str], arg(help="a name, or my_recipe.py:experiment", metavar="RECIPE")],
+) -> int | None:
+    """Train a recipe: tubelet train folder DIR --out runs/mine.
+
+    `tubelet recipes` lists them; `tubelet train RECIPE --help` shows what one takes. Every field of an experiment is a
+    flag too, such as --training.workers 4. Several GPUs: torchrun --nproc-per-node 8 -m tubelet train ...
+    """
+    return train_recipe(recipe, [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrainOptions:
+    out: Annotated[str, arg(help="the run's folder, runs/RECIPE if empty; a run that stands there goes on")] = ""
+    print_config: Annotated[bool, arg(help="print the whole experiment as JSON instead of training it")] = False
+
+
+def train_recipe(name: str, words: list[str]) -> int | None:
+    """``tubelet train NAME WORDS``."""
+    from tubelet.configs import override, to_json
+    from tubelet.recipes import find
+    from tubelet.training.experiment import Experiment
+
+    recipe = find(name)
+    experiment, options, rest = _call_recipe(name, recipe, words)
+    known = {*inspect.signature(recipe).parameters, *(f.name for f in (*fields(_TrainOptions), *fields(Experiment)))}
+    experiment = override(experiment, _changes(rest, sorted(known)))
+    if options.print_config:
+        return print_json(to_json(experiment))
+    from tubelet.recipes.run import run
+
+    if experiment.notes and speaks():
+        print(experiment.notes, file=sys.stderr)
+    result = run(experiment, options.out or f"runs/{Path(name.replace(':', '.')).name}")
+    if speaks():
+        print_results(result.results)
+        quarantine, page = result.folder / "quarantine.jsonl", result.folder / "report.html"
+        if quarantine.exists():
+            complain(
+                f"unreadable training files, left out: {len(quarantine.read_text().splitlines())}, see {quarantine}"
+            )
+        look = f"look at {page}" if page.exists() else 'pip install "tubelet[demo]" gives runs a report'
+        print(f"\nThe model is in {result.folder}/model; {look}")
+    return None
+
+
+def _call_recipe(name: str, recipe: Recipe, words: list[str]) -> tuple[Experiment, _TrainOptions, list[str]]:
+    """Call the recipe with the flags that are its parameters; returns the words that are not, too.
+
+    Its parameters without a default are positions, unless their flags are given.
+    """
+    given = {word.partition("=")[0] for word in words}
+    required = [p.name for p in inspect.signature(recipe).parameters.values() if p.default is p.empty]
+    by_position = not any(_flag(name) in given for name in required)
+    call = tuple[Annotated[Any, arg(name="", constructor=recipe)], Annotated[_TrainOptions, arg(name="")]]
+    (experiment, options), rest = tyro.cli(
+        call,
+        args=words,
+        prog=f"tubelet train {name}",
+        description=f"{inspect.getdoc(recipe)}\n\nEvery field that --print-config shows is a flag too: --seed 1.",
+        return_unknown_args=True,
+        config=(*STYLE, PositionalRequiredArgs) if by_position else STYLE,
+    )
+    return experiment, options, rest
+
+
+def _changes(words: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """``--tasks.motion.batch-size 32 --seed=3`` as {dotted path: text}; a flag without a value means true.
+
+    ``known``: what a path may begin with.
+    """
+    changes: dict[str, str] = {}
+    rest = list(reversed(words))
+    while rest:
+        word = rest.pop()
+        flag, equals, value = word.partition("=")
+        path = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--"):
+            raise ConfigError(f"{word!r} follows no flag; the flags are {', '.join(map(_flag, known))}")
+        if path.partition(".")[0] not in known:
+            raise ConfigError(f"no flag {flag}{nearest(flag, map(_flag, known))}")
+        if not equals:
+            value = rest.pop() if rest and not rest[-1].startswith("--") else "true"
+        changes[path] = value
+    return changes
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
