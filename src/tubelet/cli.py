@@ -190,13 +190,10 @@ def cost(
     if bool(name) == published:
         raise ConfigError(f"give a model's name, such as {', '.join(EXAMPLES)}, or --published")
     if published:
-        rows, waiting = published_rows()
+        rows = published_rows()
         if json:
             return print_json([asdict(row) for row in rows])
-        print_tables(published_table(rows))
-        if waiting:
-            print(f"\n{len(waiting)} printed rows are of models that this version does not build.")
-        return None
+        return print_tables(published_table(rows))
     counted = costs(model_config(name, frames=frames, size=size), classes)
     if json:
         described = [asdict(c) | {"parameter_bytes": c.parameter_bytes} for c in counted]

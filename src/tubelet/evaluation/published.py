@@ -196,16 +196,12 @@ _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
 
 
 @cache
-def published_rows() -> tuple[tuple[PublishedRow, ...], tuple[str, ...]]:
-    """Every printed row that the library can build, ours beside it; and the names of the rows that it cannot yet."""
+def published_rows() -> tuple[PublishedRow, ...]:
+    """Every printed row, ours beside it."""
     text = files("tubelet.evaluation").joinpath("published_costs.json").read_text(encoding="utf-8")
-    rows, waiting = list[PublishedRow](), list[str]()
+    rows = list[PublishedRow]()
     for row in json.loads(text)["rows"]:
-        count = _COUNTS.get((row["source"], row["model"]))
-        if count is None:
-            waiting.append(f"{row['source']}: {row['model']}")
-            continue
-        published, counted = _published(row), count(row)
+        published, counted = _published(row), _COUNTS[row["source"], row["model"]](row)
         ours = {name: counted[name] for name in published}
         rows.append(
             PublishedRow(
@@ -218,7 +214,7 @@ def published_rows() -> tuple[tuple[PublishedRow, ...], tuple[str, ...]]:
                 reason=row.get("reason", ""),
             )
         )
-    return tuple(rows), tuple(waiting)
+    return tuple(rows)
 
 
 def _published(row: Row) -> Quantities:
