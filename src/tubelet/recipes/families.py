@@ -111,7 +111,7 @@ def mtv_duet(data: Data = _DATA, senses: Sense = "both") -> Experiment:
     tubelet train families.mtv_duet
 
     The coarser stream of the pictures looks at the finer one, and that at the sound's, by cross-view attention. Expect
-    at least 80 % top-1 of 80 pairs, on voices and writers that never appear in training, in a few minutes on two cores;
+    at least 75 % top-1 of 80 pairs, on voices and writers that never appear in training, in a few minutes on two cores;
     about 10 % with --senses video, about 12 % with --senses audio. The data: `tubelet data digits runs/talking_digits`.
     """
     streams = {"both": ("coarse", "middle", "sound"), "video": ("coarse", "middle"), "audio": ("sound",)}[senses]
