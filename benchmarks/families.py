@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from jobs import launch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -83,13 +82,8 @@ class Row:
         )  # fmt: skip
 
 
-def launch(job: Job, out: Path, seed: int) -> None:
-    """Run a job in a process of its own, of one thread."""
-    command = [sys.executable, __file__, "--out", str(out), "--seed", str(seed), "--job", json.dumps(asdict(job))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{job.name} failed:\n{done.stderr[-3000:]}")
+def arguments(job: Job, out: Path, seed: int) -> list[str]:
+    return ["--out", str(out), "--seed", str(seed), "--job", json.dumps(asdict(job))]
 
 
 def run_job(job: Job, out: Path, seed: int) -> None:
@@ -136,7 +130,7 @@ def main() -> None:
     if not wanted:
         parser.error(f"--only {' '.join(options.only)}: the rows are {', '.join(job.name for job in JOBS)}")
     with ThreadPoolExecutor(options.jobs) as pool:
-        running = [pool.submit(launch, job, options.out, options.seed) for job in wanted]
+        running = [pool.submit(launch, __file__, arguments(job, options.out, options.seed)) for job in wanted]
         for run in track(running, description="runs", console=Console(stderr=True)):
             run.result()
     rows = [measured(job, options.out, options.seed) for job in wanted]

@@ -14,13 +14,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from jobs import launch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
@@ -70,15 +69,9 @@ def jobs(seeds: int, out: Path) -> list[tuple[str, Name | None, int, Path]]:
     ]
 
 
-def launch(job: tuple[str, Name | None, int, Path], share: float) -> None:
-    """Run a job in a process of its own, of one thread."""
+def arguments(job: tuple[str, Name | None, int, Path], share: float) -> list[str]:
     name, task, seed, folder = job
-    command = [sys.executable, __file__, "--job", json.dumps([name, task, seed, str(folder), share])]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{folder} failed:\n{done.stderr[-3000:]}")
+    return ["--job", json.dumps([name, task, seed, str(folder), share])]
 
 
 def run_job(name: str, task: Name | None, seed: int, folder: str, share: float) -> None:
@@ -142,7 +135,7 @@ def main() -> None:
     make(options.out / "data")
     wanted = jobs(options.seeds, options.out)
     with ThreadPoolExecutor(options.jobs) as pool:
-        running = [pool.submit(launch, job, options.share) for job in wanted]
+        running = [pool.submit(launch, __file__, arguments(job, options.share)) for job in wanted]
         for run in track(running, description="runs", console=Console(stderr=True)):
             run.result()
     found = accuracies(wanted)

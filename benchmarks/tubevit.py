@@ -17,13 +17,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from jobs import launch
 from rich.console import Console
 from rich.progress import track
 
@@ -117,14 +116,8 @@ def stages(seeds: int, share: float) -> list[list[Job]]:
     return made
 
 
-def launch(job: Job, out: Path) -> None:
-    """Run a job in a process of its own, of one thread."""
-    command = [sys.executable, __file__, "--out", str(out), "--job", json.dumps(asdict(job))]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{job.folder(out)} failed:\n{done.stderr[-3000:]}")
+def arguments(job: Job, out: Path) -> list[str]:
+    return ["--out", str(out), "--job", json.dumps(asdict(job))]
 
 
 def run_job(job: Job, out: Path) -> None:
@@ -196,7 +189,7 @@ def main() -> None:
     wanted = stages(options.seeds, options.share)
     for stage in track(wanted, description="stages", console=Console(stderr=True)):
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda job: launch(job, options.out), stage))
+            list(pool.map(lambda job: launch(__file__, arguments(job, options.out)), stage))
     made = rows([job for stage in wanted for job in stage], options.out)
     joint, scaling = [row for row in made if row.name in JOINT], [row for row in made if row.name not in JOINT]
     text = f"{markdown('images beside videos', joint)}\n{markdown('scaling: what is trained', scaling)}"
