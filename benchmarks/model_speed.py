@@ -9,8 +9,9 @@ machine's matrix-product ceiling (measured here, in float32 and bfloat16, on the
 largest logit difference. bfloat16 is each library under ``torch.autocast``.
 
 The second prints, for a model of each family, in float32 and, on a GPU, in bfloat16 and compiled, too: milliseconds
-per clip, multiply-adds, the share of the ceiling, ViViT's models in relation to Model 1 beside the same of the paper's
-Table 2 (measured there on a TPU), and how much of TubeViT's time its tokenizer takes.
+per clip, multiply-adds, the share of the ceiling (measured anew beside every run, for machines that others share),
+ViViT's models in relation to Model 1 beside the same of the paper's Table 2 (measured there on a TPU), and how much of
+TubeViT's time its tokenizer takes.
 """
 
 from __future__ import annotations
@@ -89,26 +90,31 @@ def family(name: str, inputs: tuple[str, ...], batch: int, runs: int, device: st
     model = model.to(dtype)
     run = torch.compile(model) if mode == "compiled" else model
     example = {i: torch.randn(batch, *input_shape(config.inputs[i]), device=device, dtype=dtype) for i in inputs}
+    width = min(1024, max(m.in_features for m in model.modules() if isinstance(m, torch.nn.Linear)))
     tokenizing = None
     with torch.inference_mode():
         run(example, "label")
-        seconds = sorted(timed(lambda: run(example, "label"), device) for _ in range(runs))
+        seconds, rates = list[float](), list[float]()
+        for _ in range(runs):
+            seconds.append(timed(lambda: run(example, "label"), device))
+            rates.append(ceiling(dtype, max(1024, batch * counted.tokens), width, 1, device))
         if isinstance(encoder, TubeViT) and inputs == ("video",) and mode != "compiled":
             video = example["video"]
             cut = [timed(lambda: (encoder.patches(video), encoder.tubes(video)), device) for _ in range(4 * runs)]
             tokenizing = statistics.median(cut) / statistics.median(seconds)
-    width = max(m.in_features for m in model.modules() if isinstance(m, torch.nn.Linear))
-    rate = ceiling(dtype, max(1024, batch * counted.tokens), min(width, 1024), runs, device)
     return {
         "name": name,
         "inputs": "+".join(inputs),
         "batch": batch,
         "mode": mode,
         "ms_per_clip": 1e3 * statistics.median(seconds) / batch,
-        "fastest_ms": 1e3 * seconds[0] / batch,
-        "slowest_ms": 1e3 * seconds[-1] / batch,
+        "fastest_ms": 1e3 * min(seconds) / batch,
+        "slowest_ms": 1e3 * max(seconds) / batch,
         "multiply_adds_g": counted.multiply_adds / 1e9,
-        "share_of_ceiling": batch * counted.multiply_adds / statistics.median(seconds) / rate,
+        "ceiling_gmacs": statistics.median(rates) / 1e9,
+        "share_of_ceiling": statistics.median(
+            batch * counted.multiply_adds / s / rate for s, rate in zip(seconds, rates, strict=True)
+        ),
         "tokenizing": tokenizing,
     }
 
