@@ -107,6 +107,16 @@ def test_a_full_cache_takes_no_more_than_its_room(video):
     assert len(reader._videos) == 2
 
 
+def test_a_video_that_ends_early_is_read_whole_once_and_its_wanted_frames_are_kept(video, monkeypatch):
+    opened: list[str] = []
+    open_video = cache.open_video
+    monkeypatch.setattr(cache, "open_video", lambda path: opened.append(path) or open_video(path))
+    reader = VideoReader(1.0)
+    first, again = (reader.frames_at(video, [0.5, 1.0], FRAMES / FPS + 2, FPS) for _ in range(2))
+    assert torch.equal(first, again)
+    assert len(opened) == 1
+
+
 def test_views_are_spread_and_decoded_once(video, monkeypatch):
     opened: list[str] = []
     open_video = dataset_module.open_video

@@ -39,37 +39,37 @@ class VideoReader:
             raise ValueError(f"{cache_gib=} must be at least 0")
         self.room = int(cache_gib * 2**30)  # bytes
         self._videos: dict[str, list[_Seen]] = {}
+        self._too_large: set[str] = set()
 
     def frames_at(self, path: str, times: Sequence[float], duration: float, fps: float) -> UInt8[Tensor, "T C H W"]:
         """The frames on screen at ``times``; ``duration`` and ``fps`` are the file's. Raises :class:`MediaError`."""
-        if path in self._videos and (kept := self._kept(path, times)) is not None:
+        if (kept := self._kept(path, times)) is not None:
             return kept
         with open_video(path) as video:
-            if path not in self._videos and self.room and self._read_whole(path, video, duration, fps):
-                kept = self._kept(path, times)
-                if kept is not None:
+            if self.room and path not in self._videos and path not in self._too_large:
+                self._read_whole(path, video, duration, fps)
+                if (kept := self._kept(path, times)) is not None:
                     return kept
             batch = video.frames_at(times)
         if path in self._videos:
             self._keep(path, times, batch)
         return batch.frames
 
-    def _read_whole(self, path: str, video: Decoder, duration: float, fps: float) -> bool:
-        """Keep all frames of a video, if there is room for as many as its first one says."""
+    def _read_whole(self, path: str, video: Decoder, duration: float, fps: float) -> None:
+        """Keep all frames of a video, if there is room for as many as its first one says; tried once."""
         try:
             first = video.frames_at([0.0])
             if first.frames[0].numel() * fps * duration > self.room:
-                return False
+                self._too_large.add(path)
+                return
+            self._videos[path] = []
             times = [(i + 1) / fps - _BEFORE for i in range(round(fps * duration))]
-            batch = video.frames_at(times)
+            self._keep(path, times, video.frames_at(times))
         except MediaError:
-            return False  # only a part of it can be read: the wanted one, or not even that
-        self._videos[path] = []
-        self._keep(path, times, batch)
-        return True
+            self._videos.setdefault(path, [])  # only a part of it can be read, and what is wanted of that is kept
 
     def _kept(self, path: str, times: Sequence[float]) -> UInt8[Tensor, "T C H W"] | None:
-        seen, frames = self._videos[path], list[Tensor]()
+        seen, frames = self._videos.get(path, []), list[Tensor]()
         for time in times:
             at = bisect_right(seen, time, key=attrgetter("start")) - 1
             if at < 0 or time > seen[at].end:
