@@ -94,7 +94,7 @@ def masked(inputs: Inputs, specs: Mapping[str, InputSpec]) -> dict[str, Tensor]:
     """The views of an example that may lack some of ``specs``: blanks in their place, and for each of them a mask (V,)
     that is 0 where it is a blank, else 1."""
     views = views_in(inputs)
-    blanks = {n: blank(spec).expand(views, *blank(spec).shape[1:]) for n, spec in specs.items() if n not in inputs}
+    blanks = {name: torch.cat([blank(spec)] * views) for name, spec in specs.items() if name not in inputs}
     masks = {f"{name}_mask": torch.full((views,), float(name in inputs)) for name in specs}
     return {**inputs, **blanks, **masks}
 

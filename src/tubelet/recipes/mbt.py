@@ -21,13 +21,13 @@ from typing import Annotated, Literal
 
 from typing_extensions import Doc
 
-from tubelet.data.views import Views
 from tubelet.models.mbt import MBTConfig
 from tubelet.models.names import BACKBONES
 from tubelet.models.polyvit import Modality
+from tubelet.recipes.polyvit_tables import audio_task
 from tubelet.specs import SpectrogramSpec, VideoSpec
-from tubelet.training.experiment import SGD, Experiment, Init, Length, Source, Task
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.experiment import SGD, Experiment, Init, Task
+from tubelet.training.objectives import Classification
 
 Senses = Literal["both", "video", "audio"]
 Several = Annotated[str, Doc("a manifest with the columns path, labels and split (CSV, JSONL, Parquet)")]
@@ -35,7 +35,7 @@ Data = Annotated[str, Doc("class folders with train/ and val/ above them, or a m
 ImageViT = Annotated[str, Doc("image ViT to start from: a model folder, hf:org/name; empty: from scratch")]
 Sense = Annotated[Senses, Doc("video and its sound, or the model of one of them alone")]
 
-_SEVERAL = Classification(labels="several", loss="sigmoid", smoothing=0.3, mixup=Mixup(alpha=0.5))
+_SEVERAL = Classification(labels="several", loss="sigmoid", smoothing=0.3)
 
 
 def mini_audioset(data: Several = "data/mini_audioset.csv", init: ImageViT = "", senses: Sense = "both") -> Experiment:
@@ -47,7 +47,7 @@ def mini_audioset(data: Several = "data/mini_audioset.csv", init: ImageViT = "",
     manifest with the columns path, labels (several, separated by semicolons) and split (train, val), whose files are
     videos with sound. Hardware and time: unknown.
     """
-    return _experiment("mini_audioset", _task(data, _SEVERAL, epochs=50), init, senses)
+    return _experiment("mini_audioset", audio_task(data, epochs=50, mixup=0.5, objective=_SEVERAL), init, senses)
 
 
 def audioset_500k(data: Several = "data/as500k.csv", init: ImageViT = "", senses: Sense = "both") -> Experiment:
@@ -59,7 +59,7 @@ def audioset_500k(data: Several = "data/as500k.csv", init: ImageViT = "", senses
     those of PolyViT's Table 17. Data: a manifest with the columns path, labels (several, separated by semicolons) and
     split (train, val), whose files are videos with sound. Hardware and time: unknown.
     """
-    return _experiment("as500k", _task(data, _SEVERAL, epochs=30), init, senses)
+    return _experiment("as500k", audio_task(data, epochs=30, mixup=0.5, objective=_SEVERAL), init, senses)
 
 
 def vggsound(data: Data = "data/vggsound", init: ImageViT = "", senses: Sense = "both") -> Experiment:
@@ -71,20 +71,7 @@ def vggsound(data: Data = "data/vggsound", init: ImageViT = "", senses: Sense = 
     together. No configuration was released. Data: data/{train,val}/CLASS/*.mp4, videos with sound. Hardware and time:
     unknown.
     """
-    return _experiment("vggsound", _task(data, Classification(mixup=Mixup(alpha=0.3)), epochs=50), init, senses)
-
-
-def _task(data: str, objective: Classification, *, epochs: float) -> Task:
-    return Task(
-        source=Source(path=data),
-        objective=objective,
-        batch_size=64,
-        length=Length(epochs=epochs),
-        warmup=Length(epochs=2.5),
-        learning_rate=0.5,
-        stochastic_depth=0.3,
-        views=Views(4, 1),
-    )
+    return _experiment("vggsound", audio_task(data, epochs=50, mixup=0.3), init, senses)
 
 
 def _experiment(name: str, task: Task, init: str, senses: Senses) -> Experiment:
