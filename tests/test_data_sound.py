@@ -15,7 +15,7 @@ from tubelet.data import cache as cache_module
 from tubelet.data.augment import Augmentation
 from tubelet.data.dataset import TrainSet, ViewSet
 from tubelet.data.manifest import Record
-from tubelet.data.sound import spec_augment
+from tubelet.data.sound import evened, spec_augment, spectrograms
 from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
@@ -157,6 +157,55 @@ def test_a_short_file_is_read_once_for_all_passes_and_sounds_the_same(media, mon
     assert len(set(begins)) == 5
     for example, begin in zip(found, begins, strict=True):
         assert abs(heard(example.inputs["audio"])[0] - begin) < NEAR
+
+
+def test_loud_and_quiet_copies_are_heard_alike():
+    spec = SpectrogramSpec(frames=50, loudness=-25)
+    wave = torch.randn(1, spec.samples, generator=torch.Generator().manual_seed(0)) * 0.1
+    same = spectrograms(wave, spec)
+    for factor in (0.03, 0.5, 9.0):
+        torch.testing.assert_close(spectrograms(wave * factor, spec), same, atol=1e-3, rtol=1e-3)
+    level = evened(wave, spec).square().mean().log10() * 10
+    assert level == pytest.approx(-25, abs=1e-3)
+    silence = torch.zeros(1, spec.samples)
+    assert torch.equal(evened(silence, spec), silence)
+    torch.testing.assert_close(evened(wave * 1e-6, spec), wave * 1e-4)  # 40 dB at most
+    assert evened(wave, SPEC) is wave
+
+
+STRETCHED = SpectrogramSpec(frames=40, stretch=2.0)
+
+
+def test_a_word_fills_all_frames_however_long_it_is(media):
+    course = np.linspace(300, 700, 40)
+    for seconds in (0.3, 1.0, 2.0):
+        time = np.arange(round(seconds * 16_000)) / 16_000
+        sweep = 0.4 * np.sin(2 * np.pi * (300 * time + 200 * time**2 / seconds))
+        word = str(record_sound(media / f"word{seconds}.wav", sweep))
+        (test,) = ViewSet([Record(word)], (), {"audio": STRETCHED}).example(0).inputs["audio"]
+        data = train_set(word, specs={"audio": STRETCHED})
+        assert torch.equal(test, data.example(0, 0).inputs["audio"])
+        assert test.shape == (40, 128)
+        assert np.abs(heard(test) * 400 + 300 - course).max() < 60
+        assert data.times(0, 0, "audio")[-1] == pytest.approx(seconds * 39 / 40)
+
+
+def test_of_longer_sounds_spans_are_stretched(wave):
+    assert (STRETCHED.seconds, STRETCHED.samples, STRETCHED.step) == (2.0, 32_000, 0.05)
+    views = ViewSet([Record(wave)], (), {"audio": STRETCHED}, Views(3, 1)).example(0).inputs["audio"]
+    for clip, start in zip(views, (0.0, 2.0, 4.0), strict=True):
+        assert np.abs(heard(clip) - start - (np.arange(40) + 0.5) * 0.05).max() < 0.12
+    data = train_set(wave, specs={"audio": STRETCHED})
+    for pass_ in range(5):
+        times = np.array(data.times(0, pass_, "audio"))
+        assert np.abs(heard(data.example(0, pass_).inputs["audio"]) - times - 0.025).max() < 0.12
+
+
+def test_less_sound_than_a_window_is_filled_up_with_silence(media):
+    click = str(record_sound(media / "click.wav", siren(0.01)))
+    (heard_,) = ViewSet([Record(click)], (), {"audio": STRETCHED}).example(0).inputs["audio"]
+    assert heard_.shape == (40, 128)
+    torch.testing.assert_close(heard_, heard_[:1].expand(40, -1))
 
 
 def test_silence_is_named(media, video):

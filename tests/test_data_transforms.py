@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.geometry import Box, crop_size, cut, place
+from tubelet.data.dataset import ViewSet
+from tubelet.data.geometry import Box, crop_size, cut, pixels_needed, place
+from tubelet.data.manifest import Record
 from tubelet.data.transforms import train_clip, view_boxes, view_crops
 from tubelet.data.views import Views
+from tubelet.inference.kinds import fitting_views
 from tubelet.specs import ImageSpec, VideoSpec
 
 SIDES = st.integers(8, 700)
@@ -84,8 +87,8 @@ def test_jittered_crops_cover_the_whole_picture_and_both_scales():
 
 @given(SIDES, SIDES, st.integers(4, 300), st.integers(4, 300), st.floats(0.5, 2), st.floats(0.5, 2))
 def test_a_crop_always_lies_in_the_picture(height, width, h, w, jitter_h, jitter_w):
-    short_side = min(h, w) + 7
-    crop = crop_size((height, width), (h, w), short_side, (jitter_h, jitter_w))
+    spec = ImageSpec(size=(h, w), short_side=min(h, w) + 7)
+    crop = crop_size((height, width), spec, (jitter_h, jitter_w))
     assert 1 <= crop[0] <= height
     assert 1 <= crop[1] <= width
     for f in (0.0, 0.5, 1.0):
@@ -98,7 +101,7 @@ def test_a_crop_always_lies_in_the_picture(height, width, h, w, jitter_h, jitter
 def test_the_crop_is_what_the_released_order_of_steps_sees(height, width):
     """The short side brought to 32, then 24 x 24 cut from the centre: the same part of the picture, to a pixel."""
     scale = 32 / min(height, width)
-    crop = crop_size((height, width), (24, 24), 32)
+    crop = crop_size((height, width), ImageSpec(size=(24, 24), short_side=32))
     assert crop[0] == pytest.approx(24 / scale, abs=1)
     assert crop[1] == pytest.approx(24 / scale, abs=1)
 
@@ -108,6 +111,28 @@ def test_three_crops_reach_the_ends_of_the_longer_side():
     assert view_boxes((256, 455), spec, 3) == [Box(16, 0, 224, 224), Box(16, 116, 224, 224), Box(16, 231, 224, 224)]
     assert view_boxes((455, 256), spec, 3) == [Box(0, 16, 224, 224), Box(116, 16, 224, 224), Box(231, 16, 224, 224)]
     assert view_boxes((256, 455), spec, 1) == [Box(16, 116, 224, 224)]
+
+
+def test_a_stretched_picture_is_seen_whole_in_training_and_test():
+    ramp = torch.zeros(1, 3, 40, 400, dtype=torch.uint8)
+    ramp[:, 0], ramp[:, 1] = torch.arange(40).view(-1, 1) * 6, torch.arange(400) // 2
+    spec = VideoSpec(frames=1, size=(20, 20), fit="stretch")
+    for clip in (train_clip(ramp, spec, Augmentation.none(), Random(0)), *view_crops(ramp, spec, 3)):
+        assert clip[0, 0, :, 0].tolist() == pytest.approx([12 * i + 3 for i in range(20)], abs=4)
+        assert clip[0, 1, 0].tolist() == pytest.approx([10 * i + 4 for i in range(20)], abs=4)
+    parts = [train_clip(ramp, spec, Augmentation(flip=0, colour=0, greyscale=0), Random(seed)) for seed in range(20)]
+    assert min(int(part[0, 1, 0, -1]) - int(part[0, 1, 0, 0]) for part in parts) < 170
+
+
+def test_stretched_pictures_need_no_short_side_and_have_no_crops():
+    assert pixels_needed(ImageSpec(size=(300, 500), fit="stretch")) == 500
+    assert pixels_needed(ImageSpec(size=(100, 200), short_side=150)) == 200
+    specs = {"image": ImageSpec(fit="stretch")}
+    with pytest.raises(ValueError, match=r"1x3 views have 3 crops, but the model sees pictures whole .* give 1x1"):
+        ViewSet([Record("a.png")], (), specs, Views(1, 3))
+    assert fitting_views("4x3", specs) == Views()
+    assert fitting_views("4x3", {"video": VideoSpec(fit="stretch")}) == Views(4)
+    assert fitting_views("4x3", {"video": VideoSpec()}) == Views(4, 3)
 
 
 def test_cutting_resizes_only_what_it_needs_to():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tubelet.inference.timeline import plan_windows, window_clips
+from media_files import record_sound
+from tubelet.data.manifest import Record
+from tubelet.inference.timeline import plan_windows, window_clips, window_sounds
 from tubelet.media.video import FrameBatch
-from tubelet.specs import VideoSpec
+from tubelet.specs import SpectrogramSpec, VideoSpec
 
 SPEC = VideoSpec(frames=4, stride=2, size=(4, 4), short_side=4)
 
@@ -58,6 +61,20 @@ def test_a_clip_longer_than_the_video_sees_it_again():
     plan = plan_windows(SPEC, fps=10.0, duration=0.6)
     assert len(plan.windows) == 1
     assert seen(plan, Film()) == [[[0, 2, 4, 0]]]
+
+
+def test_windows_of_a_stretched_spectrogram_are_as_long_as_what_is_stretched(media):
+    spec = SpectrogramSpec(frames=20, stretch=0.5)
+    silence, noise = np.zeros(8000), np.random.default_rng(0).standard_normal(8000) * 0.1
+    path = str(record_sound(media / "parts.wav", np.concatenate([silence, noise, silence, noise[:3200]])))
+    plan = plan_windows(spec, 0.0, 1.7)
+    assert [(w.start, w.end) for w in plan.windows] == [(0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 1.7)]
+    heard = list(window_sounds(Record(path), spec, plan))
+    assert [clips.shape for clips, _ in heard] == [(1, 20, 128)] * 4
+    assert [silent for _, silent in heard] == [True, False, True, False]
+    assert (heard[3][0][0].mean(1) > -1).sum() == pytest.approx(8, abs=1)  # the last window is moved inside
+    (word,) = plan_windows(spec, 0.0, 0.2).windows
+    assert (word.start, word.end, word.clips) == (0, 0.2, (0,))
 
 
 @settings(deadline=None)

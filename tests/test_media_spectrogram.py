@@ -11,7 +11,7 @@ from transformers.audio_utils import mel_filter_bank
 from media_files import record_sound
 from tubelet.data.dataset import ViewSet
 from tubelet.data.manifest import Record
-from tubelet.media.spectrogram import log_mel, mel_filters
+from tubelet.media.spectrogram import log_mel, mel_filters, stretched
 from tubelet.specs import SpectrogramSpec
 
 DEFAULTS = {
@@ -80,6 +80,17 @@ def test_no_filter_is_empty():
     assert (mel_filters(SpectrogramSpec(rate=8000, high=4000.0, fft=512, bins=64)).sum(0) > 0).all()
 
 
+def test_a_stretched_spectrogram_has_the_same_course_at_any_number_of_frames():
+    rising = torch.arange(30.0)[:, None].expand(-1, 4)
+    for frames in (10, 30, 90):
+        found = stretched(rising, frames)
+        assert found.shape == (frames, 4)
+        wanted = ((torch.arange(frames) + 0.5) * 30 / frames - 0.5).clamp(0, 29)
+        torch.testing.assert_close(found, wanted[:, None].expand(-1, 4))
+    assert torch.equal(stretched(torch.stack([rising, 2 * rising]), 7)[1], stretched(2 * rising, 7))
+    assert torch.equal(stretched(rising[:1] + 5, 3), torch.full((3, 4), 5.0))
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -89,6 +100,8 @@ def test_no_filter_is_empty():
         ({"high": 9000.0}, "self.high=9000.0"),
         ({"hop": 1e-5}, "must hold a sample"),
         ({"std": 0.0}, "std=0.0 must be positive"),
+        ({"loudness": 3.0}, "loudness=3.0 dB must be below full scale"),
+        ({"stretch": 0.01}, "stretch=0.01 must be 0 or at least one self.window=0.025"),
     ],
 )
 def test_specs_that_make_no_sense(wrong, words):

@@ -10,11 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+Fit = Literal["crop", "stretch"]
 
-def _check_raster(size: tuple[int, int], short_side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+
+def _check_raster(spec: RasterSpec) -> None:
+    size, short_side, mean, std = spec.size, spec.short_side, spec.mean, spec.std
     if min(size) < 1:
         raise ValueError(f"{size=} must be two positive numbers (height, width)")
-    if short_side < min(size):
+    if spec.fit == "crop" and short_side < min(size):
         raise ValueError(f"{short_side=} must be at least the smaller side of {size=}, or the crop leaves the picture")
     if len(mean) != len(std):
         raise ValueError(f"{mean=} and {std=} must have one number per channel")
@@ -27,17 +30,19 @@ class ImageSpec:
     """An image as the model sees it: ``(B, C, H, W)``.
 
     ``size`` is (height, width) in pixels. At test time the short side is brought to ``short_side`` pixels and crops of
-    ``size`` are cut from the result. Pixels are scaled to [0, 1], then ``(x - mean) / std`` per channel; the default
-    gives [-1, 1], as the released ViT, ViViT, MTV, MBT and PolyViT code does.
+    ``size`` are cut from the result; with ``fit="stretch"`` the whole picture becomes ``size`` instead, whatever its
+    proportions, and ``short_side`` plays no role. Pixels are scaled to [0, 1], then ``(x - mean) / std`` per channel;
+    the default gives [-1, 1], as the released ViT, ViViT, MTV, MBT and PolyViT code does.
     """
 
     size: tuple[int, int] = (224, 224)
     short_side: int = 256
+    fit: Fit = "crop"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        _check_raster(self.size, self.short_side, self.mean, self.std)
+        _check_raster(self)
 
     @property
     def channels(self) -> int:
@@ -54,7 +59,7 @@ class VideoSpec:
     """A clip as the model sees it: ``(B, T, C, H, W)``.
 
     ``frames`` frames are taken ``stride / fps`` seconds apart on the video's timeline; ``fps = 0`` means the average
-    rate of each file. Size, short side, mean and standard deviation are those of :class:`ImageSpec`.
+    rate of each file. Size, short side, fit, mean and standard deviation are those of :class:`ImageSpec`.
     """
 
     frames: int = 32
@@ -62,13 +67,14 @@ class VideoSpec:
     fps: float = 0.0
     size: tuple[int, int] = (224, 224)
     short_side: int = 256
+    fit: Fit = "crop"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.stride < 1 or self.fps < 0:
             raise ValueError(f"{self.frames=} and {self.stride=} must be at least 1, {self.fps=} at least 0")
-        _check_raster(self.size, self.short_side, self.mean, self.std)
+        _check_raster(self)
 
     @property
     def channels(self) -> int:
@@ -97,6 +103,14 @@ class SpectrogramSpec:
     triangles equally spaced on the HTK mel scale between ``low`` and ``high`` hertz, and ``log(energy + offset)`` is
     taken; then ``(x - mean) / std``. Tokenizers see it ``channels`` times over, so that an image's embedding fits.
 
+    ``loudness``: the level, in decibels (root mean square, relative to full scale), that every span of sound is brought
+    to before the transform, such as -25; 0 leaves sound as it is. Sound is made at most 40 dB louder, and digital
+    silence stays silence.
+
+    ``stretch``, in seconds: a sound that is no longer is taken whole, and of a longer one, spans of this length; the
+    energies of each are then stretched in time to ``frames`` frames (linear interpolation), so that a short word fills
+    the spectrogram as a long one does. 0: frames are ``hop`` apart.
+
     16 kHz, 25 ms, 10 ms, 128 bins and 8 s are MBT's and PolyViT's (PolyViT Table 7: 800 x 128). The papers and the
     released code do not say the rest: it is ours, ``mean`` and ``std`` too. They are those of real sounds at full scale
     1: telephone prompts in two languages (each mean about -5.8), single syllables (-4.0), instruments (-4.5) and a
@@ -117,12 +131,18 @@ class SpectrogramSpec:
     offset: float = 1e-6
     mean: float = -5.3
     std: float = 4.7
+    loudness: float = 0.0
+    stretch: float = 0.0
     channels: int = 3
 
     def __post_init__(self) -> None:
         for name in ("frames", "bins", "rate", "window", "hop", "power", "offset", "std", "channels"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if not self.loudness <= 0:
+            raise ValueError(f"{self.loudness=} dB must be below full scale, such as -25, or 0 for none")
+        if self.stretch and not self.window <= self.stretch < math.inf:
+            raise ValueError(f"{self.stretch=} must be 0 or at least one {self.window=} long, in seconds")
         if self.window_samples > self.fft:
             raise ValueError(f"{self.fft=} must be at least the {self.window_samples} samples of {self.window=} s")
         if not 0 <= self.low < self.high <= self.rate / 2:
@@ -161,13 +181,20 @@ class SpectrogramSpec:
 
     @property
     def samples(self) -> int:
-        """The samples that ``frames`` windows cover."""
+        """The samples that ``frames`` windows cover; of a stretched spectrogram, those of ``stretch`` seconds."""
+        if self.stretch:
+            return round(self.stretch * self.rate)
         return (self.frames - 1) * self.hop_samples + self.window_samples
 
     @property
+    def step(self) -> float:
+        """Seconds between two frames of a clip; of a stretched spectrogram, of the longest."""
+        return self.stretch / self.frames if self.stretch else self.hop
+
+    @property
     def seconds(self) -> float:
-        """The span of a clip: ``frames`` hops."""
-        return self.frames * self.hop
+        """The span of a clip: ``frames`` hops, or what is stretched to ``frames``."""
+        return self.stretch or self.frames * self.hop
 
 
 RasterSpec = ImageSpec | VideoSpec

@@ -13,13 +13,14 @@ from torch import Tensor
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Targets
 from tubelet.data.cache import SoundReader, VideoReader
+from tubelet.data.geometry import pixels_needed
 from tubelet.data.kinds import Kind, kind_of_file
 from tubelet.data.labels import Classes, TargetEncoder
 from tubelet.data.manifest import Record
 from tubelet.data.sound import Waveforms, spec_augment, spectrograms
 from tubelet.data.timeline import Timelines
 from tubelet.data.transforms import train_clip, view_crops
-from tubelet.data.views import Views
+from tubelet.data.views import Views, has_crops
 from tubelet.media.clips import clip_times, random_start, spread_starts
 from tubelet.media.errors import MediaError, NoTrackError
 from tubelet.media.images import read_image
@@ -109,7 +110,8 @@ class TrainSet:
         if isinstance(spec, VideoSpec):
             return self._times(record, spec, random)
         sound = Waveforms(record, self._timelines, self._sounds)
-        times = clip_times(sound.start(spec, random.random()), spec.frames, spec.hop, sound.line.length)
+        step = min(spec.step, sound.line.length / spec.frames) if spec.stretch else spec.step
+        times = clip_times(sound.start(spec, random.random()), spec.frames, step, sound.line.length)
         return tuple(sound.line.start + time for time in times)
 
     def _times(self, record: Record, spec: VideoSpec, random: Random) -> tuple[float, ...]:
@@ -121,7 +123,7 @@ class TrainSet:
     def _input(self, record: Record, sound: Waveforms, spec: InputSpec, random: Random) -> Tensor:
         if isinstance(spec, ImageSpec):
             enlarged = self.augment.max_scale if self.augment.scale_jitter else 1.0
-            image = read_image(record.path, short_side=round(max(spec.short_side, *spec.size) * max(1.0, enlarged)))
+            image = read_image(record.path, short_side=round(pixels_needed(spec) * max(1.0, enlarged)))
             return train_clip(image[None], spec, self.augment, random)[0]
         if isinstance(spec, SpectrogramSpec):
             waves = sound.at((sound.start(spec, random.random()),), spec)
@@ -158,10 +160,10 @@ class ViewSet:
             raise ValueError(
                 f"{views} views have {views.clips} clips, but an image is one; give Views(crops=...) alone"
             )
-        if views.crops > 1 and all(isinstance(spec, SpectrogramSpec) for spec in specs.values()):
-            raise ValueError(
-                f"{views} views have {views.crops} crops, but sound is not cropped; give {views.clips}x1 views"
-            )
+        if views.crops > 1 and not any(has_crops(spec) for spec in specs.values()):
+            sound = all(isinstance(spec, SpectrogramSpec) for spec in specs.values())
+            what = "sound is not cropped" if sound else 'the model sees pictures whole (fit="stretch")'
+            raise ValueError(f"{views} views have {views.crops} crops, but {what}; give {views.clips}x1 views")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -189,7 +191,7 @@ class ViewSet:
 
     def _pictures(self, record: Record, spec: RasterSpec) -> Tensor:
         if isinstance(spec, ImageSpec):
-            image = read_image(record.path, short_side=max(spec.short_side, *spec.size))
+            image = read_image(record.path, short_side=pixels_needed(spec))
             return view_crops(image[None], spec, self.views.crops)[:, 0]
         line = self._timelines.of(record)
         step, clips = spec.step(line.fps), list[tuple[float, ...]]()

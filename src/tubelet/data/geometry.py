@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
+from tubelet.specs import RasterSpec
+
 
 @dataclass(frozen=True)
 class Box:
@@ -20,23 +22,24 @@ class Box:
     width: int
 
 
-def crop_size(
-    picture: tuple[int, int],
-    size: tuple[int, int],
-    short_side: int,
-    jitter: tuple[float, float] = (1.0, 1.0),
-) -> tuple[int, int]:
-    """The (height, width) in pixels of ``picture`` that become ``size`` once its short side is ``short_side``.
+def crop_size(picture: tuple[int, int], spec: RasterSpec, jitter: tuple[float, float] = (1.0, 1.0)) -> tuple[int, int]:
+    """The (height, width) in pixels of ``picture`` that become ``spec.size`` once its short side is as the spec says.
 
-    ``jitter``: further factors of the picture's height and width. A picture that would then be too small for the crop
-    is enlarged until the crop fits, in the direction where it does not.
+    The whole picture where it is stretched. ``jitter``: further factors of the picture's height and width. A picture
+    that would then be too small for the crop is enlarged until the crop fits, in the direction where it does not.
     """
-    scale = short_side / min(picture)
-    scale = max(scale, *(need / have for need, have in zip(size, picture, strict=True)))
+    scales = [need / have for need, have in zip(spec.size, picture, strict=True)]
+    if spec.fit == "crop":
+        scales = [max(spec.short_side / min(picture), *scales)] * 2
     return tuple(  # pyright: ignore[reportReturnType]
         max(1, min(have, round(need / (scale * factor))))
-        for need, have, factor in zip(size, picture, jitter, strict=True)
+        for need, have, scale, factor in zip(spec.size, picture, scales, jitter, strict=True)
     )
+
+
+def pixels_needed(spec: RasterSpec) -> int:
+    """The pixels that each side of a picture should have, where it is decoded smaller than it is."""
+    return max(spec.size) if spec.fit == "stretch" else max(spec.short_side, *spec.size)
 
 
 def place(picture: tuple[int, int], crop: tuple[int, int], y: float, x: float) -> Box:

@@ -7,6 +7,7 @@ from functools import cached_property
 from random import Random
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
@@ -15,16 +16,18 @@ from tubelet.data.cache import SoundReader
 from tubelet.data.manifest import Record
 from tubelet.data.timeline import Timeline, Timelines
 from tubelet.media.clips import random_start, spread_starts
-from tubelet.media.spectrogram import log_mel
+from tubelet.media.spectrogram import log_mel, stretched
 from tubelet.specs import SpectrogramSpec
 
+_LOUDEST_GAIN = 100.0  # 40 dB: what is quieter still is mostly noise
 _WHOLE = 4.0  # spans: a sound file no longer than that is read whole, so that it can be kept
 
 
 class Waveforms:
     """The sound of one example, of which no span is read twice, whichever inputs want it.
 
-    Methods raise :class:`MediaError`. An example shorter than a span is repeated.
+    Methods raise :class:`MediaError`. An example shorter than a span is repeated, or taken whole where the spec
+    stretches spectrograms: then it has fewer samples than ``spec.samples``.
     """
 
     def __init__(self, record: Record, timelines: Timelines, reader: SoundReader) -> None:
@@ -51,6 +54,8 @@ class Waveforms:
         span = sound_span(spec)
         if self.line.length < span:
             sound = self._samples(0.0, max(self.line.length, 1 / spec.rate), spec.rate)
+            if spec.stretch:
+                return sound.expand(len(starts), -1)
             return sound.repeat(-(-spec.samples // len(sound)))[: spec.samples].expand(len(starts), -1)
         whole = starts[-1] - starts[0] + span
         if whole > len(starts) * span:
@@ -75,13 +80,40 @@ class Waveforms:
 
 
 def sound_span(spec: SpectrogramSpec) -> float:
-    """Seconds that a spectrogram covers: ``spec.seconds`` and what the last window reaches beyond its hop."""
+    """Seconds that a spectrogram covers: what is stretched, or ``spec.seconds`` and how far the last window reaches."""
     return spec.samples / spec.rate
 
 
 def spectrograms(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V T M"]:
-    """Log-mel energies, normalised as the spec says."""
-    return (log_mel(waves, spec) - spec.mean) / spec.std
+    """What a model hears: sound of one loudness, its log-mel energies, stretched in time, normalised.
+
+    Each as the spec says.
+    """
+    return normalised(energies(evened(waves, spec), spec), spec)
+
+
+def evened(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V S"]:
+    """Each span at the level of ``spec.loudness``; digital silence as it is, and nothing more than 40 dB louder."""
+    if not spec.loudness:
+        return waves
+    level = waves.square().mean(-1, keepdim=True).sqrt()
+    gain = 10 ** (spec.loudness / 20) / level.clamp_min(torch.finfo(level.dtype).tiny)
+    return waves * gain.clamp(max=_LOUDEST_GAIN)
+
+
+def energies(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V T M"]:
+    """Log-mel energies, not yet normalised; those of a stretched spectrogram at its number of frames.
+
+    Less sound than a window is then filled up with silence.
+    """
+    if not spec.stretch:
+        return log_mel(waves, spec)
+    missing = spec.window_samples - waves.shape[-1]
+    return stretched(log_mel(F.pad(waves, (0, missing)) if missing > 0 else waves, spec), spec.frames)
+
+
+def normalised(energies: Float32[Tensor, "*V T M"], spec: SpectrogramSpec) -> Float32[Tensor, "*V T M"]:
+    return (energies - spec.mean) / spec.std
 
 
 def spec_augment(

@@ -45,15 +45,18 @@ def _train_box(picture: tuple[int, int], spec: RasterSpec, augmentation: Augment
     if random.random() < augmentation.scale_jitter:
         low, high = augmentation.min_scale, augmentation.max_scale
         jitter = random.uniform(low, high), random.uniform(low, high)
-    height, width = crop = crop_size(picture, spec.size, spec.short_side, jitter)
+    height, width = crop = crop_size(picture, spec, jitter)
     if random.random() >= augmentation.crop:
         return place(picture, crop, 0.5, 0.5)
     return Box(random.randint(0, picture[0] - height), random.randint(0, picture[1] - width), height, width)
 
 
 def view_boxes(picture: tuple[int, int], spec: RasterSpec, crops: int) -> list[Box]:
-    """Where the test's crops lie: the centre, or three along the longer side, from its start to its end."""
-    crop = crop_size(picture, spec.size, spec.short_side)
+    """Where the test's crops lie: the centre, or three along the longer side, from its start to its end.
+
+    Of a picture that is stretched, each is the whole picture.
+    """
+    crop = crop_size(picture, spec)
     places = [0.0, 0.5, 1.0] if crops == 3 else [0.5]
     tall = picture[0] > picture[1]
     return [place(picture, crop, f, 0.5) if tall else place(picture, crop, 0.5, f) for f in places]

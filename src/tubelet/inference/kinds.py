@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from tubelet.data.views import Views
+from tubelet.data.views import Views, has_crops
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
@@ -29,12 +29,16 @@ def only_sound(specs: Specs) -> bool:
 
 
 def fitting_views(views: Views | str, specs: Specs) -> Views:
-    """``views``, as far as the inputs have them: an image is one clip, sound has no crops; "4x1" if empty."""
+    """``views``, as far as the inputs have them: an image is one clip, sound and whole pictures have no crops.
+
+    "4x1" if empty.
+    """
     if isinstance(views, str):
         views = Views.parse(views) if views else Views(clips=_CLIPS)
-    if all(isinstance(spec, ImageSpec) for spec in specs.values()):
-        return Views(crops=views.crops)
-    return Views(clips=views.clips) if only_sound(specs) else views
+    return Views(
+        clips=1 if all(isinstance(spec, ImageSpec) for spec in specs.values()) else views.clips,
+        crops=views.crops if any(has_crops(spec) for spec in specs.values()) else 1,
+    )
 
 
 def misfit(info: MediaInfo, who: str, wanted: Iterable[Specs]) -> MediaError:

@@ -53,7 +53,7 @@ def plan_windows(
     The frames of a sound are those of its spectrogram, whatever ``fps`` says.
     """
     sound = isinstance(spec, SpectrogramSpec)
-    step, span = (spec.hop, spec.seconds) if sound else (spec.step(fps), spec.seconds(fps))
+    step, span = (spec.step, spec.seconds) if sound else (spec.step(fps), spec.seconds(fps))
     window = window or span
     stride = stride or window
     if min(window, stride) < step:
@@ -108,7 +108,7 @@ def window_sounds(record: Record, spec: SpectrogramSpec, plan: Plan) -> Iterator
 def centre_crop(frames: UInt8[Tensor, "T C H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:
     """The frames as the model sees them: short side and centre crop of its spec."""
     picture = (frames.shape[-2], frames.shape[-1])
-    return cut(frames, place(picture, crop_size(picture, spec.size, spec.short_side), 0.5, 0.5), spec.size)
+    return cut(frames, place(picture, crop_size(picture, spec), 0.5, 0.5), spec.size)
 
 
 def _clip(kept: Sequence[Tensor], start: int, plan: Plan) -> UInt8[Tensor, "T C H W"]:

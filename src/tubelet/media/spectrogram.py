@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
@@ -24,6 +25,13 @@ def log_mel(samples: Float32[Tensor, "*V S"], spec: SpectrogramSpec) -> Float32[
     spectrum = torch.fft.rfft(windows, spec.fft)
     energies = spectrum.real.square() + spectrum.imag.square()  # a third of the time of abs()
     return torch.log(energies ** (spec.power / 2) @ mel_filters(spec) + spec.offset)
+
+
+def stretched(energies: Float32[Tensor, "*V T M"], frames: int) -> Float32[Tensor, "*V frames M"]:
+    """Energies resampled in time: ``frames`` equal parts of their time, each its middle, by linear interpolation."""
+    flat = energies.reshape(1, -1, *energies.shape[-2:])
+    resized = F.interpolate(flat, size=(frames, flat.shape[-1]), mode="bilinear")
+    return resized.reshape(*energies.shape[:-2], *resized.shape[-2:])
 
 
 @lru_cache(maxsize=8)
