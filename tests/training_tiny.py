@@ -115,7 +115,8 @@ class Session:
         self.module = parallelise(Learner(self.model, self.experiment.tasks), training, self.ranks)
         self.optimizer = build_optimizer(self.experiment.optimizer, self.model.parameters())
         self.average = MovingAverage(self.model, training.ema) if training.ema else None
-        self.checkpoints = Checkpoints(self.folder or Path(), self.model, self.optimizer, self.average, self.ranks)
+        others = {"average": self.average.average} if self.average else {}
+        self.checkpoints = Checkpoints(self.folder or Path(), self.model, self.optimizer, others, self.ranks)
 
     def batches(self, start: int) -> Iterator[Batch]:
         names = list(self.experiment.tasks)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tubelet.data.kinds import kind_of_file
 from tubelet.data.manifest import LABEL, Manifest, ManifestError, Record
+from tubelet.data.split import hold_out, with_name_groups
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _TEST_SHARE = 0.2
@@ -22,14 +23,17 @@ def read_folder(folder: Path) -> Manifest:
     Subfolders named train, val (or valid, validation) and test hold class folders of their own and are the splits.
     Without them a fifth of each class, at least one file where it has two, becomes "val": the files whose fingerprint
     (a hash of the size and both ends of the content) is smallest. So the split doesn't depend on names or order, copies
-    of a file stay on one side, and adding a file moves at most one other file of its class.
+    of a file stay on one side, and adding a file moves at most one other file of its class. Where the files' names show
+    groups (:func:`~tubelet.data.split.with_name_groups`), whole groups are held out instead.
     """
     outer = _folders(folder)
     splits = {name: _SPLITS[name.name.lower()] for name in outer if name.name.lower() in _SPLITS}
     if splits:
         records = [record for name, split in splits.items() for record in _class_folders(folder, name, split)]
+        records, grouped = with_name_groups(records)
         stray = [name.name for name in outer if name not in splits]
         notes = [f"{folder}: left out, beside {_listed(s.name for s in splits)}: {_listed(stray)}"] if stray else []
+        notes += [grouped] if grouped else []
     else:
         records, notes = _split(folder, _class_folders(folder, folder, ""))
     if not records:
@@ -51,6 +55,13 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _split(folder: Path, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    records, grouped = with_name_groups(records)
+    if grouped:
+        _, test, how = hold_out(records, _TEST_SHARE)
+        held = {record.path for record in test}
+        done = [replace(record, split="val" if record.path in held else "train") for record in records]
+        note = f"{folder} has no train and val folders: {len(test)} of its {len(records)} files ({how}) are the test set 'val'."
+        return done, [note, grouped]
     prints = {record.path: _fingerprint(Path(record.path)) for record in records}
     by_class: defaultdict[str, list[Record]] = defaultdict(list)
     for record in records:

@@ -13,8 +13,9 @@ __all__ = ["Manifest", "ManifestError", "Record", "read_manifest", "write_manife
 
 LABEL = "label"
 _NUMBERS = ("start", "end", "duration", "fps", "width", "height")
-_TEXTS = ("path", "split", "text", "error")
-_COLUMNS = ("path", "label", "labels", "start", "end", "split", "text", "duration", "fps", "width", "height", "error")
+_TEXTS = ("path", "split", "group", "text", "error")
+_INDEXED = ("duration", "fps", "width", "height", "error")
+_COLUMNS = ("path", "label", "labels", "start", "end", "split", "group", "text", *_INDEXED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Record:
     """One example: a media file, or the part of one between ``start`` and ``end`` seconds (None: to its end).
 
     ``labels``: by label set; the columns ``label`` and ``labels`` are the set "label", ``label.verb`` the set "verb".
+    ``group``: what must not be split apart (a speaker, a scene, a source), the same for all of its examples.
     ``key`` names the example in results: the path as the manifest writes it, and the part. ``duration`` (seconds),
     ``fps``, ``width`` and ``height`` of the file are 0 where no index has cached them. ``error``: why the index could
     not read the file; training leaves such an example out, evaluation counts it as expected.
@@ -32,6 +34,7 @@ class Record:
     start: float = 0.0
     end: float | None = None
     split: str = ""
+    group: str = ""
     text: str = ""
     key: str = ""
     duration: float = 0.0
@@ -82,7 +85,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
     Columns: ``path`` (relative ones are relative to the manifest); ``label``, or ``labels`` (several: separated by ";"
     in CSV, a list elsewhere), or ``label.NAME`` for each of several label sets; ``start``, ``end`` in seconds;
-    ``split``; ``text``; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
+    ``split``; ``group``; ``text``; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
     Raises :class:`ManifestError` with the line that is wrong and what to do about it.
     """
     path = Path(path)
@@ -147,6 +150,7 @@ def _record(row: Row, folder: Path, columns: Iterable[str]) -> Record:
         start=start,
         end=end,
         split=texts["split"],
+        group=texts["group"],
         text=texts["text"],
         key=texts["path"] + part,
         duration=numbers["duration"] or 0.0,

@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tubelet.configs import ConfigError
-from tubelet.data.dataset import ViewSet
+from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
 from tubelet.inference.kinds import fitting_views
 from tubelet.inference.scoring import Precision
+from tubelet.media.errors import MediaError
 from tubelet.models.model import Model, ModelConfig
 from tubelet.training.experiment import Experiment, Task
-from tubelet.training.outcome import Evaluate, cards, write_json
+from tubelet.training.outcome import Evaluate, Validate, cards, write_json
 from tubelet.training.parallel import Ranks, join_ranks
 from tubelet.training.resolve import read_run
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import TaskCard
 
 _TEST_SPLITS = ("val", "test")
+_VIEWS_AT_ONCE = 64  # of validation examples, which have one view each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,35 @@ def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, 
     return evaluate
 
 
+def validator() -> Validate:
+    """What :func:`tubelet.training.run.train` takes as ``validate``: one view of each example, read once and kept."""
+    sets: dict[str, ViewSet] = {}
+
+    def validate(
+        model: Model, experiment: Experiment, examples: Mapping[str, Sequence[Record]], ranks: Ranks
+    ) -> Mapping[str, Any]:
+        heads = cards(experiment, {})
+        for name, records in examples.items():
+            if name not in sets:
+                test = TestData(records=records, views=Views(), inputs=heads[name].inputs)
+                sets[name] = view_set(model, heads[name], test, make=_KeptViews)
+        results = {
+            name: evaluate_task(
+                model,
+                name,
+                heads[name],
+                sets[name],
+                ranks=ranks,
+                views_per_forward=_VIEWS_AT_ONCE,
+                precision=experiment.training.precision,
+            )
+            for name in examples
+        }
+        return results_json(results)
+
+    return validate
+
+
 def _evaluate(
     model: Model, tasks: Mapping[str, TaskCard], tests: Mapping[str, TestData], ranks: Ranks, **options: Any
 ) -> dict[str, TaskResult]:
@@ -129,10 +161,23 @@ def _evaluate(
     }
 
 
-def view_set(model: Model, card: TaskCard, test: TestData) -> ViewSet:
+class _KeptViews(ViewSet):
+    """Views that stay in memory once they have been read."""
+
+    def example(self, index: int) -> VideoViews | MediaError:
+        if index not in self._kept:
+            self._kept[index] = super().example(index)
+        return self._kept[index]
+
+    @cached_property
+    def _kept(self) -> dict[int, VideoViews | MediaError]:
+        return {}
+
+
+def view_set(model: Model, card: TaskCard, test: TestData, make: type[ViewSet] = ViewSet) -> ViewSet:
     specs = {name: model.encoder.inputs[name] for name in test.inputs}
     may_miss = model.encoder.may_miss and len(specs) > 1
-    return ViewSet(test.records, card.classes, specs, test.views, several=card.multilabel, may_miss=may_miss)
+    return make(test.records, card.classes, specs, test.views, several=card.multilabel, may_miss=may_miss)
 
 
 def tasks_of_run(source: str | Path) -> Mapping[str, Task]:

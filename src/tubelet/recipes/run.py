@@ -37,7 +37,7 @@ def report(folder: str | Path) -> Path | None:
 
 def check_test_data(experiment: Experiment) -> None:
     """Raises ManifestError or ValueError where a task's test split is missing or shows what its training never did."""
-    for task in resolve(experiment)[0].experiment.tasks.values():
+    for task in resolve(experiment).resolved.experiment.tasks.values():
         records = read_manifest(task.source.path).split(task.source.test)
         specs = {name: experiment.model.inputs[name] for name in task.inputs}
         several = task.objective.labels == "several"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -31,14 +31,23 @@ class MovingAverage:
     @contextmanager
     def in_place(self) -> Generator[None]:
         """The model computes with the average inside, and with its weights again after."""
-        kept = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
-        self._set(self.average)
-        try:
+        with weights_in_place(self.weights, self.average):
             yield
-        finally:
-            self._set(kept)
 
-    @torch.no_grad()
-    def _set(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.weights[name].copy_(value)
+
+@contextmanager
+def weights_in_place(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Generator[None]:
+    """``values`` in the place of a model's parameters by name inside, and what they were again after."""
+    kept = {name: parameter.detach().clone() for name, parameter in weights.items()}
+    set_weights(weights, values)
+    try:
+        yield
+    finally:
+        set_weights(weights, kept)
+
+
+@torch.no_grad()
+def set_weights(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copy ``values`` into a model's parameters, by name."""
+    for name, value in values.items():
+        weights[name].copy_(value)

@@ -16,7 +16,6 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from tubelet.training.average import MovingAverage
 from tubelet.training.loop import Update
 from tubelet.training.parallel import Ranks
 
@@ -26,8 +25,9 @@ _SCALARS = "state.json"
 class Checkpoints:
     """The folder ``step-00000500`` for the state after 500 updates; written beside and renamed, so that it is whole.
 
-    The state is that of the weights, the optimizer and the moving average, under names that do not depend on the
-    number of ranks or on how the model is spread over them.
+    The state is that of the weights and the optimizer, and of ``others``: further tensors by name and the parameter
+    that they belong to, such as a moving average. Its names do not depend on the number of ranks or on how the model is
+    spread over them.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Checkpoints:
         folder: Path,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        average: MovingAverage | None,
+        others: Mapping[str, Mapping[str, Tensor]],
         ranks: Ranks,
     ) -> None:
-        self.folder, self.model, self.optimizer, self.average, self.ranks = folder, model, optimizer, average, ranks
+        self.folder, self.model, self.optimizer, self.others, self.ranks = folder, model, optimizer, others, ranks
 
     def save(self, step: int, scalars: Mapping[str, Any], keep: int) -> Path:
         """Write the state after ``step`` updates, and remove all but the last ``keep`` checkpoints."""
@@ -77,8 +77,8 @@ class Checkpoints:
     def _state(self) -> dict[str, Tensor]:
         """Every tensor by name. Parameters that hold nothing are left out; so are Adam's counts, which are the step."""
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        if self.average is not None:
-            state |= {f"average.{name}": tensor for name, tensor in self.average.average.items()}
+        for kind, tensors in self.others.items():
+            state |= {f"{kind}.{name}": tensor for name, tensor in tensors.items()}
         for name, parameter in self.model.named_parameters():
             for key, tensor in self.optimizer.state.get(parameter, {}).items():
                 state[f"optimizer.{key}.{name}"] = tensor
@@ -101,10 +101,20 @@ def latest(folder: Path) -> int:
 
 
 class SaveRegularly:
-    """A hook that saves every ``every`` updates. ``check`` raises if the state is not worth saving."""
+    """A hook that saves every ``every`` updates. ``check`` raises if the state is not worth saving.
 
-    def __init__(self, checkpoints: Checkpoints, every: int, keep: int, check: Callable[[], None]) -> None:
-        self.checkpoints, self.every, self.keep, self.check = checkpoints, every, keep, check
+    ``scalars`` gives further numbers to save.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        every: int,
+        keep: int,
+        check: Callable[[], None],
+        scalars: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self.checkpoints, self.every, self.keep, self.check, self.scalars = checkpoints, every, keep, check, scalars
 
     def __call__(self, update: Update) -> None:
         if update.step % self.every == 0:
@@ -114,7 +124,7 @@ class SaveRegularly:
         """Save the state after ``step`` updates now, unless that was done."""
         if step != latest(self.checkpoints.folder):
             self.check()
-            self.checkpoints.save(step, {"ranks": self.checkpoints.ranks.size}, self.keep)
+            self.checkpoints.save(step, {"ranks": self.checkpoints.ranks.size, **self.scalars()}, self.keep)
 
 
 def _step(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
@@ -17,11 +17,21 @@ from tubelet.weights.initialise import Init
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a task's examples come from: a manifest file (CSV, JSONL, Parquet) or a folder of class folders."""
+    """Where a task's examples come from: a manifest file (CSV, JSONL, Parquet) or a folder of class folders.
+
+    ``validation`` names the split that chooses among the weights of a training (see :class:`Training`); where there is
+    none, ``held_out`` is the share of the training examples, in whole groups where possible, that is held out for it.
+    """
 
     path: str
     train: str = "train"
     test: str = "val"
+    validation: str = ""
+    held_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1 or (self.held_out and self.validation):
+            raise ValueError(f"{self.held_out=} must be in [0, 1), and 0 beside the split {self.validation=}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +125,11 @@ class Training:
     exported; 0 keeps none. ``parallel`` says how several ranks share the work. ``compile`` and
     ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded videos, and as much
     for sounds, shared out to the workers of a rank.
-    ``evaluate_every``: updates between evaluations; 0 evaluates at the end alone. ``replace_budget``: the share of a
+    ``validate_every``: updates between evaluations on the tasks' validation examples, which choose the weights that are
+    evaluated and exported; 0 takes the last ones. ``patience``: so many validations without a new best end the training;
+    0 never does.
+    ``evaluate_every``: updates between evaluations on the test examples; 0 evaluates at the end alone.
+    ``replace_budget``: the share of a
     task's training examples that may be unreadable before the run stops.
     """
 
@@ -132,6 +146,8 @@ class Training:
     log_every: int = 10
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    validate_every: int = 0
+    patience: int = 0
     evaluate_every: int = 0
     replace_budget: float = 0.01
 
@@ -139,7 +155,7 @@ class Training:
         for name in ("micro_batches", "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("clip_norm", "workers", "cache_gib", "evaluate_every"):
+        for name in ("clip_norm", "workers", "cache_gib", "evaluate_every", "validate_every", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if not 0 <= self.ema < 1 or not 0 <= self.replace_budget <= 1:
@@ -151,6 +167,8 @@ class Experiment:
     """Everything that decides a training run.
 
     ``trainable``: patterns over parameter names (``encoder.*``, ``heads.motion.*``); what none matches stays frozen.
+    ``chosen``: parameters of the recipe that were measured on the machine where the training began, by name; the same
+    command goes on with them.
     """
 
     model: ModelConfig
@@ -162,6 +180,7 @@ class Experiment:
     trainable: tuple[str, ...] = ("*",)
     seed: int = 0
     notes: str = ""
+    chosen: dict[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.tasks:

@@ -62,13 +62,26 @@ class Loop:
     clip_norm: float = 1.0
     precision: torch.dtype = torch.float32
 
-    def run(self, batches: Iterator[Batch], start: int, end: int, hooks: Sequence[Hook]) -> None:
-        """Updates ``start`` to ``end``; ``batches`` begins with the first minibatch of update ``start``."""
+    def run(
+        self,
+        batches: Iterator[Batch],
+        start: int,
+        end: int,
+        hooks: Sequence[Hook],
+        enough: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Updates ``start`` to ``end``, or until there are ``enough``; returns the updates done.
+
+        ``batches`` begins with the first minibatch of update ``start``.
+        """
         self.module.train()
         for step in range(start, end):
+            if enough():
+                return step
             update = self._update(batches, step)
             for hook in hooks:
                 hook(update)
+        return end
 
     def _update(self, batches: Iterator[Batch], step: int) -> Update:
         started, waited, seen, scores = time.perf_counter(), 0.0, list[Batch](), list[dict[str, Tensor]]()

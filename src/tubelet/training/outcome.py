@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from tubelet.data.manifest import Record
 from tubelet.models.model import Model
-from tubelet.training.average import MovingAverage
+from tubelet.training.average import MovingAverage, set_weights
 from tubelet.training.experiment import Experiment
 from tubelet.training.loop import Update
 from tubelet.training.parallel import Ranks
 from tubelet.training.records import Records
+from tubelet.training.validation import Score
 from tubelet.weights.folder import TaskCard, save_model
 
 Evaluate = Callable[[Model, Experiment, Ranks], Mapping[str, Any]]
@@ -26,8 +28,15 @@ With several ranks all of them call it, and it must run the same number of forwa
 """
 
 
+Validate = Callable[[Model, Experiment, Mapping[str, Sequence[Record]], Ranks], Mapping[str, Any]]
+"""Scores a model on examples by task, in the form of :data:`Evaluate`; called often, so it may keep what it has read."""
+
+
 class Outcome:
-    """The model as it is evaluated and exported: with the moving average of its weights, where there is one."""
+    """The model as it is evaluated and exported: with the moving average of its weights, where there is one.
+
+    ``values``: the tensors by parameter that it is then made of.
+    """
 
     def __init__(
         self,
@@ -39,6 +48,20 @@ class Outcome:
     ) -> None:
         self.model, self.experiment, self.average, self.ranks = model, experiment, average, ranks
         self._evaluate = evaluate
+        self.weights = dict(model.named_parameters())
+        self.values = average.average if average else self.weights
+
+    def validate(self, validate: Validate, examples: Mapping[str, Sequence[Record]]) -> Score:
+        """How the model does on validation examples now."""
+        with self._evaluating():
+            tasks = validate(self.model, self.experiment, examples, self.ranks)["tasks"]
+        metrics = {name: tasks[name]["metrics"][self.experiment.tasks[name].objective.metric] for name in examples}
+        return Score.of(metrics, {name: tasks[name]["coverage"]["scored"] for name in examples})
+
+    def settle(self, values: Mapping[str, Tensor]) -> None:
+        """End the training with these weights."""
+        set_weights(self.weights, values)
+        self.average = None
 
     def every(self, updates: int, total: int, records: Records) -> Callable[[Update], None]:
         """A hook that evaluates every so many updates, though not after the last; 0 never does."""
@@ -55,11 +78,15 @@ class Outcome:
         """What the evaluation says now; nothing without one."""
         if self._evaluate is None:
             return {}
+        with self._evaluating():
+            return self._evaluate(self.model, self.experiment, self.ranks)
+
+    @contextmanager
+    def _evaluating(self) -> Generator[None]:
         self.model.eval()
         with self._final_weights():
-            results = self._evaluate(self.model, self.experiment, self.ranks)
+            yield
         self.model.train()
-        return results
 
     def export(self, folder: Path, results: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Write the model's folder, from the first rank; every rank must call this."""

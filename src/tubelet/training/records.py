@@ -89,11 +89,24 @@ class Records:
 
     A line of log.jsonl for each task that was trained since the last ones: the means of its scores since then, so that
     none goes unseen, however rare. Use the hook as a context manager. Lines from after ``start``, which a killed run
-    may have left, are removed.
+    may have left, are removed. ``updates_per_epoch``: of a pass over the examples, 0 where several tasks have each
+    their own. ``aside``: words for the live line, by what they are about.
     """
 
-    def __init__(self, folder: Path, ranks: Ranks, every: int, start: int, total: int, progress: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ranks: Ranks,
+        every: int,
+        start: int,
+        total: int,
+        progress: bool,
+        updates_per_epoch: float = 0.0,
+        aside: str = "",
+    ) -> None:
         self.folder, self.ranks, self.every, self.start, self.total = folder, ranks, every, start, total
+        self._updates_per_epoch = updates_per_epoch
+        self.aside = {"": aside} if aside else dict[str, str]()
         self._seconds = self._waited = 0.0
         self._examples = self._updates = 0
         self._sums: dict[str, _Sum] = {}
@@ -182,10 +195,12 @@ class Records:
     def _show(self, update: Update, speed: Mapping[str, float]) -> None:
         left = (self.total - update.step) / speed["updates_per_second"]
         losses = "  ".join(f"{task} {loss:.3f}" for task, loss in self._losses.items())
+        epoch = update.step / self._updates_per_epoch if self._updates_per_epoch else 0.0
         parts = (
+            *([f"epoch {epoch:.1f} of {self.total / self._updates_per_epoch:.0f}"] if epoch else []),
             f"loss {losses if len(self._losses) > 1 else f'{self._losses[update.tasks[0]]:.4f}'}",
-            f"lr {update.learning_rate:.2e}",
-            f"{speed['updates_per_second']:.2f} steps/s  {speed['examples_per_second']:.1f} examples/s",
+            *(f"{what} {words}".strip() for what, words in self.aside.items()),
+            f"{speed['examples_per_second']:.0f} examples/s",
             f"{speed['waiting']:.0%} waiting for data  {_clock(left)} left",
         )
         line = "  ".join(parts)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tubelet.configs import ConfigError, differences, from_json, to_json
 from tubelet.data.manifest import Manifest, Record, read_manifest
-from tubelet.training.experiment import Experiment, Task
+from tubelet.data.split import hold_out
+from tubelet.training.experiment import Experiment, Source, Task
 from tubelet.training.objectives import Classification
 from tubelet.training.schedules import learning_rate
 from tubelet.version import __version__
@@ -78,31 +79,51 @@ class Resolved:
         return self.experiment.schedule.plan(lengths, self.experiment.seed)
 
 
-def resolve(experiment: Experiment) -> tuple[Resolved, dict[str, Sequence[Record]], list[str]]:
-    """Read the manifests: the experiment with its classes, each task's training examples, and the manifests' notes.
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An experiment against its data: each task's examples that train and that validate, and the manifests' notes."""
 
-    Raises ManifestError and ConfigError.
-    """
+    resolved: Resolved
+    training: dict[str, Sequence[Record]]
+    validation: dict[str, Sequence[Record]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def resolve(experiment: Experiment) -> Prepared:
+    """Read the manifests. Raises ManifestError and ConfigError."""
     tasks: dict[str, Task] = {}
     data: dict[str, TaskData] = {}
-    examples: dict[str, Sequence[Record]] = {}
+    training: dict[str, Sequence[Record]] = {}
+    validation: dict[str, Sequence[Record]] = {}
     notes: list[str] = []
     for name, task in experiment.tasks.items():
         _check_inputs(experiment, name, task)
         manifest = read_manifest(task.source.path)
         notes += [note for note in manifest.notes if note not in notes]
-        records = [record for record in manifest.split(task.source.train) if not record.error]
+        records, held_out = split_training(manifest, task.source)
         if not records:
             raise ConfigError(f"tasks.{name}.source: the index could read none of {manifest.path}'s examples")
         objective = _with_classes(task.objective, manifest, task.source.train)
-        tasks[name], examples[name] = replace(task, objective=objective), records
+        tasks[name], training[name] = replace(task, objective=objective), records
+        if experiment.training.validate_every and held_out:
+            validation[name] = held_out
         data[name] = TaskData(
             examples=len(records),
             updates=task.length.resolve(len(records), task.batch_size),
             warmup=task.warmup.resolve(len(records), task.batch_size),
             sha256=_digest(records),
         )
-    return Resolved(experiment=replace(experiment, tasks=tasks), data=data), examples, notes
+    resolved = Resolved(experiment=replace(experiment, tasks=tasks), data=data)
+    return Prepared(resolved=resolved, training=training, validation=validation, notes=notes)
+
+
+def split_training(manifest: Manifest, source: Source) -> tuple[Sequence[Record], Sequence[Record]]:
+    """The readable examples that train, and those that validate."""
+    records = [record for record in manifest.split(source.train) if not record.error]
+    if source.validation:
+        return records, [record for record in manifest.split(source.validation) if not record.error]
+    rest, held_out, _ = hold_out(records, source.held_out) if source.held_out else (records, [], "")
+    return rest, held_out
 
 
 def _check_inputs(experiment: Experiment, name: str, task: Task) -> None:

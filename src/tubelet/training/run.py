@@ -27,15 +27,15 @@ from tubelet.training.interruption import StopOnSignal
 from tubelet.training.learner import Learner
 from tubelet.training.loop import Hook, Loop
 from tubelet.training.optimizers import build_optimizer, choose_trainable
-from tubelet.training.outcome import Evaluate, Outcome, cards, write_json
+from tubelet.training.outcome import Evaluate, Outcome, Validate, cards, write_json
 from tubelet.training.parallel import Ranks, join_ranks, parallelise
 from tubelet.training.quarantine import Quarantine
 from tubelet.training.records import Health, Records
-from tubelet.training.resolve import Resolved, check_same_run, resolve, write_run
+from tubelet.training.resolve import Prepared, Resolved, check_same_run, resolve, write_run
+from tubelet.training.validation import Validation
 from tubelet.version import __version__
 from tubelet.weights.initialise import initialise
 
-Examples = Mapping[str, Sequence[Record]]
 
 CHECKPOINTS, MODEL, RESULTS, SESSIONS = "checkpoints", "model", "results.json", "sessions.jsonl"
 _INITIAL = 4  # keeps the random numbers of the fresh weights apart from the plan's, the model's and the objective's
@@ -51,16 +51,25 @@ class RunResult:
 
 
 def train(
-    experiment: Experiment, out: str | Path, *, evaluate: Evaluate | None = None, progress: bool = True
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    evaluate: Evaluate | None = None,
+    validate: Validate | None = None,
+    aside: str = "",
+    progress: bool = True,
 ) -> RunResult:
     """Train, or go on training where ``out`` holds this very experiment; evaluate and export the model at the end.
+
+    ``validate`` is needed where the experiment validates. ``aside``: a few words for the line of progress.
 
     Runs as one process, or on every rank that torchrun started, all of which must see ``out``. Raises ConfigError
     where ``out`` holds another experiment or its data has changed; TrainingDivergedError; TooManyUnreadableError;
     Interrupted after SIGTERM or SIGINT, when the state is saved.
     """
     folder = Path(out)
-    resolved, examples, notes = resolve(experiment)
+    prepared = resolve(experiment)
+    resolved = prepared.resolved
     with join_ranks() as ranks:
         _check_machine(resolved.experiment, ranks)
         exists = check_same_run(folder, resolved)
@@ -72,7 +81,7 @@ def train(
             if progress and ranks.first:
                 Console(stderr=True).print(f"{folder} is finished; give another --out to train again", markup=False)
             return done
-        return _session(resolved, examples, folder, ranks, evaluate, progress, notes)
+        return _session(prepared, folder, ranks, evaluate, validate, aside, progress)
 
 
 def _finished(folder: Path, resolved: Resolved, evaluate: Evaluate | None) -> RunResult | None:
@@ -92,18 +101,19 @@ def build_model(experiment: Experiment) -> Model:
 
 
 def _session(
-    resolved: Resolved,
-    examples: Examples,
+    prepared: Prepared,
     folder: Path,
     ranks: Ranks,
     evaluate: Evaluate | None,
+    validate: Validate | None,
+    aside: str,
     progress: bool,
-    notes: Sequence[str],
 ) -> RunResult:
+    resolved = prepared.resolved
     experiment, training, total = resolved.experiment, resolved.experiment.training, resolved.updates
     start = latest(folder / CHECKPOINTS)
-    with Records(folder, ranks, training.log_every, start, total, progress) as records:
-        for note in (*notes, *_begin_session(folder, ranks, start)):
+    with Records(folder, ranks, training.log_every, start, total, progress, _epoch(resolved), aside) as records:
+        for note in (*prepared.notes, *_begin_session(folder, ranks, start)):
             records.say(note)
         model = build_model(experiment)
         if start == 0:
@@ -114,13 +124,23 @@ def _session(
         module = parallelise(learner, training, ranks)
         optimizer = build_optimizer(experiment.optimizer, model.parameters())
         average = MovingAverage(model, training.ema) if training.ema else None
-        checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, average, ranks)
+        outcome = Outcome(model, experiment, average, evaluate, ranks)
+        validation = _validation(outcome, validate, prepared, records) if prepared.validation else None
+        others = {"average": average.average if average else {}, "kept": validation.kept if validation else {}}
+        checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, others, ranks)
         if start > 0:
-            checkpoints.load(start)
+            state = checkpoints.load(start)
+            if validation:
+                validation.restore(state["validation"])
             records.say(f"goes on after update {start} of {total}")
         health = Health(ranks, training.log_every)
-        saver = SaveRegularly(checkpoints, training.checkpoint_every, training.keep_checkpoints, health.check)
-        outcome = Outcome(model, experiment, average, evaluate, ranks)
+        saver = SaveRegularly(
+            checkpoints,
+            training.checkpoint_every,
+            training.keep_checkpoints,
+            health.check,
+            lambda: {"validation": validation.state()} if validation else {},
+        )
         loop = Loop(
             module=module,
             optimizer=optimizer,
@@ -138,18 +158,54 @@ def _session(
                 *([average] if average else []),
                 health,
                 records,
+                *([validation] if validation else []),
                 outcome.every(training.evaluate_every, total, records),
                 saver,
                 stop,
             ]
-            if start < total:
-                loop.run(_batches(resolved, examples, start, ranks), start, total, hooks)
-            saver.save(total)
+            enough = validation.enough if validation else lambda: False
+            done = start
+            if start < total and not enough():
+                batches = _batches(resolved, prepared.training, start, ranks)
+                done = loop.run(batches, start, total, hooks, enough)
+            saver.save(done)
+    if validation:
+        outcome.settle(validation.kept)
     results = outcome.evaluate()
     if ranks.first and results:
         write_json(folder / RESULTS, results)
-    outcome.export(folder / MODEL, results, _provenance(resolved))
-    return RunResult(folder=folder, updates=total, results=results)
+    outcome.export(folder / MODEL, results, _provenance(resolved, done, validation))
+    return RunResult(folder=folder, updates=done, results=results)
+
+
+def _epoch(resolved: Resolved) -> float:
+    """The updates of a pass over the examples of a single task; 0 of several."""
+    if len(resolved.data) > 1:
+        return 0.0
+    ((name, data),) = resolved.data.items()
+    return data.examples / resolved.experiment.tasks[name].batch_size
+
+
+def _validation(outcome: Outcome, validate: Validate | None, prepared: Prepared, records: Records) -> Validation:
+    if validate is None:
+        raise ValueError("training.validate_every is set, so train() needs `validate`")
+    training = outcome.experiment.training
+
+    def tell(step: int, validation: Validation) -> None:
+        score, kept = validation.curve[-1][1], validation.kept_score
+        records.write(
+            {"step": step, "validation": score.value, "standard_error": score.error, "kept": validation.kept_step}
+        )
+        records.aside["validation"] = f"{score.value:.1%} (kept {kept.value:.1%})"
+
+    return Validation(
+        lambda: outcome.validate(validate, prepared.validation),
+        outcome.values,
+        every=training.validate_every,
+        patience=training.patience,
+        total=prepared.resolved.updates,
+        tell=tell,
+    )
 
 
 def _check_machine(experiment: Experiment, ranks: Ranks) -> None:
@@ -164,7 +220,7 @@ def _check_machine(experiment: Experiment, ranks: Ranks) -> None:
             )
 
 
-def _batches(resolved: Resolved, examples: Examples, start: int, ranks: Ranks) -> Iterator[Batch]:
+def _batches(resolved: Resolved, examples: Mapping[str, Sequence[Record]], start: int, ranks: Ranks) -> Iterator[Batch]:
     experiment, training = resolved.experiment, resolved.experiment.training
     sets = {
         name: TrainSet(
@@ -217,6 +273,7 @@ def _begin_session(folder: Path, ranks: Ranks, start: int) -> list[str]:
     )
 
 
-def _provenance(resolved: Resolved) -> dict[str, Any]:
+def _provenance(resolved: Resolved, updates: int, validation: Validation | None) -> dict[str, Any]:
     data = {name: to_json(data) for name, data in resolved.data.items()}
-    return {"experiment": to_json(resolved.experiment), "data": data, "updates": resolved.updates}
+    chosen = {"validation": validation.state()} if validation else {}
+    return {"experiment": to_json(resolved.experiment), "data": data, "updates": updates, **chosen}
