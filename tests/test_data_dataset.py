@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,22 @@ def test_a_short_part_is_repeated(video):
     for clip in seen(train_set(video, start=1.0, end=1.4), 10):
         assert clip[:4] == [30, 33, 36, 39]
         assert clip[4:] == clip[:4]
+
+
+def test_another_speed_and_still_inside_the_video(video):
+    plain, faster = train_set(video), train_set(video, augment=replace(Augmentation.none(), speed=0.5))
+    steps = set[float]()
+    for pass_ in range(60):
+        times = faster.times(0, pass_, "video")
+        steps.add(round((times[-1] - times[0]) / 7 * FPS, 2))
+        assert list(times) == sorted(times)
+    assert min(steps) == pytest.approx(2, abs=0.1)
+    assert max(steps) == pytest.approx(4.5, abs=0.2)
+    assert min(len(seen(data, 1)[0]) for data in (plain, faster)) == 8
+    tight = train_set(video, augment=replace(Augmentation.none(), speed=0.5), end=0.85)
+    for pass_ in range(30):
+        times = tight.times(0, pass_, "video")
+        assert list(times) == sorted(times)
 
 
 def test_an_example_depends_on_seed_task_and_pass(video):

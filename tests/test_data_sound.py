@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,7 +16,7 @@ from tubelet.data import cache as cache_module
 from tubelet.data.augment import Augmentation
 from tubelet.data.dataset import TrainSet, ViewSet
 from tubelet.data.manifest import Record
-from tubelet.data.sound import evened, spec_augment, spectrograms
+from tubelet.data.sound import evened, frequency_warped, spec_augment, spectrograms, train_spectrogram
 from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
@@ -276,6 +277,85 @@ def test_masks_of_time():
     assert torch.equal(spec_augment(ones, none, random), ones)
 
 
+def changed(path: str, spec: SpectrogramSpec = SPEC, passes: int = 30, **amounts) -> list[Tensor]:
+    data = train_set(path, replace(Augmentation.none(), **amounts), {"audio": spec})
+    return [data.example(0, pass_).inputs["audio"] for pass_ in range(passes)]
+
+
+def test_sound_is_changed_alike_every_time(wave):
+    everything = {"tempo": 0.2, "time_shift": 0.2, "gain": 6, "noise": 0.9, "frequency_warp": 0.1, "time_masks": 1}
+    for spec in (SPEC, STRETCHED):
+        once, again = changed(wave, spec, 3, **everything), changed(wave, spec, 3, **everything)
+        assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+        assert not torch.equal(once[0], once[1])
+
+
+def test_gain_comes_after_loudness(media):
+    spec = SpectrogramSpec(frames=100, loudness=-25)
+    steady = str(record_sound(media / "steady.wav", np.random.default_rng(0).standard_normal(spec.samples) * 0.02))
+    (plain,) = changed(steady, spec, 1)
+    louder = [
+        (x - plain)[:, 40:].mean().item() * spec.std * 10 / np.log(10) for x in changed(steady, spec, 100, gain=6)
+    ]
+    assert min(louder) == pytest.approx(-6, abs=0.5)
+    assert max(louder) == pytest.approx(6, abs=0.5)
+
+
+def test_noise_lies_10_to_40_decibels_below_the_sound():
+    wave = 0.2 * torch.sin(torch.arange(SPEC.samples) * 0.3)
+    noisy = replace(Augmentation.none(), noise=0.5)
+    quiet, found = train_spectrogram(wave, SPEC, Augmentation.none(), Random(0)), []
+    for seed in range(200):
+        spectrogram = train_spectrogram(wave, SPEC, noisy, Random(seed))
+        if not torch.equal(spectrogram, quiet):
+            found.append((spectrogram[:, 110:].exp().mean().log() * SPEC.std).item())
+    assert len(found) == pytest.approx(100, abs=30)
+    assert max(found) - min(found) == pytest.approx(30 * np.log(10) / 10, abs=1)
+    silence = torch.zeros(SPEC.samples)
+    assert torch.equal(
+        train_spectrogram(silence, SPEC, replace(noisy, noise=1), Random(0)), spectrograms(silence[None], SPEC)[0]
+    )
+
+
+def test_tempo_is_speed_and_pitch_together(media):
+    path = str(record_sound(media / "steps.wav", np.sin(2 * np.pi * 1000 * np.arange(64_000) / 16_000)))
+    pitches = [
+        float(np.array(SPEC.corners[1:-1])[int(x.mean(0).argmax())]) for x in changed(path, passes=80, tempo=0.25)
+    ]
+    assert min(pitches) == pytest.approx(800, abs=40)
+    assert max(pitches) == pytest.approx(1250, abs=50)
+    assert {x.shape for x in changed(path, passes=80, tempo=0.25)} == {(100, 128)}
+
+
+def test_times_tell_of_tempo_and_shifts(wave):
+    for spec, part in ((SPEC, {}), (SPEC, {"start": 1.0, "end": 1.8}), (STRETCHED, {}), (STRETCHED, {"end": 1.5})):
+        data = train_set(wave, replace(Augmentation.none(), tempo=0.25, time_shift=0.2), {"audio": spec}, **part)
+        for pass_ in range(8):
+            times = np.array(data.times(0, pass_, "audio"))
+            hertz = np.array(spec.corners[1:-1])[data.example(0, pass_).inputs["audio"].argmax(-1).numpy()]
+            tempo = np.median(hertz / (300 + 400 * times))
+            assert 0.78 < tempo < 1.3
+            off = np.abs(hertz / tempo - 300 - 400 * times) < 60
+            assert off.mean() > 0.93  # all but the windows on the seam of a repeated sound
+
+
+def test_a_short_word_begins_elsewhere(media):
+    word = str(record_sound(media / "shifted.wav", siren(0.8)))
+    begins = [heard(x)[0] for x in changed(word, passes=100, time_shift=0.1)]
+    assert max(begin for begin in begins if begin < 0.4) == pytest.approx(0.1, abs=0.05)
+    assert min(begin for begin in begins if begin > 0.4) == pytest.approx(0.7, abs=0.05)
+    cut = changed(word, STRETCHED, 100, time_shift=0.1)
+    assert max(heard(x)[0] for x in cut) == pytest.approx(0.08, abs=0.05)
+    assert min(heard(x)[-1] for x in cut) == pytest.approx(0.72, abs=0.05)
+
+
+def test_frequencies_are_warped_about_zero():
+    ramp = torch.arange(64.0).expand(3, -1)
+    torch.testing.assert_close(frequency_warped(ramp, 0.9), ramp * 0.9)
+    torch.testing.assert_close(frequency_warped(ramp, 1.1), (ramp * 1.1).clamp(max=63))
+    torch.testing.assert_close(frequency_warped(ramp, 1.0), ramp)
+
+
 def test_wider_masks_than_the_spectrogram():
     small = torch.ones(4, 8)
     wide = Augmentation(frequency_masks=3, time_masks=3)
@@ -284,7 +364,13 @@ def test_wider_masks_than_the_spectrogram():
         assert spec_augment(small, wide, random).shape == (4, 8)
 
 
-@pytest.mark.parametrize("wrong", [{"frequency_masks": -1}, {"time_mask_frames": -2}, {"time_mask_share": 1.5}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frequency_masks": -1}, {"time_mask_frames": -2}, {"time_mask_share": 1.5}, {"gain": -1.0}, {"noise": 2.0},
+        {"tempo": -0.1}, {"time_shift": 0.6}, {"frequency_warp": 1.0},
+    ],
+)  # fmt: skip
 def test_masks_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Augmentation(**wrong)

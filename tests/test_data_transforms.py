@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -33,6 +35,7 @@ def picture(frames: int = 2, height: int = 48, width: int = 72) -> torch.Tensor:
     [
         Augmentation(colour=1, greyscale=0),
         Augmentation(colour=0, greyscale=1, scale_jitter=0),
+        Augmentation(colour=0, greyscale=0, rotate=30, shift=0.2, zoom=0.3, shear=20, erase=1),
         *(Augmentation(randaugment_layers=2, randaugment_magnitude=m, colour=0, greyscale=0) for m in (5, 15, 20)),
     ],
     ids=str,
@@ -83,6 +86,91 @@ def test_jittered_crops_cover_the_whole_picture_and_both_scales():
     assert max(int(clip[1, 0, -1]) for clip in clips) >= 94
     assert min(heights) == pytest.approx(40 / 1.33, abs=2)
     assert max(heights) == pytest.approx(40 / 0.9, abs=2)
+
+
+PLAIN = Augmentation.none()
+
+
+def warps(frames: torch.Tensor, count: int = 40, **amounts) -> list[torch.Tensor]:
+    spec = VideoSpec(frames=len(frames), size=tuple(frames.shape[-2:]), short_side=min(frames.shape[-2:]))
+    return [train_clip(frames, spec, replace(PLAIN, **amounts), Random(seed)) for seed in range(count)]
+
+
+def blob(height: int, width: int, y: float, x: float) -> torch.Tensor:
+    """A bright spot, whose place and spread are measured."""
+    rows, columns = torch.arange(height)[:, None] - y, torch.arange(width) - x
+    return (255 * torch.exp(-(rows**2 + columns**2) / 8)).byte().expand(1, 3, -1, -1)
+
+
+def centre(clip: torch.Tensor) -> tuple[float, float]:
+    weights = clip[0, 0].double()
+    rows, columns = torch.arange(weights.shape[0])[:, None], torch.arange(weights.shape[1])
+    return float((weights * rows).sum() / weights.sum()), float((weights * columns).sum() / weights.sum())
+
+
+def test_a_warp_of_nothing_changes_nothing():
+    frames = picture(2, 48, 72)
+    for clip in warps(frames, rotate=1e-9):
+        assert torch.equal(clip, frames)
+
+
+def test_shifts_reach_their_share_of_either_side():
+    found = [centre(clip) for clip in warps(blob(40, 60, 19.5, 29.5), 200, shift=0.1)]
+    for side, values in ((40, [y for y, _ in found]), (60, [x for _, x in found])):
+        assert min(values) == pytest.approx(side / 2 - 0.5 - side / 10, abs=0.5)
+        assert max(values) == pytest.approx(side / 2 - 0.5 + side / 10, abs=0.5)
+
+
+def test_rotation_keeps_distances_in_pictures_that_are_not_square():
+    found = [centre(clip) for clip in warps(blob(60, 80, 29.5, 54.5), 200, rotate=30)]
+    for y, x in found:
+        assert math.hypot(y - 29.5, x - 39.5) == pytest.approx(15, abs=0.3)
+    angles = [math.degrees(math.atan2(y - 29.5, x - 39.5)) for y, x in found]
+    assert min(angles) == pytest.approx(-30, abs=2)
+    assert max(angles) == pytest.approx(30, abs=2)
+
+
+def test_zoom_is_larger_as_often_as_smaller():
+    spreads = [(centre(clip)[1] - 29.5) / 15 for clip in warps(blob(60, 60, 29.5, 44.5), 200, zoom=0.5)]
+    assert min(spreads) == pytest.approx(1 / 1.5, abs=0.03)
+    assert max(spreads) == pytest.approx(1.5, abs=0.06)
+    assert sum(spread > 1 for spread in spreads) == pytest.approx(100, abs=25)
+
+
+def test_shear_moves_the_top_against_the_bottom():
+    shifts = [centre(clip)[1] - 29.5 for clip in warps(blob(60, 60, 9.5, 29.5), 200, shear=20)]
+    assert max(shifts) == pytest.approx(20 * math.tan(math.radians(20)), abs=0.7)
+    assert min(shifts) == pytest.approx(-max(shifts), abs=0.7)
+
+
+def test_what_a_warp_pulls_in_repeats_the_border():
+    grey = torch.full((1, 3, 20, 20), 77, dtype=torch.uint8)
+    for clip in warps(grey, rotate=180, shift=0.5, zoom=1.0, shear=45):
+        assert torch.equal(clip, grey)
+
+
+def test_a_rectangle_is_erased_to_the_mean():
+    white = torch.full((2, 3, 30, 50), 255, dtype=torch.uint8)
+    for clip in warps(white, 100, erase=1):
+        rows, columns = (clip[0, 0] != 255).nonzero(as_tuple=True)
+        assert len(rows) == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+        assert 0.015 < len(rows) / 1500 < 0.22
+        assert set(clip.unique().tolist()) == {128, 255}
+    assert white.min() == 255
+    assert sum(clip.min() < 255 for clip in warps(white, 200, erase=0.25)) == pytest.approx(50, abs=20)
+
+
+def test_gentler_colors():
+    frames = (
+        torch.zeros(1, 3, 16, 16, dtype=torch.uint8) + torch.tensor([200, 100, 60], dtype=torch.uint8)[:, None, None]
+    )
+
+    def farthest(strength: float) -> int:
+        clips = warps(frames, 60, colour=1, color_strength=strength)
+        return max(int((clip.int() - frames.int()).abs().max()) for clip in clips)
+
+    assert farthest(0) <= 2
+    assert 10 < farthest(0.25) < 60 < farthest(1)
 
 
 @given(SIDES, SIDES, st.integers(4, 300), st.integers(4, 300), st.floats(0.5, 2), st.floats(0.5, 2))
@@ -156,7 +244,19 @@ def test_images_are_clips_of_one_frame():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"flip": 1.5}, {"colour": -0.1}, {"min_scale": 0}, {"min_scale": 2}, {"randaugment_magnitude": 40}],
+    [
+        {"zoom": -1.0},
+        {"shift": 2.0},
+        {"rotate": -5.0},
+        {"erase": 1.1},
+        {"color_strength": 3.0},
+        {"speed": -0.1},
+        {"flip": 1.5},
+        {"colour": -0.1},
+        {"min_scale": 0},
+        {"min_scale": 2},
+        {"randaugment_magnitude": 40},
+    ],
     ids=str,
 )
 def test_impossible_augmentations_are_refused(wrong):

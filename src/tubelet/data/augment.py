@@ -1,41 +1,69 @@
-"""The papers' training augmentations, one draw per clip or spectrogram."""
+"""What may happen to training examples, one draw per clip or spectrogram."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from random import Random
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """What may happen to a training clip, image or spectrogram; the defaults are ViViT's row for Kinetics (Table 7).
 
-    A probability of 0 turns a step off; with all of them off (:meth:`none`) the clip is only resized and cut at the
-    centre. Steps run in the order of the fields. All frames of a clip share one draw.
+    A probability or an amount of 0 turns a step off; with all of them off (:meth:`none`) the clip is only resized and
+    cut at the centre. Steps run in the order of the fields. All frames of a clip share one draw.
+
+    ``speed``: the time between a clip's frames is multiplied by a factor from [1 / (1 + speed), 1 + speed]; a clip that
+    fits into its video still does.
 
     ``scale_jitter``: probability that height and width are scaled by two independent factors from
     [``min_scale``, ``max_scale``] before the crop. ``crop``: probability that the crop lies anywhere instead of at the
     centre. ``flip``: probability of mirroring left and right; set it to 0 where the direction is the label.
+    ``rotate``: at most so many degrees either way. ``shift``: up and down, and left and right, by at most this share
+    of the size. ``zoom``: larger or smaller by a factor from [1 / (1 + zoom), 1 + zoom]. ``shear``: upright lines are
+    slanted by at most so many degrees. These four are one warp; what it pulls into the picture repeats the border.
     ``randaugment_layers`` operations of RandAugment are applied at ``randaugment_magnitude`` (on the scale 0 to 10 of
     the TensorFlow models; the released code goes up to 20). ``colour``: probability of changing brightness, saturation,
-    contrast and hue; ``greyscale``: of then dropping colour. The released code runs either RandAugment or the colour
-    steps; here both run if both are set.
+    contrast and hue, by ``color_strength`` times what the released code does (32 levels, 0.4, 0.4 and 0.2 turns at
+    most); ``greyscale``: of then dropping colour. The released code runs either RandAugment or the colour steps; here
+    both run if both are set. ``erase``: probability that a rectangle of 2 to 20 % of the picture gets the spec's mean.
 
-    Spectrograms know SpecAugment alone: after normalisation, ``frequency_masks`` bands of fewer than
-    ``frequency_mask_bins`` bins and ``time_masks`` bands of fewer than ``time_mask_frames`` frames, and of at most
-    ``time_mask_share`` of all frames, are set to 0, their widths uniform. The default is what the released MBT and
-    PolyViT code really does: its configuration asks for 4 time masks of 48 frames as well, but with a share of 0, at
-    which its library leaves them out.
+    Of sound, first the waveform is changed. ``tempo``: it is played faster and higher, or slower and lower, by a factor
+    from [1 / (1 + tempo), 1 + tempo]. ``time_shift``: a sound shorter than a span begins elsewhere, at most this share
+    of the span earlier or later, and its repetition wraps around; where spectrograms are stretched, at most this share
+    is cut off at each end instead. ``gain``: louder or quieter by at most so many decibels, after the spec's loudness.
+    ``noise``: probability of white noise, 10 to 40 dB below the sound.
+
+    Then the spectrogram is: ``frequency_warp``: its frequency axis is stretched by a factor from [1 - frequency_warp,
+    1 + frequency_warp], as if another person spoke. After normalisation follows SpecAugment: ``frequency_masks`` bands
+    of fewer than ``frequency_mask_bins`` bins and ``time_masks`` bands of fewer than ``time_mask_frames`` frames, and
+    of at most ``time_mask_share`` of all frames, are set to 0, their widths uniform. The default is what the released
+    MBT and PolyViT code really does: its configuration asks for 4 time masks of 48 frames as well, but with a share of
+    0, at which its library leaves them out.
     """
 
+    speed: float = 0.0
     scale_jitter: float = 1.0
     min_scale: float = 0.9
     max_scale: float = 1.33
     crop: float = 1.0
     flip: float = 0.5
+    rotate: float = 0.0
+    shift: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
     randaugment_layers: int = 0
     randaugment_magnitude: float = 0.0
     colour: float = 0.8
+    color_strength: float = 1.0
     greyscale: float = 0.1
+    erase: float = 0.0
+    tempo: float = 0.0
+    time_shift: float = 0.0
+    gain: float = 0.0
+    noise: float = 0.0
+    frequency_warp: float = 0.0
     frequency_masks: int = 1
     frequency_mask_bins: int = 48
     time_masks: int = 0
@@ -43,9 +71,16 @@ class Augmentation:
     time_mask_share: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("scale_jitter", "crop", "flip", "colour", "greyscale", "time_mask_share"):
+        for name in ("scale_jitter", "crop", "flip", "colour", "greyscale", "erase", "noise", "time_mask_share"):
             if not 0 <= (p := getattr(self, name)) <= 1:
                 raise ValueError(f"{name}={p} must lie between 0 and 1")
+        for name in ("speed", "zoom", "tempo", "gain"):
+            if not 0 <= (amount := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name}={amount} must be at least 0")
+        most = {"rotate": 180, "shift": 1, "shear": 89, "color_strength": 2, "time_shift": 0.49, "frequency_warp": 0.99}
+        for name, limit in most.items():
+            if not 0 <= (amount := getattr(self, name)) <= limit:
+                raise ValueError(f"{name}={amount} must lie between 0 and {limit}")
         for name in ("frequency_masks", "frequency_mask_bins", "time_masks", "time_mask_frames"):
             if (n := getattr(self, name)) < 0:
                 raise ValueError(f"{name}={n} must be at least 0")
@@ -58,3 +93,8 @@ class Augmentation:
     def none(cls) -> Augmentation:
         """No augmentation: the short side brought to the spec's, and a centre crop; spectrograms as they are."""
         return cls(scale_jitter=0, crop=0, flip=0, colour=0, greyscale=0, frequency_masks=0)
+
+
+def random_factor(most: float, random: Random) -> float:
+    """From [1 / (1 + most), 1 + most], larger as often as smaller; 1, and nothing drawn, where ``most`` is 0."""
+    return math.exp(random.uniform(-1, 1) * math.log1p(most)) if most else 1.0

@@ -10,14 +10,14 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from tubelet.data.augment import Augmentation
+from tubelet.data.augment import Augmentation, random_factor
 from tubelet.data.batch import Targets
 from tubelet.data.cache import SoundReader, VideoReader
 from tubelet.data.geometry import pixels_needed
 from tubelet.data.kinds import Kind, kind_of_file
 from tubelet.data.labels import Classes, TargetEncoder
 from tubelet.data.manifest import Record
-from tubelet.data.sound import Waveforms, spec_augment, spectrograms
+from tubelet.data.sound import Waveforms, spectrograms, train_spectrogram
 from tubelet.data.timeline import Timelines
 from tubelet.data.transforms import train_clip, view_crops
 from tubelet.data.views import Views, has_crops
@@ -110,14 +110,16 @@ class TrainSet:
         if isinstance(spec, VideoSpec):
             return self._times(record, spec, random)
         sound = Waveforms(record, self._timelines, self._sounds)
-        step = min(spec.step, sound.line.length / spec.frames) if spec.stretch else spec.step
-        times = clip_times(sound.start(spec, random.random()), spec.frames, step, sound.line.length)
-        return tuple(sound.line.start + time for time in times)
+        return sound.times(sound.draw(spec, self.augment, random), spec)
 
     def _times(self, record: Record, spec: VideoSpec, random: Random) -> tuple[float, ...]:
         line = self._timelines.of(record)
-        step = spec.step(line.fps)
-        start = random_start(line.length, (spec.frames - 1) * step, random.random())
+        u, step = random.random(), spec.step(line.fps)
+        factor = random_factor(self.augment.speed, random)
+        if (spec.frames - 1) * step < line.length:
+            factor = min(factor, max(1.0, line.length / (spec.frames * step)))
+        step *= factor
+        start = random_start(line.length, (spec.frames - 1) * step, u)
         return tuple(line.start + time for time in clip_times(start, spec.frames, step, line.length))
 
     def _input(self, record: Record, sound: Waveforms, spec: InputSpec, random: Random) -> Tensor:
@@ -126,8 +128,8 @@ class TrainSet:
             image = read_image(record.path, short_side=round(pixels_needed(spec) * max(1.0, enlarged)))
             return train_clip(image[None], spec, self.augment, random)[0]
         if isinstance(spec, SpectrogramSpec):
-            waves = sound.at((sound.start(spec, random.random()),), spec)
-            return spec_augment(spectrograms(waves, spec)[0], self.augment, random)
+            wave = sound.drawn(sound.draw(spec, self.augment, random), spec)
+            return train_spectrogram(wave, spec, self.augment, random)
         line = self._timelines.of(record)
         frames = self._reader.frames_at(record.path, self._times(record, spec, random), line.duration, line.fps)
         return train_clip(frames, spec, self.augment, random)

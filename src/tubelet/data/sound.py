@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from random import Random
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
-from tubelet.data.augment import Augmentation
+from tubelet.data.augment import Augmentation, random_factor
 from tubelet.data.cache import SoundReader
 from tubelet.data.manifest import Record
 from tubelet.data.timeline import Timeline, Timelines
-from tubelet.media.clips import random_start, spread_starts
+from tubelet.media.clips import clip_times, random_start, spread_starts
 from tubelet.media.spectrogram import log_mel, stretched
 from tubelet.specs import SpectrogramSpec
 
@@ -23,10 +24,21 @@ _LOUDEST_GAIN = 100.0  # 40 dB: what is quieter still is mostly noise
 _WHOLE = 4.0  # spans: a sound file no longer than that is read whole, so that it can be kept
 
 
+_SNR = 10.0, 40.0  # decibels between sound and noise
+
+
+class Draw(NamedTuple):
+    """A training span: where it begins (seconds of the example), its speed, and the shares cut off at its ends."""
+
+    start: float
+    tempo: float = 1.0
+    cut: tuple[float, float] = (0.0, 0.0)
+
+
 class Waveforms:
     """The sound of one example, of which no span is read twice, whichever inputs want it.
 
-    Methods raise :class:`MediaError`. An example shorter than a span is repeated, or taken whole where the spec
+    Its methods raise :class:`MediaError`. An example shorter than a span is repeated, or taken whole where the spec
     stretches spectrograms: then it has fewer samples than ``spec.samples``.
     """
 
@@ -38,9 +50,33 @@ class Waveforms:
     def line(self) -> Timeline:
         return self._timelines.of_sound(self._record)
 
-    def start(self, spec: SpectrogramSpec, u: float) -> float:
-        """Where a random span begins, in seconds of the example; ``u`` is drawn from [0, 1)."""
-        return random_start(self.line.length, sound_span(spec), u)
+    def draw(self, spec: SpectrogramSpec, augmentation: Augmentation, random: Random) -> Draw:
+        """A random span."""
+        u, tempo, most = random.random(), random_factor(augmentation.tempo, random), augmentation.time_shift
+        span = sound_span(spec, tempo)
+        start = random_start(self.line.length, span, u)
+        if most and spec.stretch:
+            return Draw(start, tempo, (random.uniform(0, most), random.uniform(0, most)))
+        if most and self.line.length < span:
+            start = random.uniform(-most, most) * span % self.line.length
+        return Draw(start, tempo)
+
+    def times(self, draw: Draw, spec: SpectrogramSpec) -> tuple[float, ...]:
+        """When the windows of a training span begin, in seconds of the file."""
+        start, step = draw.start, spec.step * draw.tempo
+        if spec.stretch:
+            seconds = min(sound_span(spec, draw.tempo), self.line.length)
+            start, step = start + draw.cut[0] * seconds, (1 - sum(draw.cut)) * seconds / spec.frames
+        return tuple(self.line.start + t for t in clip_times(start, spec.frames, step, self.line.length))
+
+    def drawn(self, draw: Draw, spec: SpectrogramSpec) -> Float32[Tensor, " S"]:
+        """The sound of a training span."""
+        (wave,) = self._spans((draw.start,), spec, sound_span(spec, draw.tempo))
+        if draw.tempo != 1:
+            count = round(len(wave) / draw.tempo) if spec.stretch else spec.samples
+            wave = F.interpolate(wave[None, None], size=max(1, count), mode="linear")[0, 0]
+        first, last = (int(share * len(wave)) for share in draw.cut)
+        return wave[first : len(wave) - last]
 
     def spread(self, spec: SpectrogramSpec, clips: int) -> Float32[Tensor, "V S"]:
         """The test's spans, spread as those of videos."""
@@ -52,17 +88,22 @@ class Waveforms:
         Spans that overlap are read as one.
         """
         span = sound_span(spec)
+        return self._spans(starts if span <= self.line.length else [0.0] * len(starts), spec, span)
+
+    def _spans(self, starts: Sequence[float], spec: SpectrogramSpec, span: float) -> Float32[Tensor, "V S"]:
+        count = round(span * spec.rate)
         if self.line.length < span:
             sound = self._samples(0.0, max(self.line.length, 1 / spec.rate), spec.rate)
             if spec.stretch:
                 return sound.expand(len(starts), -1)
-            return sound.repeat(-(-spec.samples // len(sound)))[: spec.samples].expand(len(starts), -1)
+            first = round(starts[0] * spec.rate)
+            return sound.repeat(-(-(first + count) // len(sound)))[first : first + count].expand(len(starts), -1)
         whole = starts[-1] - starts[0] + span
         if whole > len(starts) * span:
             return torch.stack([self._samples(start, start + span, spec.rate) for start in starts])
         sound = self._samples(starts[0], starts[0] + whole, spec.rate)
-        firsts = [min(round((start - starts[0]) * spec.rate), len(sound) - spec.samples) for start in starts]
-        return torch.stack([sound[first : first + spec.samples] for first in firsts])
+        firsts = [min(round((start - starts[0]) * spec.rate), len(sound) - count) for start in starts]
+        return torch.stack([sound[first : first + count] for first in firsts])
 
     def _samples(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         count = round((end - start) * rate)
@@ -79,9 +120,9 @@ class Waveforms:
         return self._read[key]
 
 
-def sound_span(spec: SpectrogramSpec) -> float:
+def sound_span(spec: SpectrogramSpec, tempo: float = 1.0) -> float:
     """Seconds that a spectrogram covers: what is stretched, or ``spec.seconds`` and how far the last window reaches."""
-    return spec.samples / spec.rate
+    return round(spec.samples * tempo) / spec.rate
 
 
 def spectrograms(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V T M"]:
@@ -114,6 +155,32 @@ def energies(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Te
 
 def normalised(energies: Float32[Tensor, "*V T M"], spec: SpectrogramSpec) -> Float32[Tensor, "*V T M"]:
     return (energies - spec.mean) / spec.std
+
+
+def train_spectrogram(
+    wave: Float32[Tensor, " S"], spec: SpectrogramSpec, augmentation: Augmentation, random: Random
+) -> Float32[Tensor, "T M"]:
+    """What a model hears in training: :func:`spectrograms` with the augmentations between its steps."""
+    waves = evened(wave[None], spec)
+    if augmentation.gain:
+        waves = waves * 10 ** (random.uniform(-augmentation.gain, augmentation.gain) / 20)
+    if augmentation.noise and random.random() < augmentation.noise:
+        level = waves.square().mean().sqrt().item() * 10 ** (-random.uniform(*_SNR) / 20)
+        generator = torch.Generator().manual_seed(random.getrandbits(63))
+        waves = waves + torch.randn(waves.shape, generator=generator) * level
+    (energy,) = energies(waves, spec)
+    if most := augmentation.frequency_warp:
+        energy = frequency_warped(energy, random.uniform(1 - most, 1 + most))
+    return spec_augment(normalised(energy, spec), augmentation, random)
+
+
+def frequency_warped(energies: Float32[Tensor, "T M"], factor: float) -> Float32[Tensor, "T M"]:
+    """Bin i gets what lies at i * ``factor``, by linear interpolation; the last bin goes on upwards."""
+    bins = energies.shape[-1]
+    place = (torch.arange(bins) * factor).clamp_(max=bins - 1)
+    below = place.long()
+    above = (below + 1).clamp_(max=bins - 1)
+    return torch.lerp(energies[:, below], energies[:, above], place - below)
 
 
 def spec_augment(

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from random import Random
 
 import torch
-from jaxtyping import UInt8
+import torch.nn.functional as F
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from tubelet.data import colour
-from tubelet.data.augment import Augmentation
+from tubelet.data.augment import Augmentation, random_factor
 from tubelet.data.geometry import Box, crop_size, cut, place
 from tubelet.data.randaugment import randaugment
 from tubelet.specs import RasterSpec
 
 # tf.image's colour jitter as the released code calls it
 _BRIGHTNESS = 32.0  # levels, up or down
-_SATURATION = _CONTRAST = (0.6, 1.4)
+_SATURATION = _CONTRAST = 0.4  # of the factor 1, up or down
 _HUE = 0.2  # turns, either way
+
+_ERASED = 0.02, 0.2  # share of the picture
+_ERASED_SHAPE = 1.0  # height to width: from 1 / 2 to 2
 
 
 def train_clip(
@@ -28,16 +34,57 @@ def train_clip(
     clip = cut(frames, box, spec.size).contiguous()
     if random.random() < augmentation.flip:
         clip = clip.flip(-1)
+    if augmentation.rotate or augmentation.shift or augmentation.zoom or augmentation.shear:
+        clip = _warp(clip, augmentation, random)
     clip = randaugment(clip, augmentation.randaugment_layers, augmentation.randaugment_magnitude, random)
     if random.random() < augmentation.colour:
+        brightness, saturation, contrast, hue = (
+            augmentation.color_strength * most for most in (_BRIGHTNESS, _SATURATION, _CONTRAST, _HUE)
+        )
         clip = colour.jitter(
             clip,
-            brightness=random.uniform(-_BRIGHTNESS, _BRIGHTNESS),
-            saturation=random.uniform(*_SATURATION),
-            contrast=random.uniform(*_CONTRAST),
-            hue=random.uniform(-_HUE, _HUE),
+            brightness=random.uniform(-brightness, brightness),
+            saturation=random.uniform(1 - saturation, 1 + saturation),
+            contrast=random.uniform(1 - contrast, 1 + contrast),
+            hue=random.uniform(-hue, hue),
         )
-    return colour.greyscale(clip) if random.random() < augmentation.greyscale else clip
+    if random.random() < augmentation.greyscale:
+        clip = colour.greyscale(clip)
+    return _erased(clip, spec, random) if augmentation.erase and random.random() < augmentation.erase else clip
+
+
+def _warp(clip: UInt8[Tensor, "T 3 h w"], augmentation: Augmentation, random: Random) -> UInt8[Tensor, "T 3 h w"]:
+    """Rotation, shift, zoom and shear at once; the border is repeated outwards."""
+    frames, _, height, width = clip.shape
+    angle = math.radians(random.uniform(-augmentation.rotate, augmentation.rotate))
+    slant = math.tan(math.radians(random.uniform(-augmentation.shear, augmentation.shear)))
+    scale = random_factor(augmentation.zoom, random)
+    y, x = (2 * random.uniform(-augmentation.shift, augmentation.shift) for _ in range(2))
+    cos, sin, aspect = math.cos(angle) / scale, math.sin(angle) / scale, width / height
+    taken_from = torch.tensor(
+        [[cos, sin * aspect], [(cos * slant - sin) / aspect, sin * slant + cos], [x, y]], dtype=torch.float32
+    )
+    grid = (_places(height, width) @ taken_from).view(1, height, width, 2).expand(frames, -1, -1, -1)
+    warped = F.grid_sample(clip.float(), grid, padding_mode="border", align_corners=False)
+    return warped.add_(0.5).to(torch.uint8)
+
+
+@lru_cache(maxsize=8)
+def _places(height: int, width: int) -> Float32[Tensor, "hw 3"]:
+    """(x, y, 1) of every pixel, row by row, -1 to 1 from edge to edge. F.affine_grid takes longer than the warp."""
+    y, x = ((torch.arange(size) * 2 + 1) / size - 1 for size in (height, width))
+    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)], 1)
+
+
+def _erased(clip: UInt8[Tensor, "T 3 h w"], spec: RasterSpec, random: Random) -> UInt8[Tensor, "T 3 h w"]:
+    """A rectangle of the spec's mean, which the model sees as 0, at the same place in every frame."""
+    height, width = clip.shape[-2:]
+    area, shape = random.uniform(*_ERASED) * height * width, random_factor(_ERASED_SHAPE, random)
+    h, w = min(height, round(math.sqrt(area * shape))), min(width, round(math.sqrt(area / shape)))
+    top, left = random.randint(0, height - h), random.randint(0, width - w)
+    clip = clip.clone()
+    clip[..., top : top + h, left : left + w] = torch.tensor([round(255 * m) for m in spec.mean])[:, None, None]
+    return clip
 
 
 def _train_box(picture: tuple[int, int], spec: RasterSpec, augmentation: Augmentation, random: Random) -> Box:
