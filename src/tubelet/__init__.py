@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tubelet.threads import limit_spinning
 from tubelet.version import __version__
 
 if TYPE_CHECKING:
     from tubelet.inference.predictor import load
 
 __all__ = ["__version__", "load"]
+
+limit_spinning()  # before anything of ours imports torch
 
 
 def __getattr__(name: str) -> Any:

@@ -215,9 +215,9 @@ def doctor(*, json: Json = False) -> Status:
 
 def recipes(*, json: Json = False) -> Status:
     """List the recipes, a line each; `tubelet train RECIPE --help` tells more."""
-    from tubelet.recipes import recipes, summary
+    from tubelet.recipes import outlines
 
-    lines = {name: summary(recipe) for name, recipe in recipes().items()}
+    lines = {name: recipe.summary for name, recipe in outlines().items()}
     return print_json(lines) if json else print_tables(table(("recipe", "what it trains"), list(lines.items())))
 
 
@@ -237,18 +237,35 @@ _COMMANDS: dict[str, Callable[..., Status]] = {
     "data": data,
     "recipes": recipes,
 }
-_ABOUT = "Video understanding with transformers. --traceback shows where in the program an error arose."
+_ABOUT = (
+    "Video understanding with transformers. --version prints the versions of Tubelet and PyTorch; --traceback shows "
+    "where in the program an error arose."
+)
 _ABOUT_DATA = "Index, check or make data."
 
 
 def _dispatch(words: list[str]) -> Status:
     match words:
+        case ["--version"]:
+            return _version()
         case ["train", recipe, *rest] if not recipe.startswith("-"):
             return train_recipe(recipe, rest)
         case ["data", *rest]:
             return _choose(rest, DATA, prog="tubelet data", about=_ABOUT_DATA)
         case _:
             return _choose(words, _COMMANDS, prog="tubelet", about=_ABOUT)
+
+
+def _version() -> Status:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from tubelet.version import __version__
+
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "not installed"
+    print(f"tubelet {__version__}, torch {torch}")
 
 
 def _choose(words: list[str], commands: Mapping[str, Callable[..., Status]], *, prog: str, about: str) -> Status:

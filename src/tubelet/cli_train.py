@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, PositionalRequiredArgs, arg
@@ -16,10 +16,12 @@ from tubelet.configs import ConfigError, nearest
 from tubelet.terminal import complain, print_json, print_results, speaks
 
 if TYPE_CHECKING:
-    from tubelet.recipes import Recipe
-    from tubelet.training.experiment import Experiment
+    from tubelet.recipes import Outline
 
+T = TypeVar("T")
 STYLE = (FlagCreatePairsOff,)
+_FIELDS = """Every field that --print-config shows is a flag too: --seed 1 --training.workers 4. A field with several
+values takes them with commas: --model.patch 4,4. A flag below with several values takes them with spaces."""
 
 
 def train(
@@ -42,13 +44,15 @@ class _TrainOptions:
 def train_recipe(name: str, words: list[str]) -> int | None:
     """``tubelet train NAME WORDS``."""
     from tubelet.configs import override, to_json
-    from tubelet.recipes import find
-    from tubelet.training.experiment import Experiment
+    from tubelet.recipes import outline
 
-    recipe = find(name)
-    experiment, options, rest = _call_recipe(name, recipe, words)
-    known = {*inspect.signature(recipe).parameters, *(f.name for f in (*fields(_TrainOptions), *fields(Experiment)))}
-    experiment = override(experiment, _changes(rest, sorted(known)))
+    recipe = outline(name)
+    arguments, options, rest = _parse(recipe, words)
+    from tubelet.training.experiment import Experiment  # imports torch, and so waits until there is something to train
+
+    known = {*recipe.parameters, *(f.name for f in (*fields(_TrainOptions), *fields(Experiment)))}
+    changes = _changes(rest, sorted(known))
+    experiment = override(recipe.recipe(*arguments.args, **arguments.kwargs), changes)
     if options.print_config:
         return print_json(to_json(experiment))
     from tubelet.recipes.run import run
@@ -68,24 +72,34 @@ def train_recipe(name: str, words: list[str]) -> int | None:
     return None
 
 
-def _call_recipe(name: str, recipe: Recipe, words: list[str]) -> tuple[Experiment, _TrainOptions, list[str]]:
-    """Call the recipe with the flags that are its parameters; returns the words that are not, too.
+def _parse(recipe: Outline, words: list[str]) -> tuple[inspect.BoundArguments, _TrainOptions, list[str]]:
+    """What the words say: the recipe's arguments, the options of training, and the words that are neither.
 
-    Its parameters without a default are positions, unless their flags are given.
+    The recipe's parameters without a default are positions, unless their flags are given.
     """
     given = {word.partition("=")[0] for word in words}
-    required = [p.name for p in inspect.signature(recipe).parameters.values() if p.default is p.empty]
+    required = [p.name for p in recipe.signature.parameters.values() if p.default is p.empty]
     by_position = not any(_flag(name) in given for name in required)
-    call = tuple[Annotated[Any, arg(name="", constructor=recipe)], Annotated[_TrainOptions, arg(name="")]]
-    (experiment, options), rest = tyro.cli(
+    bind = _with_parameters(lambda *args, **kwargs: recipe.signature.bind(*args, **kwargs), recipe)
+    call = tuple[Annotated[Any, arg(name="", constructor=bind)], Annotated[_TrainOptions, arg(name="")]]
+    (arguments, options), rest = tyro.cli(
         call,
         args=words,
-        prog=f"tubelet train {name}",
-        description=f"{inspect.getdoc(recipe)}\n\nEvery field that --print-config shows is a flag too: --seed 1.",
+        prog=f"tubelet train {recipe.name}",
+        description=f"{recipe.doc}\n\n{_FIELDS}",
         return_unknown_args=True,
         config=(*STYLE, PositionalRequiredArgs) if by_position else STYLE,
     )
-    return experiment, options, rest
+    return arguments, options, rest
+
+
+def _with_parameters(function: Callable[..., T], recipe: Outline) -> Callable[..., T]:
+    """The function, with the recipe's name, docstring and parameters as what tyro sees of it."""
+    parameters = recipe.signature.parameters.values()
+    function.__signature__ = recipe.signature  # pyright: ignore[reportFunctionMemberAccess]
+    function.__annotations__ = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
+    function.__name__, function.__doc__ = recipe.name, recipe.doc
+    return function
 
 
 def _changes(words: Sequence[str], known: Sequence[str]) -> dict[str, str]:

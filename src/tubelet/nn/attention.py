@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tubelet.nn.compiling import constant_result
 from tubelet.nn.initialisers import init_attention_
 
 # Queries per matrix product of the chunked path: the scores of one chunk stay in the cache.
@@ -47,7 +48,7 @@ def attend_in_chunks(
     return y
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 @cache
 def _chunks_are_faster() -> bool:
     """Whether chunks beat the fused kernel on this CPU in bfloat16: the best of three on two heads of 2,048 tokens."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tubelet.nn.compiling import constant_result
 from tubelet.nn.initialisers import init_dense_
 
 Tubelet = tuple[int, int, int]
@@ -55,7 +55,7 @@ def grid_of(size: tuple[int, int, int], tubelet: Tubelet) -> tuple[int, int, int
     return grid
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def uniform_frames(frames: int, count: int) -> list[int]:
     """The indices of ``count`` frames spread evenly over a clip of ``frames`` (uniform frame sampling, Sec. 3.2).
 

@@ -7,46 +7,49 @@ it looks at the data to choose, as ``folder`` does.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from tubelet.configs import ConfigError, nearest
+from tubelet.recipes.outline import Names, Outline, Recipe
 
-if TYPE_CHECKING:
-    from tubelet.training.experiment import Experiment
+__all__ = ["Outline", "Recipe", "find", "outline", "outlines", "recipes"]
 
-Recipe = Callable[..., "Experiment"]
+
+@cache
+def outlines() -> dict[str, Outline]:
+    """The recipes that come with the library, by the name that ``tubelet train`` takes, none of them imported."""
+    found: dict[str, Outline] = {}
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+        path = Path(__path__[0], module.name)
+        names = Names(path / "__init__.py" if module.ispkg else path.with_suffix(".py"))
+        for function, node in names.functions.items():
+            if _is_recipe(node):
+                name = function if function == module.name else f"{module.name}.{function}"
+                found[name] = Outline(name, partial(_function, module.name, function), node, names)
+    return found
 
 
 def recipes() -> dict[str, Recipe]:
     """The recipes that come with the library, by the name that ``tubelet train`` takes, such as ``folder``."""
-    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return {
-        module if module == name else f"{module}.{name}": function
-        for module in modules
-        for name, function in _recipes_of(importlib.import_module(f"{__name__}.{module}")).items()
-    }
+    return {name: outline.recipe for name, outline in outlines().items()}
 
 
-def find(name: str) -> Recipe:
+def outline(name: str) -> Outline:
     """The recipe called ``name``, or of one's own: ``my_recipe.py:experiment``, ``package.module:experiment``.
 
     Raises ConfigError with the nearest names if there is none.
     """
     if ":" in name:
-        source, _, function = name.rpartition(":")
-        own = _functions_of(_load(source))
-        if function in own:
-            return own[function]
-        raise ConfigError(f"{source}: no function {function!r}{nearest(function, own)}")
-    found = recipes()
+        return _own(name)
+    found = outlines()
     if name in found:
         return found[name]
     if name.endswith(".py"):
@@ -54,9 +57,38 @@ def find(name: str) -> Recipe:
     raise ConfigError(f"no recipe {name!r}{nearest(name, found)}; `tubelet recipes` lists them all")
 
 
-def summary(recipe: Recipe) -> str:
-    """The first line of a recipe's docstring."""
-    return (inspect.getdoc(recipe) or "").partition("\n")[0]
+def find(name: str) -> Recipe:
+    """The function that :func:`outline` describes."""
+    return outline(name).recipe
+
+
+def _function(module: str, name: str) -> Recipe:
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+def _is_recipe(node: ast.FunctionDef) -> bool:
+    returns = ast.unparse(node.returns).strip("'") if node.returns else ""
+    return returns == "Experiment" and not node.name.startswith("_")
+
+
+def _own(name: str) -> Outline:
+    source, _, function = name.rpartition(":")
+
+    def load() -> Recipe:
+        own = _functions_of(_load(source))
+        if function in own:
+            return own[function]
+        raise ConfigError(f"{source}: no function {function!r}{nearest(function, own)}")
+
+    file = Path(source)
+    if file.suffix == ".py" and file.is_file():
+        try:
+            names = Names(file)
+        except SyntaxError:  # importing it says so
+            return Outline(name, load)
+        if function in names.functions:
+            return Outline(name, load, names.functions[function], names)
+    return Outline(name, load)
 
 
 def _functions_of(module: ModuleType) -> dict[str, Recipe]:
@@ -66,16 +98,6 @@ def _functions_of(module: ModuleType) -> dict[str, Recipe]:
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
     }
-
-
-def _recipes_of(module: ModuleType) -> dict[str, Recipe]:
-    functions = _functions_of(module)
-    return {name: function for name, function in functions.items() if _returns(function) == "Experiment"}
-
-
-def _returns(function: Recipe) -> str:
-    annotation = function.__annotations__.get("return", "")
-    return annotation if isinstance(annotation, str) else annotation.__name__
 
 
 def _load(source: str) -> ModuleType:
