@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +20,7 @@ from tubelet.data.dataset import TrainSet, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
+from tubelet.media.images import read_image
 from tubelet.specs import ImageSpec, VideoSpec
 
 FPS, FRAMES = 30, 90
@@ -82,6 +84,25 @@ def test_another_speed_and_still_inside_the_video(video):
     for pass_ in range(30):
         times = tight.times(0, pass_, "video")
         assert list(times) == sorted(times)
+
+
+def test_kept_pictures_are_the_same_pictures(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    records = [Record(str(tmp_path / f"{i}.png")) for i in range(4)]
+    for i, record in enumerate(records):
+        Image.fromarray(pixels // (i + 1)).save(record.path)
+    specs, everything = {"image": ImageSpec(size=(60, 80), short_side=60)}, {"erase": 1.0, "rotate": 5.0}
+    reads: list[str] = []
+    monkeypatch.setattr(cache, "read_image", lambda path, side: reads.append(path) or read_image(path, side))
+    for augment in (Augmentation.none(), replace(Augmentation.none(), **everything), Augmentation()):
+        anew, kept, half = (
+            TrainSet(records, (), specs, augment, cache_gib=gib) for gib in (0.0, 1.0, 2.5 * pixels.nbytes / 2**30)
+        )
+        for pass_, i in itertools.product(range(3), range(4)):
+            first = anew.example(i, pass_).inputs["image"]
+            assert torch.equal(first, kept.example(i, pass_).inputs["image"])
+            assert torch.equal(first, half.example(i, pass_).inputs["image"])
+    assert len(reads) == 3 * (12 + 4 + 2 + 3 * 2)
 
 
 def test_an_example_depends_on_seed_task_and_pass(video):

@@ -1,9 +1,9 @@
-"""Decoded frames and sound kept in memory. What is read never depends on what is kept, nor on how much fits."""
+"""Frames, pictures and sound kept in memory. What is read never depends on what is kept, nor on how much fits."""
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
+from tubelet.media.images import read_image
 from tubelet.media.video import Decoder, FrameBatch, open_video
 
 _BEFORE = 1e-3  # seconds before the next frame at which a frame is asked for when a whole video is read
@@ -88,22 +89,36 @@ class VideoReader:
                 insort(seen, _Seen(start, time, frame.permute(1, 2, 0).clone()), key=attrgetter("start"))
 
 
-class SoundReader:
-    """Spans of files' sound, of which up to ``cache_gib`` GiB are kept. Each process has its own."""
+class _Reader:
+    """Whatever is read from files, of which up to ``cache_gib`` GiB are kept. Each process has its own."""
 
     def __init__(self, cache_gib: float = 0.0) -> None:
         if cache_gib < 0:
             raise ValueError(f"{cache_gib=} must be at least 0")
         self.room = int(cache_gib * 2**30)  # bytes
-        self._spans: dict[tuple[str, float, float, int], Float32[Tensor, " S"]] = {}
+        self._kept: dict[tuple[str | float, ...], Tensor] = {}
+
+    def _read(self, read: Callable[..., Tensor], *what: str | float) -> Tensor:
+        if what in self._kept:
+            return self._kept[what]
+        found = read(*what)
+        if found.nbytes <= self.room:
+            self.room -= found.nbytes
+            self._kept[what] = found
+        return found
+
+
+class SoundReader(_Reader):
+    """Spans of files' sound, of which up to ``cache_gib`` GiB are kept. Each process has its own."""
 
     def samples(self, path: str, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         """What :func:`read_audio` gives."""
-        span = path, start, end, rate
-        if span in self._spans:
-            return self._spans[span]
-        sound = read_audio(*span)
-        if sound.nbytes <= self.room:
-            self.room -= sound.nbytes
-            self._spans[span] = sound
-        return sound
+        return self._read(read_audio, path, start, end, rate)
+
+
+class ImageReader(_Reader):
+    """Pictures, of which up to ``cache_gib`` GiB are kept as they were decoded. Each process has its own."""
+
+    def image(self, path: str, short_side: int) -> UInt8[Tensor, "3 H W"]:
+        """What :func:`read_image` gives."""
+        return self._read(read_image, path, short_side)

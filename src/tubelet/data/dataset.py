@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tubelet.data.augment import Augmentation, random_factor
 from tubelet.data.batch import Targets
-from tubelet.data.cache import SoundReader, VideoReader
+from tubelet.data.cache import ImageReader, SoundReader, VideoReader
 from tubelet.data.geometry import pixels_needed
 from tubelet.data.kinds import Kind, kind_of_file
 from tubelet.data.labels import Classes, TargetEncoder
@@ -60,9 +60,9 @@ class TrainSet:
     """Random clips (or crops of images) of a task's training examples; those that an index found broken are left out.
 
     ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. ``cache_gib``: memory
-    for decoded videos, and as much for sounds, in each process. What is drawn depends on ``seed``, ``task``, example
-    and pass alone; pictures and sound of one example begin at the same share of the room that each has in it, as in the
-    released code.
+    for decoded videos, and as much for pictures and for sounds, in each process. What is drawn depends on ``seed``,
+    ``task``, example and pass alone; pictures and sound of one example begin at the same share of the room that each
+    has in it, as in the released code.
     Raises ValueError where a record's labels or kind of file don't fit.
     """
 
@@ -82,7 +82,12 @@ class TrainSet:
         self.specs, self.augment = dict(specs), augment
         self._seed = seed, crc32(task.encode())
         self._target = TargetEncoder(classes, several)
-        self._timelines, self._reader, self._sounds = Timelines(), VideoReader(cache_gib), SoundReader(cache_gib)
+        self._timelines = Timelines()
+        self._videos, self._sounds, self._images = (
+            VideoReader(cache_gib),
+            SoundReader(cache_gib),
+            ImageReader(cache_gib),
+        )
         _check(self.records, self.specs, self._target)
 
     def __len__(self) -> int:
@@ -125,13 +130,13 @@ class TrainSet:
     def _input(self, record: Record, sound: Waveforms, spec: InputSpec, random: Random) -> Tensor:
         if isinstance(spec, ImageSpec):
             enlarged = self.augment.max_scale if self.augment.scale_jitter else 1.0
-            image = read_image(record.path, short_side=round(pixels_needed(spec) * max(1.0, enlarged)))
+            image = self._images.image(record.path, round(pixels_needed(spec) * max(1.0, enlarged)))
             return train_clip(image[None], spec, self.augment, random)[0]
         if isinstance(spec, SpectrogramSpec):
             wave = sound.drawn(sound.draw(spec, self.augment, random), spec)
             return train_spectrogram(wave, spec, self.augment, random)
         line = self._timelines.of(record)
-        frames = self._reader.frames_at(record.path, self._times(record, spec, random), line.duration, line.fps)
+        frames = self._videos.frames_at(record.path, self._times(record, spec, random), line.duration, line.fps)
         return train_clip(frames, spec, self.augment, random)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from random import Random
@@ -20,7 +21,7 @@ from tubelet.media.clips import clip_times, random_start, spread_starts
 from tubelet.media.spectrogram import log_mel, stretched
 from tubelet.specs import SpectrogramSpec
 
-_LOUDEST_GAIN = 100.0  # 40 dB: what is quieter still is mostly noise
+_LARGEST_GAIN = 100.0  # 40 dB: what is quieter still is mostly noise
 _WHOLE = 4.0  # spans: a sound file no longer than that is read whole, so that it can be kept
 
 
@@ -137,9 +138,9 @@ def evened(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tens
     """Each span at the level of ``spec.loudness``; digital silence as it is, and nothing more than 40 dB louder."""
     if not spec.loudness:
         return waves
-    level = waves.square().mean(-1, keepdim=True).sqrt()
-    gain = 10 ** (spec.loudness / 20) / level.clamp_min(torch.finfo(level.dtype).tiny)
-    return waves * gain.clamp(max=_LOUDEST_GAIN)
+    wanted = 10 ** (spec.loudness / 20)
+    level = torch.linalg.vector_norm(waves, dim=-1, keepdim=True) / math.sqrt(waves.shape[-1])
+    return waves * (wanted / level.clamp_(min=wanted / _LARGEST_GAIN))
 
 
 def energies(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V T M"]:
