@@ -1,0 +1,641 @@
+"""What a person would try first: classical classifiers on hand-made features, as the opponents of a trained model.
+
+A panel of about a dozen members, each a feature (pixels, oriented gradients, log-mel energies, ...) and a classifier
+of scikit-learn, is fitted in seconds. The best of them on held-out files is what a model's result should stand beside.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice, zip_longest
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC, LinearSVC
+from threadpoolctl import threadpool_limits
+
+from tubelet.data.manifest import LABEL, Record
+from tubelet.evaluation.metrics import mean_class_accuracy, top_k
+from tubelet.media.audio import read_audio
+from tubelet.media.errors import MediaError
+from tubelet.media.images import read_image
+from tubelet.media.info import probe
+from tubelet.media.spectrogram import log_mel
+from tubelet.media.video import open_video
+from tubelet.specs import SpectrogramSpec
+
+__all__ = ["Baseline", "Kind", "fit_baselines"]
+
+Kind = Literal["image", "video", "audio"]
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Labels = NDArray[Any]  # of text
+
+_CAP = 5000  # files to fit on, validation files included: support-vector machines take the square of it
+_VALIDATION_CAP = 1000
+_ALWAYS_READ = 500  # files, however slow they are to read
+_FEWEST_VALIDATION = 10  # files; with fewer, cross-validation chooses
+_FOLDS = 3
+_FOLDED = 1000  # files above which one fold is enough to choose by
+_COMPONENTS = 160  # kept by the principal component analysis of wider features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The best member of the panel.
+
+    ``name``: classifier and feature in plain words. ``validation``: its top-1 on the held-out files by which it was
+    chosen. ``metrics``: "top1" and "mean_class_accuracy" on the test files that can be read, ``scored`` of
+    ``expected``. ``train``: files that it was fitted on in the end. ``seconds``: for everything, reading included.
+    ``tried``: the top-1 on the held-out files of every member, by name, in the order in which they were tried.
+    """
+
+    name: str
+    validation: float
+    metrics: dict[str, float]
+    scored: int
+    expected: int
+    train: int
+    seconds: float
+    tried: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Baseline:
+        return cls(**data)
+
+
+def fit_baselines(
+    kind: Kind,
+    train: Sequence[Record],
+    validation: Sequence[Record],
+    test: Sequence[Record],
+    *,
+    seconds: float = 30.0,
+    progress: Callable[[str], None] | None = None,
+) -> Baseline:
+    """Fit the panel for ``kind``, choose by validation, fit the chosen member again and score it on ``test``.
+
+    Every member is fitted on ``train`` and compared by top-1 on ``validation``; of equals the earlier, simpler one is
+    taken, so one that makes no mistake ends the search. With fewer than 10 validation files that can be read, the
+    choice is by 3-fold cross-validation on training and validation files together (with more than 1,000 of them, by
+    one of the folds). The chosen member is then fitted on training and validation files together, as a person would
+    do, and only it sees the test files.
+
+    At most 5,000 files are fitted on, an equal share of each class. After ``seconds`` no further member is begun, but
+    two are always tried; after half of ``seconds`` no more files are read to fit on, but 500 always are. The test
+    files are all read, whatever it takes. Where neither limit is met, the result is the same at every call.
+    ``progress`` is told in a sentence what happens.
+
+    Raises ValueError where an example has no or several labels, or where the readable training files are not of two
+    classes at least, or no test file can be read.
+    """
+    began = time.monotonic()
+    tell = progress or (lambda _: None)
+    for record in (*train, *validation, *test):
+        if len(record.labels.get(LABEL, ())) != 1:
+            raise ValueError(f"{record.key or record.path} has the labels {record.labels}; baselines need exactly one")
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")  # of members that do not converge: their accuracy says enough
+        panel = PANELS[kind]
+        features = list(dict.fromkeys(member.feature for member in panel))
+        held_out = _subset(validation, _VALIDATION_CAP)
+        fitted_on = _subset(train, _CAP - len(held_out))
+        tell(f"Baselines: reading {len(fitted_on) + len(held_out):,} files")
+        stop = began + seconds / 2
+        x_train, y_train = _read(fitted_on, features, stop)
+        x_held, y_held = _read(held_out, features, stop)
+        classes: list[str] = sorted(set(y_train.tolist()))
+        if len(classes) < 2:
+            found = f"all of the class {classes[0]!r}" if classes else "none of them can be read"
+            raise ValueError(f"baselines need training files of two classes, but of {len(fitted_on)} files {found}")
+        y_all = np.concatenate([y_train, y_held])
+        if len(y_held) < _FEWEST_VALIDATION:
+            splits = _folds(y_all)
+        else:
+            splits = [(np.arange(len(y_train)), np.arange(len(y_train), len(y_all)))]
+        x_all = x_train if not len(y_held) else {f: np.concatenate([x_train[f], x_held[f]]) for f in features}
+        tried: dict[str, float] = {}
+        inputs: dict[Feature, list[tuple[Floats, Floats]]] = {}
+        for member in panel:
+            perfect = max(tried.values(), default=0.0) == 1.0  # of equals the earlier is taken
+            if len(tried) >= 2 and (perfect or time.monotonic() - began > seconds):
+                break
+            if member.feature not in inputs:
+                inputs[member.feature] = _inputs(member.feature, x_all[member.feature], splits)
+            tried[member.name] = _validated(member, inputs[member.feature], y_all, splits)
+            tell(f"Baselines: {member.name}: {tried[member.name]:.1%} of the validation files")
+        best = max(panel[: len(tried)], key=lambda member: tried[member.name])
+        projection = Projection.fit(x_all[best.feature], each=best.feature.each)
+        classifier = best.classifier(len(y_all))
+        classifier.fit(projection(x_all[best.feature]), y_all)
+        tell(f"Baselines: scoring {best.name} on {len(test):,} test files")
+        x_test, y_test = _read(test, [best.feature], math.inf)
+        if not len(y_test):
+            raise ValueError(f"not one of the {len(test)} test files can be read")
+        answers = np.asarray(classifier.predict(projection(x_test[best.feature])))
+    return Baseline(
+        name=best.name,
+        validation=tried[best.name],
+        metrics=_metrics(answers, y_test),
+        scored=len(y_test),
+        expected=len(test),
+        train=len(y_all),
+        seconds=round(time.monotonic() - began, 2),
+        tried=tried,
+    )
+
+
+# Reading: a file becomes a small array, from which every feature is taken.
+
+
+def _thumbnail(picture: NDArray[np.uint8]) -> Bytes:
+    """(48, 48, 3) of (H, W, 3): the whole picture, stretched."""
+    small = Image.fromarray(np.ascontiguousarray(picture)).resize((48, 48), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(small)
+
+
+def _read_picture(record: Record) -> Bytes:
+    return _thumbnail(read_image(record.path, short_side=48).permute(1, 2, 0).numpy())
+
+
+_PAIRS = 8  # per video
+_PAIR_GAP = 0.1  # seconds: about what an action needs to be seen to move
+
+
+def _read_frames(record: Record) -> Bytes:
+    """(8, 2, 48, 48, 3): at 8 evenly spaced times a frame, and the one a tenth of a second later (in short clips, half
+    of the way to the next time)."""
+    start, end = _span(record)
+    step = (end - start) / _PAIRS
+    gap = min(_PAIR_GAP, step / 2)
+    times = [start + (i + 0.5) * step + shift for i in range(_PAIRS) for shift in (-gap / 2, gap / 2)]
+    with open_video(record.path) as video:
+        frames = video.frames_at(times).frames.permute(0, 2, 3, 1).numpy()
+    return np.stack([_thumbnail(frame) for frame in frames]).reshape(_PAIRS, 2, 48, 48, 3)
+
+
+_SOUND = SpectrogramSpec(bins=64)
+_LONGEST = 10.0  # seconds of a sound, from its middle
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Log-mel energies (T, 64) of a sound as it is, and of the sound at one loudness."""
+
+    plain: Floats
+    evened: Floats
+
+
+def _read_sound(record: Record) -> Sound:
+    start, end = _span(record)
+    if end - start > _LONGEST:
+        start = (start + end - _LONGEST) / 2
+        end = start + _LONGEST
+    samples = read_audio(record.path, start, end, _SOUND.rate)
+    shortest = _SOUND.window_samples + 2 * _SOUND.hop_samples  # three frames: statistics of differences need some
+    samples = torch.nn.functional.pad(samples, (0, max(0, shortest - len(samples))))
+    loudness = samples.square().mean().sqrt().clamp(min=1e-5)
+    return Sound(log_mel(samples, _SOUND).numpy(), log_mel(samples * (0.1 / loudness), _SOUND).numpy())
+
+
+def _span(record: Record) -> tuple[float, float]:
+    """The seconds at which an example starts and ends. Raises MediaError where it lies behind the file's end."""
+    duration = record.duration or probe(record.path).duration
+    end = duration if record.end is None else min(record.end, duration)
+    if end <= record.start:
+        raise MediaError(record.path, record.start, f"the file ends at {duration:.3f} s")
+    return record.start, end
+
+
+# Features of pictures, from thumbnails (48, 48, 3).
+
+
+def _pooled(picture: NDArray[Any], side: int) -> Floats:
+    """(..., side, side, C) of (..., 48, 48, C), by means of equal squares, from 0 to 1."""
+    *lead, height, width, channels = picture.shape
+    squares = picture.reshape(*lead, side, height // side, side, width // side, channels)
+    return squares.mean(axis=(-4, -2), dtype=np.float32) / 255
+
+
+def _grey(picture: NDArray[Any]) -> Floats:
+    """(..., H, W), from 0 to 255."""
+    return picture @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def grey_pixels(picture: Bytes) -> Floats:
+    """256: grey values of 16 x 16 pixels."""
+    return _pooled(_grey(picture)[..., None], 16).ravel()
+
+
+def color_pixels(picture: Bytes) -> Floats:
+    """1728: colors of 24 x 24 pixels."""
+    return _pooled(picture, 24).ravel()
+
+
+def color_histogram(pictures: Bytes) -> Floats:
+    """64: the square roots of the shares of 4 x 4 x 4 colors, for pictures of any number (..., 3)."""
+    cells = (pictures.reshape(-1, 3) >> 6).astype(np.int64) @ np.array([16, 4, 1])
+    return np.sqrt(np.bincount(cells, minlength=64) / len(cells)).astype(np.float32)
+
+
+def oriented_gradients(picture: Bytes) -> Floats:
+    """1764: 9 directions in 8 x 8 cells of 6 x 6 pixels, evened in blocks of 2 x 2 cells (Dalal and Triggs 2005)."""
+    y, x = np.gradient(np.sqrt(_grey(picture)))
+    strength = np.hypot(x, y)
+    direction = np.arctan2(y, x) / np.pi % 1 * 9
+    low = np.floor(direction)
+    share = direction - low
+    low = low.astype(np.int64) % 9
+    cell = np.arange(48) // 6
+    cells = (cell[:, None] * 8 + cell) * 9
+    index = np.concatenate([(cells + low).ravel(), (cells + (low + 1) % 9).ravel()])
+    weight = np.concatenate([(strength * (1 - share)).ravel(), (strength * share).ravel()])
+    grid = np.bincount(index, weight, minlength=8 * 8 * 9).reshape(8, 8, 9)
+    blocks = np.concatenate([grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]], axis=-1)
+    blocks = np.minimum(blocks / (np.linalg.norm(blocks, axis=-1, keepdims=True) + 1.0), 0.2)
+    return (blocks / (np.linalg.norm(blocks, axis=-1, keepdims=True) + 0.1)).astype(np.float32).ravel()
+
+
+def gradients_and_colors(picture: Bytes) -> Floats:
+    """1828: both at the weight that gives them about equal shares of the distance."""
+    return np.concatenate([oriented_gradients(picture), 5 * color_histogram(picture)])
+
+
+# Features of videos, from pairs of frames (8, 2, 48, 48, 3).
+
+
+def mean_frame(frames: Bytes) -> Floats:
+    """768: the colors of 16 x 16 pixels, the mean over time."""
+    return _pooled(frames.mean(axis=(0, 1), dtype=np.float32), 16).ravel()
+
+
+def middle_gradients(frames: Bytes) -> Floats:
+    """1764: the oriented gradients of the middle frame."""
+    return oriented_gradients(frames[_PAIRS // 2, 0])
+
+
+def mean_gradients_and_colors(frames: Bytes) -> Floats:
+    """1828: the oriented gradients, the mean over 4 times, and the color histogram of all frames."""
+    gradients = np.mean([oriented_gradients(frame) for frame in frames[::2, 0]], axis=0)
+    return np.concatenate([gradients, 5 * color_histogram(frames)]).astype(np.float32)
+
+
+def small_frames(frames: Bytes) -> Floats:
+    """1152: grey values of 12 x 12 pixels at each of the 8 times."""
+    return _pooled(_grey(frames[:, 0])[..., None], 12).ravel()
+
+
+def frame_differences(frames: Bytes) -> Floats:
+    """2304: signed differences of 12 x 12 grey pixels, within the 8 pairs and from time to time (and round)."""
+    small = _pooled(_grey(frames)[..., None], 12)
+    return np.concatenate([(small[:, 1] - small[:, 0]).ravel(), (np.roll(small[:, 0], -1, 0) - small[:, 0]).ravel()])
+
+
+_SHIFTS = 5  # of 24 pixels
+
+
+def frame_correlation(frames: Bytes) -> Floats:
+    """484: how well a frame of 24 x 24 grey pixels, shifted by up to 5 pixels up, down, left and right, agrees with the
+    next one: the mean over the pairs and the mean from time to time, of the frames and of what moves in them."""
+    small = _pooled(_grey(frames)[..., None], 24)[..., 0]
+    kinds = (small - small.mean(axis=(-2, -1), keepdims=True), small - small.mean(axis=(0, 1)))
+    return np.concatenate(
+        [
+            _correlation(first, second).ravel()
+            for kind in kinds
+            for first, second in ((kind[:, 0], kind[:, 1]), (kind[:-1, 0], kind[1:, 0]))
+        ]
+    )
+
+
+def _correlation(first: Floats, second: Floats) -> Floats:
+    """(11, 11) of (n, 24, 24) twice: the mean correlation at each shift."""
+    spectrum = np.conj(np.fft.rfft2(first)) * np.fft.rfft2(second)
+    products = np.fft.irfft2(spectrum, first.shape[-2:])
+    norms = np.linalg.norm(first, axis=(-2, -1)) * np.linalg.norm(second, axis=(-2, -1)) + 1e-3
+    mean = (products / norms[:, None, None]).mean(axis=0)
+    return np.roll(mean, (_SHIFTS, _SHIFTS), (0, 1))[: 2 * _SHIFTS + 1, : 2 * _SHIFTS + 1].astype(np.float32)
+
+
+# Features of sounds, from log-mel energies (T, 64).
+
+
+def sound_statistics(sound: Sound) -> Floats:
+    """320: of each of 64 bins the mean, deviation, 10th and 90th percentile and the mean step from frame to frame."""
+    mel = sound.plain
+    steps = np.abs(np.diff(mel, axis=0)).mean(axis=0)
+    low, high = np.percentile(mel, (10, 90), axis=0)
+    return np.concatenate([mel.mean(0), mel.std(0), low, high, steps]).astype(np.float32)
+
+
+def flat_log_mel(sound: Sound) -> Floats:
+    """1280: 40 frames of 32 bins, whatever the length of the sound."""
+    return _stretched(sound.plain)
+
+
+def flat_even_log_mel(sound: Sound) -> Floats:
+    """1280: the same of the sound at one loudness."""
+    return _stretched(sound.evened)
+
+
+def _stretched(mel: Floats, frames: int = 40) -> Floats:
+    """``frames`` frames of (T, 64): means of the frames that each covers, and pairs of bins."""
+    sums = np.concatenate([np.zeros((1, mel.shape[1])), np.cumsum(mel, axis=0, dtype=np.float64)])
+    edges = np.linspace(0, len(mel), frames + 1)
+    low = np.minimum(edges.astype(np.int64), len(mel) - 1)
+    at = sums[low] + (edges - low)[:, None] * (sums[low + 1] - sums[low])
+    means = np.diff(at, axis=0) * (frames / len(mel))
+    return means.reshape(frames, -1, 2).mean(axis=-1).astype(np.float32).ravel()
+
+
+# The panels.
+
+
+class Classifier(Protocol):
+    """What is used of scikit-learn's classifiers."""
+
+    def fit(self, X: Floats, y: Labels) -> object: ...
+    def predict(self, X: Floats) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Feature:
+    """``each``: every dimension is brought to the same deviation, as they are of different kinds."""
+
+    name: str
+    read: Callable[[Record], Any]
+    compute: Callable[[Any], Floats]
+    each: bool = False
+
+
+@dataclass(frozen=True)
+class Member:
+    """``classifier`` is given the number of training files."""
+
+    name: str = field(init=False)
+    classifier_name: str
+    classifier: Callable[[int], Classifier]
+    feature: Feature
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.classifier_name} on {self.feature.name}")
+
+
+def _logistic(feature: Feature, C: float = 0.1) -> Member:
+    return Member("logistic regression", lambda n: LogisticRegression(C=C, max_iter=200), feature)
+
+
+def _linear(feature: Feature) -> Member:
+    return Member("linear support-vector machine", lambda n: LinearSVC(C=0.01, dual="auto", random_state=0), feature)
+
+
+def _neighbors(feature: Feature, k: int) -> Member:
+    name = "nearest neighbor" if k == 1 else f"{k} nearest neighbors"
+    return Member(name, lambda n: KNeighborsClassifier(min(k, n)), feature)
+
+
+def _rbf(feature: Feature, C: float) -> Member:
+    return Member(f"support-vector machine (RBF, C {C:g})", lambda n: SVC(C=C, gamma="scale"), feature)
+
+
+def _trees(feature: Feature) -> Member:
+    return Member(
+        "extremely randomized trees",
+        lambda n: ExtraTreesClassifier(200, n_jobs=_cores(), random_state=0),
+        feature,
+    )
+
+
+def _boosting(feature: Feature) -> Member:
+    return Member(
+        "gradient boosting",
+        lambda n: HistGradientBoostingClassifier(max_iter=60, learning_rate=0.15, max_leaf_nodes=15, random_state=0),
+        feature,
+    )
+
+
+def _image_panel() -> list[Member]:
+    grey = Feature("16 x 16 grey pixels", _read_picture, grey_pixels)
+    pixels = Feature("24 x 24 color pixels", _read_picture, color_pixels)
+    colors = Feature("a color histogram", _read_picture, color_histogram)
+    gradients = Feature("oriented gradients", _read_picture, oriented_gradients)
+    both = Feature("oriented gradients and a color histogram", _read_picture, gradients_and_colors)
+    return [
+        _logistic(colors),
+        _neighbors(grey, 1),
+        _neighbors(grey, 5),
+        _logistic(grey),
+        _logistic(gradients),
+        _logistic(both),
+        _neighbors(gradients, 5),
+        _rbf(gradients, 10),
+        _rbf(both, 10),
+        _rbf(grey, 10),
+        _rbf(pixels, 10),
+        _rbf(colors, 10),
+        _linear(both),
+        _trees(colors),
+        _rbf(gradients, 1),
+        _rbf(both, 1),
+        _boosting(colors),
+    ]
+
+
+def _video_panel() -> list[Member]:
+    mean = Feature("the mean frame", _read_frames, mean_frame)
+    colors = Feature("a color histogram of the frames", _read_frames, color_histogram)
+    middle = Feature("oriented gradients of the middle frame", _read_frames, middle_gradients)
+    both = Feature("mean oriented gradients and a color histogram", _read_frames, mean_gradients_and_colors)
+    small = Feature("small frames in a row", _read_frames, small_frames)
+    differences = Feature("frame differences", _read_frames, frame_differences)
+    correlation = Feature("frame correlation", _read_frames, frame_correlation)
+    return [
+        _logistic(colors),
+        _logistic(correlation),
+        _logistic(mean),
+        _logistic(both),
+        _neighbors(small, 1),
+        _logistic(small),
+        _logistic(differences),
+        _logistic(middle),
+        _rbf(both, 10),
+        _rbf(correlation, 10),
+        _rbf(small, 10),
+        _rbf(differences, 10),
+        _rbf(middle, 10),
+        _rbf(mean, 10),
+        _rbf(colors, 10),
+        _linear(both),
+        _trees(correlation),
+        _trees(colors),
+        _rbf(both, 1),
+        _boosting(colors),
+    ]
+
+
+def _audio_panel() -> list[Member]:
+    statistics = Feature("statistics of log-mel energies", _read_sound, sound_statistics, each=True)
+    plain = Feature("flattened log-mel", _read_sound, flat_log_mel)
+    evened = Feature("flattened log-mel, loudness evened", _read_sound, flat_even_log_mel)
+    return [
+        _logistic(statistics),
+        _neighbors(evened, 1),
+        _neighbors(evened, 5),
+        _logistic(plain),
+        _logistic(evened),
+        _rbf(statistics, 10),
+        _rbf(evened, 10),
+        _rbf(plain, 10),
+        _linear(statistics),
+        _linear(evened),
+        _rbf(evened, 1),
+        _rbf(statistics, 1),
+        _trees(statistics),
+        _boosting(statistics),
+    ]
+
+
+PANELS: Mapping[Kind, list[Member]] = {"image": _image_panel(), "video": _video_panel(), "audio": _audio_panel()}
+
+
+# Fitting.
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Centered, scaled and, where features are wide, brought to their principal components.
+
+    ``scale``: one number for all dimensions, or one for each.
+    """
+
+    mean: Floats
+    scale: Floats
+    components: Floats | None
+
+    @staticmethod
+    def fit(x: Floats, *, each: bool) -> Projection:
+        mean, deviation = x.mean(axis=0), x.std(axis=0)
+        common = np.sqrt(np.square(deviation).mean(keepdims=True))
+        scale = np.maximum(deviation if each else common, 1e-6)
+        width = min(_COMPONENTS, len(x) - 1)
+        if x.shape[1] <= max(width, 1):
+            return Projection(mean, scale, None)
+        pca = PCA(width, svd_solver="randomized" if len(x) > 500 else "full", random_state=0).fit((x - mean) / scale)
+        # with one scale for all, so that classifiers see numbers of about one size
+        size = np.sqrt(max(float(pca.explained_variance_.mean()), 1e-12))
+        return Projection(mean, scale, (np.asarray(pca.components_).T / size).astype(np.float32))
+
+    def __call__(self, x: Floats) -> Floats:
+        scaled = (x - self.mean) / self.scale
+        return scaled if self.components is None else scaled @ self.components
+
+
+Splits = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+
+
+def _inputs(feature: Feature, x: Floats, splits: Splits) -> list[tuple[Floats, Floats]]:
+    """For each split what is fitted on and what is held out, projected by the former."""
+    pairs: list[tuple[Floats, Floats]] = []
+    for fitted, held in splits:
+        projection = Projection.fit(x[fitted], each=feature.each)
+        pairs.append((projection(x[fitted]), projection(x[held])))
+    return pairs
+
+
+def _validated(member: Member, inputs: Sequence[tuple[Floats, Floats]], y: Labels, splits: Splits) -> float:
+    """The share of held-out files, of all splits together, that a member gets right; 0 where none is held out."""
+    right = total = 0
+    for (x_fitted, x_held), (fitted, held) in zip(inputs, splits, strict=True):
+        if len(held):
+            classifier = member.classifier(len(fitted))
+            classifier.fit(x_fitted, y[fitted])
+            right += int((classifier.predict(x_held) == y[held]).sum())
+            total += len(held)
+    return right / max(total, 1)
+
+
+def _folds(y: Labels) -> Splits:
+    """Each class spread over the folds; a class of one file is always fitted on, so none is held out unseen."""
+    fold = np.full(len(y), -1)
+    dealt = 0
+    for label in sorted(set(y)):
+        (members,) = np.nonzero(y == label)
+        if len(members) > 1:
+            fold[members] = (np.arange(len(members)) + dealt) % _FOLDS
+            dealt += len(members)
+    count = 1 if len(y) > _FOLDED else _FOLDS
+    return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(count)]
+
+
+def _subset(records: Sequence[Record], most: int) -> list[Record]:
+    """Up to ``most`` records, one of each class in turn: every beginning of the list is as balanced as can be."""
+    by_class: defaultdict[str, list[Record]] = defaultdict(list)
+    random = np.random.default_rng(0)
+    for i in random.permutation(len(records)):
+        by_class[records[i].labels[LABEL][0]].append(records[i])
+    turns = zip_longest(*(by_class[label] for label in sorted(by_class)))
+    return list(islice((record for turn in turns for record in turn if record is not None), most))
+
+
+def _read(records: Sequence[Record], features: Sequence[Feature], stop: float) -> tuple[dict[Feature, Floats], Labels]:
+    """The features (N, D) and labels (N,) of the files that can be read, in order; none after ``stop`` but the first.
+
+    Threads, as decoding is outside of Python's lock and processes would load torch again.
+    """
+    rows: list[list[Floats]] = []
+    labels: list[str] = []
+    with ThreadPoolExecutor(_cores()) as pool:
+        for begin in range(0, len(records), 100):
+            if begin >= _ALWAYS_READ and time.monotonic() > stop:
+                break
+            part = records[begin : begin + 100]
+            for record, row in zip(part, pool.map(lambda record: _features(record, features), part), strict=True):
+                if row is not None:
+                    rows.append(row)
+                    labels.append(record.labels[LABEL][0])
+    matrices = {
+        f: np.stack([row[i] for row in rows]) if rows else np.empty((0, 0), np.float32) for i, f in enumerate(features)
+    }
+    return matrices, np.array(labels, dtype=np.str_)
+
+
+def _features(record: Record, features: Sequence[Feature]) -> list[Floats] | None:
+    """None where the file cannot be read. All features of a panel are computed from one reading."""
+    if record.error:
+        return None
+    try:
+        media = features[0].read(record)
+    except MediaError:
+        return None
+    return [feature.compute(media) for feature in features]
+
+
+def _metrics(answers: NDArray[Any], y: Labels) -> dict[str, float]:
+    classes = sorted({*answers.tolist(), *y.tolist()})
+    number = {label: i for i, label in enumerate(classes)}
+    scores = np.eye(len(classes), dtype=np.float32)[[number[answer] for answer in answers.tolist()]]
+    targets = np.array([number[label] for label in y.tolist()])
+    return {"top1": top_k(scores, targets, 1), "mean_class_accuracy": mean_class_accuracy(scores, targets)}
+
+
+def _cores() -> int:
+    """At most 8: on machines of many cores, small jobs are slowed down by more threads."""
+    return min(8, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
