@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -18,7 +19,7 @@ from tubelet.data.kinds import Kind, kind_of_file
 from tubelet.data.labels import Classes, TargetEncoder
 from tubelet.data.manifest import Record
 from tubelet.data.sound import Waveforms, spectrograms, train_spectrogram
-from tubelet.data.timeline import Timelines
+from tubelet.data.timeline import Timeline, Timelines
 from tubelet.data.transforms import train_clip, view_crops
 from tubelet.data.views import Views, has_crops
 from tubelet.media.clips import clip_times, random_start, spread_starts
@@ -125,7 +126,8 @@ class TrainSet:
             factor = min(factor, max(1.0, line.length / (spec.frames * step)))
         step *= factor
         start = random_start(line.length, (spec.frames - 1) * step, u)
-        return tuple(line.start + time for time in clip_times(start, spec.frames, step, line.length))
+        times = tuple(line.start + time for time in clip_times(start, spec.frames, step, line.length))
+        return tuple(_middle(time, line) for time in times) if self.augment.speed else times
 
     def _input(self, record: Record, sound: Waveforms, spec: InputSpec, random: Random) -> Tensor:
         if isinstance(spec, ImageSpec):
@@ -217,6 +219,12 @@ class ViewSet:
                 for i in range(0, len(times), _FRAMES_AT_ONCE)
             ]
         return torch.cat(parts, 1)
+
+
+def _middle(time: float, line: Timeline) -> float:
+    """The middle of the time that a frame is on screen: what is kept of a video is certain to answer for it."""
+    middle = (math.floor(time * line.fps + 1e-6) + 0.5) / line.fps
+    return middle if middle < line.start + line.length else time
 
 
 def _check(
