@@ -100,6 +100,19 @@ def test_what_fails_is_status_1_and_one_line(words: list[str], says: str, capsys
     assert "Traceback" not in shown
 
 
+@pytest.mark.parametrize("words", [["eval"], ["predict", "clip.mp4"]])
+def test_a_run_that_has_not_finished_is_told_to_go_on(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = {"schedule": {"kind": "Weighted"}}
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": experiment, "data": {"a": {"updates": 30}}}))
+    (tmp_path / "checkpoints" / "step-00000020").mkdir(parents=True)
+    assert run(words[0], str(tmp_path), *words[1:]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"tubelet: {tmp_path}: this run has not finished (update 20 of 30, from its last")
+    assert "the same `tubelet train` command again" in shown
+
+
 def test_traceback_shows_where_an_error_arose() -> None:
     with pytest.raises(ValueError, match="no model is called"):
         main(["cost", "vivid-b/16x2", "--traceback"])
@@ -194,6 +207,6 @@ def test_published_costs_stand_beside_ours(capsys: pytest.CaptureFixture[str]) -
 def test_the_doctor_knows_decoders_devices_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", "--json") == 0
     findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
-    assert {"tubelet", "torch", "PyAV", "torchcodec", "cores", "threads", "disk", "torch.distributed"} <= set(findings)
+    assert {"tubelet", "torch", "PyAV", "torchcodec", "cores", "threads", "idle threads", "disk"} <= set(findings)
     assert findings["PyAV"]["state"] == "ok"
     assert all(finding["advice"] for finding in findings.values() if finding["state"] != "ok")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tubelet.configs import ConfigError
 from tubelet.models import Modality, PolyViTConfig, ViViTConfig
 from tubelet.nn.blocks import Backbone
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
@@ -192,6 +193,26 @@ def test_sources_that_are_no_models(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"not '\.pt'"):
         load_model(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("steps", "schedule", "says"),
+    [
+        ((200, 1400), "Weighted", "update 1,400 of 4,001, from its last checkpoint"),
+        ((200,), "Accumulated", "update 200 of 2,000, from its last checkpoint"),
+        ((), "Weighted", "it has no checkpoint yet"),
+    ],
+)
+def test_a_run_that_has_not_finished_says_how_far_it_is(tmp_path, steps, schedule, says):
+    data = {"a": {"updates": 1000}, "b": {"updates": 3001}}
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": {"schedule": {"kind": schedule}}, "data": data}))
+    for step in steps:
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    with pytest.raises(ConfigError) as raised:
+        load_model(tmp_path)
+    assert str(raised.value) == (
+        f"{tmp_path}: this run has not finished ({says}): run the same `tubelet train` command again to finish it"
+    )
 
 
 def test_fetching_from_the_hub(saved, monkeypatch):

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 from tyro.conf import Positional, arg
 
+from tubelet.cli_completion import Shell, script
 from tubelet.cli_data import DATA
 from tubelet.cli_probe import probe
 from tubelet.cli_train import STYLE, train, train_recipe
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
 
 
-def demo(out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> Status:
+def demo(*, out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> Status:
     """Co-train a small PolyViT on pictures, videos and sounds, beside a model per task; predict, write a report."""
     from tubelet.evaluation.comparison import comparison_table
     from tubelet.inference.predictor import load
@@ -226,6 +227,14 @@ def data() -> Status:
     return _choose([], DATA, prog="tubelet data", about=_ABOUT_DATA)
 
 
+def completion(shell: Annotated[Positional[Shell], arg(help="bash, zsh or fish", metavar="SHELL")]) -> Status:
+    """Print a script that completes commands, recipes and flags: put eval "$(tubelet completion bash)" into ~/.bashrc.
+
+    For zsh the same in ~/.zshrc; for fish: tubelet completion fish > ~/.config/fish/completions/tubelet.fish
+    """
+    print(script(shell, _COMMANDS, {"data": DATA}), end="")
+
+
 _COMMANDS: dict[str, Callable[..., Status]] = {
     "demo": demo,
     "train": train,
@@ -236,6 +245,7 @@ _COMMANDS: dict[str, Callable[..., Status]] = {
     "doctor": doctor,
     "data": data,
     "recipes": recipes,
+    "completion": completion,
 }
 _ABOUT = (
     "Video understanding with transformers. --version prints the versions of Tubelet and PyTorch; --traceback shows "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from tubelet.hardware import bfloat16_fault
+from tubelet.threads import limit_spinning, waiting
 from tubelet.version import __version__
 
 _REQUIRED = ("numpy", "av", "pillow", "safetensors", "huggingface-hub", "pyarrow", "scikit-learn", "tensorboard")
@@ -130,7 +131,22 @@ def _processor() -> Iterator[Finding]:
         yield Finding("processor", "threads", found, state="note", advice=advice)
     else:
         yield Finding("processor", "threads", found)
+    yield _spinning()
     yield _bfloat16()
+
+
+def _spinning() -> Finding:
+    """How long threads without work keep their cores."""
+    name, found = "idle threads", waiting()
+    maps = Path("/proc/self/maps")
+    if maps.is_file() and "libgomp" not in maps.read_text():
+        return Finding("processor", name, f"{found}; not used, for torch's OpenMP is not GNU's")
+    if not limit_spinning():
+        advice = f"torch was imported before tubelet: import tubelet first, or export {found}"
+        return Finding(
+            "processor", name, "spin for long, and slow down whatever else runs", state="note", advice=advice
+        )
+    return Finding("processor", name, f"wait as {found} says, which torch's OpenMP has read")
 
 
 def _bfloat16() -> Finding:

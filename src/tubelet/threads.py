@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
-SPIN_COUNT, WAIT_POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
-_COUNT = "2000"
+_SPIN_COUNT, _WAIT_POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
+_ROUNDS = "2000"
 
 
-def limit_spinning() -> str:
-    """Set GNU OpenMP's spin count, unless the user has chosen one; returns who chose, for ``tubelet doctor``.
+@cache
+def limit_spinning() -> bool:
+    """Set GNU OpenMP's spin count, unless the user chose one, or how threads wait; False if torch came first.
 
-    Its threads spin for hundreds of thousands of rounds by default. Where anything else runs on the machine, that takes
-    the cores from the threads that have work. The library reads the environment once, when torch loads it.
+    Its threads spin for 300,000 rounds by default. Where anything else runs on the machine, that takes the cores from
+    the threads that have work. The library reads the environment once, when torch loads it, so
+    ``import tubelet`` calls this before anything else. Later calls return the answer of the first.
     """
-    if chosen := [name for name in (SPIN_COUNT, WAIT_POLICY) if name in os.environ]:
-        return f"{chosen[0]} was in the environment"
-    if "torch" in sys.modules:
-        return "torch was imported before tubelet"
-    os.environ[SPIN_COUNT] = _COUNT
-    return "set by tubelet"
+    if _SPIN_COUNT in os.environ or _WAIT_POLICY in os.environ:
+        return True
+    os.environ[_SPIN_COUNT] = _ROUNDS  # where it is too late for this process, it is not for those that it starts
+    return "torch" not in sys.modules
+
+
+def waiting() -> str:
+    """What the environment says of how the threads wait: ``GOMP_SPINCOUNT=2000``."""
+    return ", ".join(f"{name}={os.environ[name]}" for name in (_SPIN_COUNT, _WAIT_POLICY) if name in os.environ)

@@ -22,6 +22,7 @@ from tubelet.weights.errors import WeightsError
 from tubelet.weights.files import read_json, read_tensors
 from tubelet.weights.hub import HUB, fetch
 from tubelet.weights.loaded import Loaded, TaskCard, assemble, fill
+from tubelet.weights.unfinished import unfinished_run
 
 __all__ = ["CARD", "WEIGHTS", "Loaded", "TaskCard", "load_model", "save_model"]
 
@@ -88,7 +89,7 @@ def load_model(source: str | Path) -> Loaded:
 
     ``source``: a model folder, or a run's folder that has one; a folder as transformers saves ViT and ViViT, or timm
     its ViTs; a timm .safetensors; a ViT .npz of the released JAX code; or ``hf:org/name`` for any of the folders.
-    Raises WeightsError, naming the file and what is wrong with it.
+    Raises WeightsError, naming the file and what is wrong with it, and ConfigError for a run that has no model yet.
     """
     if isinstance(source, str) and source.startswith(HUB):
         return _load_folder(fetch(source))
@@ -108,6 +109,8 @@ def _load_folder(folder: Path) -> Loaded:
         return _load_own(folder)
     if (folder / "model" / CARD).is_file():
         return _load_own(folder / "model")
+    if unfinished := unfinished_run(folder):
+        raise ConfigError(unfinished)
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{folder}: no model here: neither {CARD} nor transformers' or timm's config.json")
     return timm.read(folder) if "architecture" in read_json(folder / "config.json") else huggingface.read_folder(folder)
