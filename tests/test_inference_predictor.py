@@ -74,6 +74,36 @@ def test_broken_files_give_their_error_and_the_rest_go_on(predictor, files):
     assert "is an image, but this model takes videos; give it a video" in str(results[2])
 
 
+def test_views_of_several_files_share_forwards(predictor, files, monkeypatch):
+    sizes = list[int]()
+    forward = predictor.model.forward
+    monkeypatch.setattr(predictor.model, "forward", lambda x, task: sizes.append(len(x["video"])) or forward(x, task))
+    predictor.views_per_forward = 5
+    names = ["0.mp4", "broken0.mp4", "1.mp4", "2.mp4", "0.mp4"]
+    results = predictor.predict_many([files / name for name in names], views="2x1")
+    first = next(results)
+    assert sizes == [5, 1], "read ahead no further than a forward needs"
+    (broken, *rest) = results
+    assert sizes == [5, 1, 2]
+    assert isinstance(broken, MediaError)
+    alone = [predictor.predict(files / name, views="2x1") for name in names if name != "broken0.mp4"]
+    for together, own in zip([first, *rest], alone, strict=True):
+        assert (together.path, together.views) == (own.path, own.views)
+        assert [label for label, _ in together.labels] == [label for label, _ in own.labels]
+        np.testing.assert_allclose([p for _, p in together.labels], [p for _, p in own.labels], atol=1e-6)
+
+
+def test_tasks_of_a_file_answer_in_turn(files):
+    loaded = colour_model()
+    loaded.model.heads["second"] = loaded.model.heads["colour"]
+    predictor = Predictor(Loaded(loaded.model, loaded.config, {"colour": CARD, "second": CARD}), CPU)
+    results = predictor.predict_many([files / "0.mp4", files / "no_such_file.mp4", files / "1.mp4"], top=1)
+    said = [result if isinstance(result, MediaError) else (result.task, result.labels[0].label) for result in results]
+    assert said[:2] == [("colour", "red"), ("second", "red")]
+    assert isinstance(said[2], MediaError)
+    assert said[3:] == [("colour", "green"), ("second", "green")]
+
+
 def test_an_image_model_wants_images(files):
     predictor = Predictor(colour_model(IMAGES), CPU)
     prediction = predictor.predict(files / "blue.png")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import Loaded, TaskCard
 
 Path_ = str | Path
+_Group = tuple[str, tuple[str, ...]]  # a task, and those of its inputs that the file gives
 
 
 def load(source: Path_, *, device: str = "", precision: Precision = "float32") -> Predictor:
@@ -68,28 +70,28 @@ class Predictor:
         no ``task`` is named and several fit the file.
         """
         info = probe(path)
-        return self._predict(info, *self._only(info, task), top, views)
+        (prediction,) = self._predict([self._cut(info, *self._only(info, task), views)], top)
+        return prediction
 
     def predict_many(
         self, paths: Iterable[Path_], *, top: int = 5, views: Views | str = "", task: str = ""
     ) -> Iterator[Result]:
         """The answer of every task that fits (or of ``task``) to every file, in order.
 
-        A file that cannot be read, or that no task fits, gives its MediaError, and the rest go on.
+        A file that cannot be read, or that no task fits, gives its MediaError, and the rest go on. Files are read ahead
+        until one task has views for a whole forward, which they share.
         """
         self._asked(task)
+        waiting: list[_TaskViews | MediaError] = []
         for path in paths:
-            try:
-                info = probe(path)
-                fitting = self._fitting(info, task)
-            except MediaError as error:
-                yield error
-                continue
-            for name, inputs in fitting.items():
-                try:
-                    yield self._predict(info, name, inputs, top, views)
-                except MediaError as error:
-                    yield error
+            waiting += self._views_of(path, views, task)
+            counts = Counter[_Group]()
+            for cut in _readable(waiting):
+                counts[cut.group] += views_in(cut.seen.inputs)
+            if max(counts.values(), default=0) >= self.views_per_forward:
+                yield from self._answered(waiting, top)
+                waiting = []
+        yield from self._answered(waiting, top)
 
     def segments(self, path: Path_, *, window: float = 0.0, stride: float = 0.0, task: str = "") -> Iterator[Segment]:
         """What a long video or sound holds over time, window by window as it is read; see :meth:`timeline`."""
@@ -219,18 +221,50 @@ class Predictor:
             raise misfit(info, f"input {' with '.join(named)!r}" if named else "this model", map(self._specs, asked))
         return min(fitting, key=lambda names: only_sound(self._specs(names)))
 
-    def _predict(self, info: MediaInfo, name: str, inputs: Sequence[str], top: int, views: Views | str) -> Prediction:
-        card = self.tasks[name]
-        seen, chosen = self._look(info, inputs, views or card.views)
-        with self._running():
-            (logits,) = view_logits(self.model, name, [seen.inputs], views_per_forward=self.views_per_forward)
+    def _views_of(self, path: Path_, views: Views | str, task: str) -> Iterator[_TaskViews | MediaError]:
+        try:
+            info = probe(path)
+            fitting = self._fitting(info, task)
+        except MediaError as error:
+            yield error
+            return
+        for name, inputs in fitting.items():
+            try:
+                yield self._cut(info, name, inputs, views)
+            except MediaError as error:
+                yield error
+
+    def _cut(self, info: MediaInfo, task: str, inputs: tuple[str, ...], views: Views | str) -> _TaskViews:
+        seen, chosen = self._look(info, inputs, views or self.tasks[task].views)
+        return _TaskViews(info.path, (task, inputs), seen, str(chosen))
+
+    def _answered(self, waiting: Sequence[_TaskViews | MediaError], top: int) -> Iterator[Result]:
+        """The predictions and the errors, in the order of what waits."""
+        predictions = iter(self._predict(_readable(waiting), top))
+        for one in waiting:
+            yield one if isinstance(one, MediaError) else next(predictions)
+
+    def _predict(self, cuts: Sequence[_TaskViews], top: int) -> list[Prediction]:
+        """Those of a task, with the same inputs, share forwards."""
+        found: dict[int, Prediction] = {}
+        for group in dict.fromkeys(cut.group for cut in cuts):
+            places = [i for i, cut in enumerate(cuts) if cut.group == group]
+            inputs = (cuts[i].seen.inputs for i in places)
+            with self._running():
+                logits = list(view_logits(self.model, group[0], inputs, views_per_forward=self.views_per_forward))
+            found |= {i: self._prediction(cuts[i], one, top) for i, one in zip(places, logits, strict=True)}
+        return [found[i] for i in range(len(cuts))]
+
+    def _prediction(self, cut: _TaskViews, logits: ViewLogits, top: int) -> Prediction:
+        task, inputs = cut.group
+        card = self.tasks[task]
         labels, sets = _answers(logits, card, top)
         missing = [key for key in self._specs(card.inputs) if key not in inputs]
         warnings = (
             *(f"{key}: not in this file, so the answer is of {' and '.join(inputs)} alone" for key in missing),
-            *(f"{key}: the sound is digital silence, so the answer {_without(key, inputs)}" for key in seen.silent),
+            *(f"{key}: the sound is digital silence, so the answer {_without(key, inputs)}" for key in cut.seen.silent),
         )
-        return Prediction(path=info.path, task=name, views=str(chosen), labels=labels, sets=sets, warnings=warnings)
+        return Prediction(path=cut.path, task=task, views=cut.views, labels=labels, sets=sets, warnings=warnings)
 
     def _look(self, info: MediaInfo, inputs: Sequence[str], views: Views | str) -> tuple[VideoViews, Views]:
         """The views of one file, and how many of what."""
@@ -251,6 +285,20 @@ class Predictor:
 
     def _running(self) -> AbstractContextManager[None]:
         return evaluation_mode(self.model, self.precision)
+
+
+@dataclass(frozen=True)
+class _TaskViews:
+    """The views of a file for a task, by those of its inputs that the file gives. ``views``: how many of what."""
+
+    path: str
+    group: _Group
+    seen: VideoViews
+    views: str
+
+
+def _readable(waiting: Iterable[_TaskViews | MediaError]) -> list[_TaskViews]:
+    return [one for one in waiting if isinstance(one, _TaskViews)]
 
 
 def _without(silent: str, inputs: Sequence[str]) -> str:
