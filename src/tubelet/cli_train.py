@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -43,25 +43,29 @@ class _TrainOptions:
 
 def train_recipe(name: str, words: list[str]) -> int | None:
     """``tubelet train NAME WORDS``."""
+    began = time.monotonic()
     from tubelet.configs import override, to_json
     from tubelet.recipes import outline
 
     recipe = outline(name)
     arguments, options, rest = _parse(recipe, words)
+    from tubelet.recipes.describe import in_words
+    from tubelet.recipes.run import chosen_before, run
     from tubelet.training.experiment import Experiment  # imports torch, and so waits until there is something to train
 
     known = {*recipe.parameters, *(f.name for f in (*fields(_TrainOptions), *fields(Experiment)))}
     changes = _changes(rest, sorted(known))
+    out = options.out or f"runs/{Path(name.replace(':', '.')).name}"
+    given = {word.partition("=")[0] for word in words}
+    chosen = {key: value for key, value in chosen_before(out).items() if key in recipe.parameters}
+    arguments.arguments.update({key: value for key, value in chosen.items() if _flag(key) not in given})
     experiment = override(recipe.recipe(*arguments.args, **arguments.kwargs), changes)
     if options.print_config:
         return print_json(to_json(experiment))
-    from tubelet.recipes.run import run
-
-    if experiment.notes and speaks():
-        print(experiment.notes, file=sys.stderr)
-    result = run(experiment, options.out or f"runs/{Path(name.replace(':', '.')).name}")
+    result = run(experiment, out, changed=tuple(changes))
     if speaks():
         print_results(result.results)
+        print(f"Took {in_words(time.monotonic() - began)}.")
         quarantine, page = result.folder / "quarantine.jsonl", result.folder / "report.html"
         if quarantine.exists():
             complain(

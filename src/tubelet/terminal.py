@@ -64,6 +64,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Seq
 
 def print_results(results: Mapping[str, Any]) -> None:
     """What results.json holds: every number with its views and coverage; what is doubtful or missing on stderr."""
+    from tubelet.evaluation.verdict import verdict
+
+    for name, task in results["tasks"].items():
+        if said := verdict(task):
+            print(f"{name}: {said}" if len(results["tasks"]) > 1 else said)
+            for advice in said.advice():
+                print(f"  - {advice}")
     print_tables(_results_table(results))
     for name, task in results["tasks"].items():
         for warning in task["warnings"]:

@@ -60,8 +60,8 @@ def _split(folder: Path, records: Sequence[Record]) -> tuple[list[Record], list[
         _, test, how = hold_out(records, _TEST_SHARE)
         held = {record.path for record in test}
         done = [replace(record, split="val" if record.path in held else "train") for record in records]
-        note = f"{folder} has no train and val folders: {len(test)} of its {len(records)} files ({how}) are the test set 'val'."
-        return done, [note, grouped]
+        said = f"{folder} has no train and val folders: {how}, {len(test)} of {len(records)} files, are the test set."
+        return done, [said, grouped]
     prints = {record.path: _fingerprint(Path(record.path)) for record in records}
     by_class: defaultdict[str, list[Record]] = defaultdict(list)
     for record in records:

@@ -37,7 +37,8 @@ def hold_out(records: Sequence[Record], share: float, most: int = 2_000) -> tupl
 
 
 def _parted(records: Sequence[Record], held: Sequence[bool]) -> tuple[list[Record], list[Record]]:
-    return [r for r, h in zip(records, held, strict=True) if not h], [r for r, h in zip(records, held, strict=True) if h]
+    pairs = list(zip(records, held, strict=True))
+    return [record for record, out in pairs if not out], [record for record, out in pairs if out]
 
 
 def _whole_groups(records: Sequence[Record], share: float) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from tubelet.media.errors import MediaError
 from tubelet.training.outcome import write_json
 
 RESULTS, PREDICTIONS, CLASSES = "results.json", "predictions.jsonl", "classes.json"
+BASELINES = "baselines.json"
 _HEADLINES = ("action_top1", "top1", "map")
 _CONFUSION_CLASSES = 100  # a larger matrix is no picture, and a large file
 
@@ -89,9 +91,14 @@ def class_tables(
     return tables, confusions
 
 
-def results_json(tasks: Mapping[str, TaskResult]) -> dict[str, Any]:
-    """The contents of ``results.json``."""
-    return {"tasks": {name: result.as_json() for name, result in tasks.items()}}
+def results_json(tasks: Mapping[str, TaskResult], run: Path | None = None) -> dict[str, Any]:
+    """The contents of ``results.json``, with the baselines of the ``run``, where it has some."""
+    found = {name: result.as_json() for name, result in tasks.items()}
+    if run is not None and (run / BASELINES).is_file():
+        for name, baseline in json.loads((run / BASELINES).read_text(encoding="utf-8")).items():
+            if name in found:
+                found[name]["baseline"] = baseline
+    return {"tasks": found}
 
 
 def write_details(folder: Path, tasks: Mapping[str, TaskResult]) -> None:

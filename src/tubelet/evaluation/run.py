@@ -88,7 +88,7 @@ def evaluate_run(
         if out is not None and ranks.first:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / RESULTS, results_json(results))
+            write_json(folder / RESULTS, results_json(results, folder if str(out) == str(source) else None))
             write_details(folder, results)
         ranks.wait()
     return results
@@ -118,7 +118,7 @@ def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, 
         )
         if folder is not None and ranks.first:
             write_details(Path(folder), results)
-        return results_json(results)
+        return results_json(results, Path(folder) if folder is not None else None)
 
     return evaluate
 

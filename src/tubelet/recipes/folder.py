@@ -1,8 +1,10 @@
-"""Any folder of class folders, or several: a model that a small machine trains, chosen by looking at the data."""
+"""Any folder of class folders, or several: a model that this machine trains in minutes, chosen by looking at them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import ceil
 from statistics import median
 from typing import Annotated
@@ -11,26 +13,55 @@ from typing_extensions import Doc
 
 from tubelet.configs import ConfigError
 from tubelet.data.augment import Augmentation
+from tubelet.data.kinds import Kind
 from tubelet.data.views import Views
 from tubelet.models.model import ModelConfig
 from tubelet.recipes.folder_look import Look, look, task_names
 from tubelet.recipes.folder_model import LONGEST, choose_model
 from tubelet.recipes.folder_named import named_model, task_inputs
+from tubelet.recipes.folder_pace import Plan, plan_lengths
 from tubelet.specs import SpectrogramSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
-from tubelet.training.objectives import Classification
+from tubelet.training.objectives import Classification, Mixup
 from tubelet.weights.initialise import Init
 
-_EXAMPLES = 20_000  # seen in training at least, or half as many where weights to start from are given
+_MOST_CLIPS = 4  # test views of a long video or sound
+_VALIDATIONS, _PATIENCE = 20, 12
+_WARMUP = 0.05  # of the updates
+_AVERAGED = 50  # a window of so many parts of the updates is what the moving average covers
+
+# What a file may look or sound like and still be of its class: measured in docs/log.md, "Your own folder".
+_AUGMENT: dict[Kind, Augmentation] = {
+    "image": replace(
+        Augmentation.none(), rotate=10.0, shift=0.1, zoom=0.15, shear=8.0, colour=0.5, color_strength=0.3, erase=0.2
+    ),
+    "video": replace(Augmentation.none(), rotate=5.0, shift=0.08, zoom=0.1, colour=0.5, color_strength=0.3, speed=0.1),
+    "audio": replace(
+        Augmentation.none(),
+        gain=3.0,
+        noise=0.3,
+        tempo=0.08,
+        time_shift=0.1,
+        frequency_warp=0.1,
+        frequency_masks=1,
+        frequency_mask_bins=10,
+        time_masks=2,
+        time_mask_share=0.12,
+    ),
+}
+_MIXUP: dict[Kind, float] = {"image": 0.2, "video": 0.1, "audio": 0.2}
 
 
 def folder(
     data: Annotated[tuple[str, ...] | str, Doc("folders of class folders, or manifests (CSV, JSONL, Parquet)")],
     init: Annotated[str, Doc("fine-tune these weights: a run, a model folder, an image ViT such as hf:org/name")] = "",
-    epochs: Annotated[float, Doc("passes over the data; chosen by its size if 0")] = 0.0,
+    minutes: Annotated[float, Doc("time from start to report; the training is planned to fit it")] = 10.0,
+    epochs: Annotated[float, Doc("passes over the data, whatever time they take; planned if 0")] = 0.0,
     model: Annotated[
         str, Doc("a model by name, such as mtv-s/2+ti/4 or tubevit-s/16; chosen by the data if empty")
     ] = "",
+    size: Annotated[str, Doc("WIDTHxDEPTH of a model from scratch, such as 192x6; planned if empty")] = "",
+    baseline: Annotated[bool, Doc("fit simple classifiers on the same files, to compare with")] = True,
 ) -> Experiment:
     """Train on a folder of class folders (DIR/CLASS/clip.mp4), or a manifest; on several together.
 
@@ -40,64 +71,121 @@ def folder(
 
     tubelet train folder VIDEOS_WITH_SOUND --model mbt-s/16x2 --out runs/both
 
-    Subfolders train and val (or test) above the class folders are respected; without them a fifth of the files, chosen
-    by a hash of their content, is kept for testing. Pictures train an image ViT, videos a ViViT, sounds an AST; several
-    folders co-train one PolyViT with a head for each, whose task has the folder's name. --model names another family,
-    which trains in the same way: MBT takes every video and its sound together, and TubeViT a folder of pictures and one
-    of videos. The recipe looks at the data, chooses a model that a small machine can train, and says why;
-    --print-config shows all of it. Training mirrors pictures and videos at random: --tasks.folder.augment.flip 0 where
-    left and right matter. Expected metric, hardware and time: unknown, for they depend on the data.
+    Subfolders train and test (and val) above the class folders are respected; without them a fifth of the files is kept
+    for testing: whole groups where a manifest's column `group` or the names of the files show speakers, scenes or
+    sources, else by a hash of their content. A tenth of the training files validates: it chooses the weights and ends a
+    training that no longer moves. The test files are looked at once, at the end.
+
+    The recipe looks at the data, measures how fast this machine trains, plans what fits into --minutes, says all of it,
+    and compares the result with simple classifiers on the same files. Pictures train an image ViT, videos a ViViT,
+    sounds an AST; several folders co-train one PolyViT with a head for each, whose task has the folder's name. --model
+    names another family. --print-config shows every choice, and each is a flag. Nothing is mirrored, as that would
+    change letters, arrows and gestures: --tasks.folder.augment.flip 0.5 where left and right do not matter.
+    Expected metric and hardware: unknown, for they depend on the data.
     """
+    began = time.monotonic()
     paths = (data,) if isinstance(data, str) else data
     if not paths:
-        raise ConfigError("no data: name a folder of class folders first, as in `tubelet train folder DIR --epochs 10`")
-    looks = {name: look(path) for name, path in zip(task_names(paths), paths, strict=True)}
-    seen = list(looks.values())
-    chosen, said = named_model(model, seen, init) if model else choose_model(seen, init)
-    inputs = {name: task_inputs(chosen, look, model or init) for name, look in looks.items()}
-    tasks = {n: _task(look, chosen, inputs[n], epochs, started=bool(init)) for n, look in looks.items()}
-    found = [f"{seen}" if len(looks) == 1 else f"{name}: {seen}" for name, seen in looks.items()]
-    return Experiment(
-        model=chosen,
-        tasks=tasks,
-        optimizer=AdamW(),
-        training=Training(checkpoint_every=200, cache_gib=0.5),
-        init=(Init(source=init),) if init else (),
-        notes=" ".join([*found, *said, *_lengths(tasks)]),
+        raise ConfigError("no data: name a folder of class folders first, as in `tubelet train folder DIR`")
+    if minutes <= 0:
+        raise ConfigError(f"minutes: {minutes:g} must be above 0")
+    found = {name: look(path) for name, path in zip(task_names(paths), paths, strict=True)}
+    looks = {name: seen for name, (seen, _) in found.items()}
+    said = [
+        sentence if len(looks) == 1 else f"{name}: {sentence}"
+        for name, (seen, warnings) in found.items()
+        for sentence in (str(seen), *warnings)
+    ]
+    draft = _Draft(looks=looks, init=init, model=model, baseline=baseline)
+    plan = plan_lengths(
+        draft.experiment,
+        {name: len(seen.train) for name, seen in looks.items()},
+        {name: (len(seen.validating), len(seen.testing)) for name, seen in looks.items()},
+        size=size or ("" if init or model else "planned"),
+        epochs=epochs,
+        seconds=60 * minutes - (time.monotonic() - began),
+        fits_baseline=baseline,
     )
+    made = draft.experiment(plan)
+    return replace(made, notes="\n".join([*said, *([made.notes] if made.notes else [])]))
 
 
-def _task(seen: Look, model: ModelConfig, inputs: tuple[str, ...], epochs: float, *, started: bool) -> Task:
-    specs = [model.inputs[name] for name in inputs]
-    span = specs[0].seconds if isinstance(specs[0], SpectrogramSpec) else LONGEST
-    length = Length(epochs=epochs or _epochs(len(seen.train), started=started))
-    return Task(
-        source=Source(path=seen.path, train="train", test=seen.test),
-        objective=_objective(seen),
-        inputs=inputs,
-        augment=Augmentation(),
-        batch_size=max(2, min(16, len(seen.train) // 4)),
-        length=length,
-        warmup=Length(epochs=length.epochs / 10),
-        learning_rate=1e-4 if started else 5e-4,
-        views=Views(clips=min(4, max(1, ceil(median(seen.seconds) / span))) if seen.seconds else 1),
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """The experiment but for what is planned."""
+
+    looks: Mapping[str, Look]
+    init: str
+    model: str
+    baseline: bool
+
+    def experiment(self, plan: Plan) -> Experiment:
+        seen = list(self.looks.values())
+        if self.model:
+            chosen, said = named_model(self.model, seen, self.init)
+        else:
+            chosen, said = choose_model(seen, self.init, plan.size)
+        inputs = {name: task_inputs(chosen, look, self.model or self.init) for name, look in self.looks.items()}
+        tasks = {n: self._task(n, look, chosen, inputs[n], plan) for n, look in self.looks.items()}
+        updates = max(1, sum(plan.updates.values()))
+        validates = any(look.validating for look in seen)
+        return Experiment(
+            model=chosen,
+            tasks=tasks,
+            optimizer=AdamW(),
+            training=Training(
+                ema=round(min(0.999, max(0.9, 1 - _AVERAGED / updates)), 4),
+                workers=1 if all(look.kind != "video" for look in seen) else 2,
+                checkpoint_every=max(100, min(1_000, updates // 8)),
+                cache_gib=1.0,
+                validate_every=max(1, ceil(updates / _VALIDATIONS)) if validates else 0,
+                patience=_PATIENCE if validates else 0,
+            ),
+            init=(Init(source=self.init),) if self.init else (),
+            baseline=self.baseline,
+            chosen=plan.chosen,
+            notes="\n".join(said),
+        )
+
+    def _task(self, name: str, seen: Look, model: ModelConfig, inputs: tuple[str, ...], plan: Plan) -> Task:
+        specs = [model.inputs[name] for name in inputs]
+        span = specs[0].seconds if isinstance(specs[0], SpectrogramSpec) else LONGEST
+        augment = _AUGMENT[seen.kind]
+        updates = plan.updates[name]
+        return Task(
+            source=Source(
+                path=seen.path,
+                train="train",
+                test=seen.test,
+                validation=seen.validation,
+                held_out=seen.held_out,
+            ),
+            objective=_objective(seen),
+            inputs=inputs,
+            augment=replace(augment, colour=0.0) if seen.grey else augment,
+            batch_size=batch_size(len(seen.train)),
+            length=Length(steps=updates),
+            warmup=Length(steps=ceil(_WARMUP * updates)),
+            learning_rate=_learning_rate(plan.size, started=bool(self.init)),
+            views=Views(clips=min(_MOST_CLIPS, max(1, ceil(median(seen.seconds) / span))) if seen.seconds else 1),
+        )
+
+
+def batch_size(examples: int) -> int:
+    """Small where there are few examples, so that a pass is several updates."""
+    return 64 if examples >= 10_000 else max(2, min(32, examples // 8))
+
+
+def _learning_rate(size: str, *, started: bool) -> float:
+    """1e-3 at a width of 128, less in proportion for a wider model; a tenth of that from weights to start from."""
+    if started:
+        return 1e-4
+    width = int(size.partition("x")[0]) if size else 192
+    return round(1e-3 * 128 / width, 5)
 
 
 def _objective(seen: Look) -> Classification:
     if seen.several:
-        return Classification(label_sets=seen.label_sets, labels="several", loss="sigmoid")
-    return Classification(label_sets=seen.label_sets, smoothing=0.1)
-
-
-def _epochs(examples: int, *, started: bool) -> float:
-    wanted = (_EXAMPLES // 2 if started else _EXAMPLES) / examples
-    return round(min(max(wanted, 5 if started else 15), 100))
-
-
-def _lengths(tasks: Mapping[str, Task]) -> list[str]:
-    if len(tasks) == 1:
-        (task,) = tasks.values()
-        return [f"Epochs: {task.length.epochs:g}, in minibatches of {task.batch_size}."]
-    each = (f"{name} {task.length.epochs:g} in minibatches of {task.batch_size}" for name, task in tasks.items())
-    return [f"Epochs: {', '.join(each)}; every update trains one task, as often as it would be trained alone."]
+        return Classification(label_sets=seen.label_sets, labels="several", loss="sigmoid", head_init="lecun")
+    mixup = Mixup(_MIXUP[seen.kind])
+    return Classification(label_sets=seen.label_sets, smoothing=0.1, mixup=mixup, head_init="lecun")

@@ -1,11 +1,12 @@
-"""What the recipe ``folder`` finds by looking at the data: splits, classes, kinds of files, and how long they are."""
+"""What the recipe ``folder`` finds by looking at the data: splits, classes, groups, sizes, lengths, color."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -15,63 +16,136 @@ from torch import Tensor, nn
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind, kind_of
 from tubelet.data.manifest import Manifest, Record, read_manifest
+from tubelet.data.sound import sound_span, spectrograms
+from tubelet.data.split import hold_out
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
-from tubelet.media.info import probe
-from tubelet.media.spectrogram import log_mel
+from tubelet.media.images import read_image
+from tubelet.media.info import MediaInfo, probe
 from tubelet.specs import SpectrogramSpec
 
-_LOOKED_AT = 40  # files of a folder that are probed
-_WORDS: dict[Kind, str] = {"image": "pictures", "video": "clips", "audio": "sounds"}
+_LOOKED_AT = 120  # training files that are probed
+_OPENED = 40  # of them, those whose pixels are looked at
+HELD_OUT = 0.1  # of the training examples validate, where no split does
+_FEWEST_HELD_OUT = 8  # examples that are worth a validation
+_WORDS: dict[Kind, tuple[str, str]] = {
+    "image": ("picture", "pictures"),
+    "video": ("clip", "clips"),
+    "audio": ("sound", "sounds"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A folder or manifest. ``seconds``: the lengths of those training files that were looked at; none of pictures.
+    """A folder or manifest: its examples by what they are for, and what a sample of the training files is like.
 
-    ``several``: whether an example may have several labels. ``test``: the name of the test split.
+    ``validation``: the split that validates, or ``held_out``: the share of the training examples that does; ``how``
+    says how they were chosen. ``several``: whether an example may have several labels. ``seconds``, ``sizes``: the
+    lengths, and the (height, width) in pixels, of the files ``looked_at``; empty where the kind has none. ``grey``:
+    whether all pictures looked at are without color.
     """
 
     path: str
     kind: Kind
     train: Sequence[Record]
-    held_out: Sequence[Record]
+    validating: Sequence[Record]
+    testing: Sequence[Record]
     test: str
+    validation: str
+    held_out: float
+    how: str
     label_sets: tuple[str, ...]
     several: bool
     classes: int
     looked_at: Sequence[Record]
     seconds: tuple[float, ...]
+    sizes: tuple[tuple[int, int], ...]
+    fps: tuple[float, ...]
+    grey: bool
 
     def __str__(self) -> str:
-        what = _WORDS[self.kind]
+        one, many = _WORDS[self.kind]
+        said = (
+            f"{len(self.train):,} training, {len(self.validating):,} validation and {len(self.testing):,} test {many} "
+            f"of {self.classes:,} classes"
+        )
         if self.seconds:
-            what += f", {median(self.seconds):.1f} s long in the middle,"
-        return f"{len(self.train):,} training and {len(self.held_out):,} test {what} of {self.classes:,} classes."
+            low, middle, high = spread(self.seconds)
+            said += f"; a typical {one} lasts {_seconds(middle)}"
+            if high > 1.25 * low:
+                said += f", eight in ten last {_seconds(low)} to {_seconds(high)}"
+        if self.sizes:
+            heights, widths = zip(*self.sizes, strict=True)
+            said += f"; {median(widths):.0f}x{median(heights):.0f} pixels{', grey' if self.grey else ''}"
+        return said + "."
+
+    @property
+    def height(self) -> float:
+        """The middle height in pixels."""
+        return median(height for height, _ in self.sizes)
+
+    @property
+    def aspect(self) -> float:
+        """The middle of width / height."""
+        return median(width / height for height, width in self.sizes)
 
 
-def look(path: str) -> Look:
-    """Raises ManifestError or ConfigError where nothing can be learned from the data."""
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """The values below which one, five and nine in ten lie."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    tenths = quantiles(values, n=10, method="inclusive")
+    return tenths[0], tenths[4], tenths[8]
+
+
+def look(path: str) -> tuple[Look, list[str]]:
+    """What there is, and warnings. Raises ManifestError or ConfigError where nothing can be learned from the data."""
     manifest = read_manifest(path)
-    test = next((name for name in ("val", "test") if name in manifest.splits), "val")
-    train, held_out = manifest.split("train"), manifest.split(test)
+    test = next((name for name in ("test", "val") if name in manifest.splits), "test")
+    records, testing = manifest.split("train"), manifest.split(test)
     classes = sum(len(manifest.classes(label_set, "train")) for label_set in manifest.label_sets)
     if classes < 2:
-        raise ConfigError(f"{manifest.path}: needs at least two classes, and has {classes}")
+        raise ConfigError(
+            f"{manifest.path}: has {classes} class, and a classifier needs at least two: a folder for each, "
+            "such as yes/ and no/, or cats/ and other/"
+        )
     kind = _kind(manifest)
-    looked_at, seconds = _lengths(manifest.path, [record for record in train if not record.error])
-    return Look(
+    readable = [record for record in records if not record.error]
+    validation = "val" if test == "test" and "val" in manifest.splits else ""
+    train, validating, how = readable, [], ""
+    if validation:
+        validating, how = [record for record in manifest.split("val") if not record.error], "the split 'val'"
+    else:
+        rest, held_out, how = hold_out(readable, HELD_OUT)
+        train, validating = (rest, held_out) if len(held_out) >= _FEWEST_HELD_OUT else (readable, [])
+    found = list(_probed(train[:: max(1, len(train) // _LOOKED_AT)][: 2 * _LOOKED_AT]))
+    if not found:
+        raise ConfigError(f"{path}: none of the training files looked at can be read; see `tubelet data check`")
+    pictures = [info for _, info, _ in found if info.width]
+    seen = Look(
         path=path,
         kind=kind,
         train=train,
-        held_out=held_out,
+        validating=validating,
+        testing=testing,
         test=test,
+        validation=validation if validating else "",
+        held_out=HELD_OUT if validating and not validation else 0.0,
+        how=how,
         label_sets=manifest.label_sets,
-        several=any(len(labels) != 1 for record in train for labels in record.labels.values()),
+        several=any(len(labels) != 1 for record in records for labels in record.labels.values()),
         classes=classes,
-        looked_at=looked_at,
-        seconds=() if kind == "image" else seconds,
+        looked_at=[record for record, _, _ in found],
+        seconds=() if kind == "image" else tuple(seconds for _, _, seconds in found),
+        sizes=() if kind == "audio" else tuple((info.height, info.width) for info in pictures),
+        fps=tuple(info.fps for info in pictures if info.fps),
+        grey=kind == "image" and all(map(_is_grey, [record.path for record, _, _ in found][:_OPENED])),
     )
+    return seen, _warnings(manifest, seen)
 
 
 def _kind(manifest: Manifest) -> Kind:
@@ -81,31 +155,60 @@ def _kind(manifest: Manifest) -> Kind:
         raise ConfigError(f"{manifest.path}: {error}") from None
 
 
-def _lengths(path: str, records: Sequence[Record]) -> tuple[Sequence[Record], tuple[float, ...]]:
-    found = list(_probed(records[:: max(1, len(records) // _LOOKED_AT)]))
-    if not found:
-        raise ConfigError(f"{path}: none of the training files looked at can be read; see `tubelet data check`")
-    return [record for record, _ in found], tuple(seconds for _, seconds in found)
+def _warnings(manifest: Manifest, seen: Look) -> list[str]:
+    """Classes that are too small to learn or to test."""
+    said: list[str] = []
+    for label_set in manifest.label_sets:
+        train, test = (
+            Counter(label for record in part for label in record.labels.get(label_set, ()))
+            for part in (seen.train, seen.testing)
+        )
+        few = [name for name in sorted(train) if train[name] < 5]
+        untested = [name for name in sorted(train) if not test[name]]
+        if few:
+            said.append(
+                f"{_named(few)}: fewer than 5 training files, from which nothing reliable can be learned. Add files, "
+                "or leave the class out."
+            )
+        if untested:
+            said.append(f"{_named(untested)}: no test file, so the result says nothing about it.")
+    if seen.held_out and seen.how == "files of the same groups as in training":
+        said.append(
+            "The groups are too few or too large to hold whole ones out for validation, so single files are: the "
+            "validation accuracy is higher than what new groups will give."
+        )
+    if not seen.validating:
+        said.append("There are too few files for a validation part: the last weights are taken.")
+    return said
 
 
-def _probed(records: Sequence[Record]) -> Iterator[tuple[Record, float]]:
-    """Each record that can be read, and its seconds; 0 of a picture."""
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{'Class' if len(names) == 1 else 'Classes'} {shown}"
+
+
+def _probed(records: Sequence[Record]) -> Iterator[tuple[Record, MediaInfo, float]]:
+    """Each record that can be read, its file's facts, and its seconds; 0 of a picture."""
     for record in records:
         try:
-            duration = record.duration or probe(record.path).duration
+            info = probe(record.path)
         except MediaError:
             continue
-        yield record, (duration if record.end is None else min(record.end, duration)) - record.start
+        yield record, info, (info.duration if record.end is None else min(record.end, info.duration)) - record.start
 
 
-def three_in_four(seconds: Sequence[float]) -> float:
-    """The length that three files in four do not exceed."""
-    return quantiles(seconds, n=4, method="inclusive")[2] if len(seconds) > 1 else seconds[0]
+def _is_grey(path: str) -> bool:
+    try:
+        red, green, blue = read_image(path, short_side=32).short()
+    except MediaError:
+        return True
+    return bool((red - green).abs().max() <= 2 and (green - blue).abs().max() <= 2)
 
 
 def log_mel_scale(looks: Sequence[Look], spec: SpectrogramSpec) -> tuple[float, float]:
     """Mean and standard deviation of the log-mel energies of the files looked at, for :class:`SpectrogramSpec`."""
-    energies = [energy for look in looks for energy in _energies(look, spec)]
+    plain = replace(spec, mean=0.0, std=1.0)
+    energies = [energy for look in looks for energy in _energies(look, plain)]
     if not energies:
         paths = ", ".join(look.path for look in looks)
         raise ConfigError(f"{paths}: the sound of none of the training files looked at can be read")
@@ -119,10 +222,12 @@ def _energies(look: Look, spec: SpectrogramSpec) -> Iterator[Tensor]:
         if seconds < shortest:
             continue
         try:
-            sound = read_audio(record.path, record.start, record.start + min(seconds, spec.seconds), spec.rate)
+            sound = read_audio(record.path, record.start, record.start + min(seconds, sound_span(spec)), spec.rate)
         except MediaError:
             continue
-        yield log_mel(sound, spec).flatten()
+        values = spectrograms(sound[None], spec)
+        if values.isfinite().all():
+            yield values.flatten()
 
 
 def task_names(paths: Sequence[str]) -> list[str]:

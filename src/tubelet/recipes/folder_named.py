@@ -73,11 +73,9 @@ def _fitted(spec: InputSpec, looks: Sequence[Look], pixels: ImageSpec) -> tuple[
         if not looks:
             return spec, []
         silent = [sentence for look in looks for sentence in _without_sound(look)]
-        fitted, sentence = hearing(looks, _PATCH)
-        return fitted, [sentence, *silent]
+        return hearing(looks, _PATCH), silent
     if isinstance(spec, VideoSpec) and looks:
-        fitted, sentence = seeing(looks, pixels, spec.frames)
-        return fitted, [sentence]
+        return seeing(looks, pixels, spec.frames), []
     spec = replace(spec, size=pixels.size, short_side=pixels.short_side, mean=pixels.mean, std=pixels.std)
     return spec, []
 

@@ -2,28 +2,77 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from rich.console import Console
+
+from tubelet.configs import ConfigError
 from tubelet.data.dataset import ViewSet
-from tubelet.data.manifest import read_manifest
-from tubelet.evaluation.run import evaluator
+from tubelet.data.kinds import kind_of
+from tubelet.data.manifest import LABEL, read_manifest
+from tubelet.evaluation.results import BASELINES
+from tubelet.evaluation.run import evaluator, validator
+from tubelet.recipes.describe import describe
 from tubelet.training.experiment import Experiment
-from tubelet.training.resolve import resolve
+from tubelet.training.outcome import write_json
+from tubelet.training.resolve import Prepared, read_run, resolve
 from tubelet.training.run import RunResult, train
 
 
-def run(experiment: Experiment, out: str | Path, *, progress: bool = True) -> RunResult:
+def chosen_before(out: str | Path) -> Mapping[str, float | str]:
+    """What the training in ``out`` measured when it began (see ``Experiment.chosen``); nothing where there is none."""
+    with suppress(ConfigError):
+        return read_run(out).experiment.chosen
+    return {}
+
+
+def run(experiment: Experiment, out: str | Path, *, changed: Collection[str] = (), progress: bool = True) -> RunResult:
     """Train and evaluate in ``out``, going on with what stands there, and write the report.
 
     The test data are looked at first: a missing split or an unknown label ends the run before the training, not after.
+    What is going to happen is said before; ``changed`` are the fields that flags set after the recipe had planned.
     """
     check_test_data(experiment)
-    result = train(experiment, out, evaluate=evaluator(out, progress=progress), progress=progress)
+
+    def first(prepared: Prepared) -> str:
+        if progress:
+            print("\n".join([*filter(None, [experiment.notes]), *describe(prepared, changed)]), file=sys.stderr)
+        return compare(prepared, Path(out), progress=progress) if experiment.baseline else ""
+
+    evaluate = evaluator(out, progress=progress)
+    result = train(experiment, out, evaluate=evaluate, validate=validator(), first=first, progress=progress)
     if os.environ.get("RANK", "0") == "0":  # torchrun's; the ranks have parted by now
         report(out)
     return result
+
+
+def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
+    """Fit simple classifiers on every task's examples, once in a run, and keep the best; a word on it.
+
+    Tasks whose examples have several labels are left out.
+    """
+    from tubelet.evaluation.baselines import fit_baselines  # a second of scikit-learn
+
+    path = folder / BASELINES
+    if not path.exists():
+        found: dict[str, Any] = {}
+        for name, task in prepared.resolved.experiment.tasks.items():
+            if task.objective.labels == "several" or task.objective.label_sets != (LABEL,):
+                continue
+            test = read_manifest(task.source.path).split(task.source.test)
+            with Console(stderr=True, quiet=not progress).status(f"fitting simple classifiers on {name}"):
+                best = fit_baselines(kind_of(test), prepared.training[name], prepared.validation.get(name, []), test)
+            found[name] = best.as_json()
+        write_json(path, found)
+    baselines = json.loads(path.read_text(encoding="utf-8"))
+    return "; ".join(f"baseline {baseline['validation']:.1%}" for baseline in baselines.values())
 
 
 def report(folder: str | Path) -> Path | None:

@@ -126,8 +126,8 @@ class Training:
     ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded videos, and as much
     for sounds, shared out to the workers of a rank.
     ``validate_every``: updates between evaluations on the tasks' validation examples, which choose the weights that are
-    evaluated and exported; 0 takes the last ones. ``patience``: so many validations without a new best end the training;
-    0 never does.
+    evaluated and exported; 0 takes the last ones. ``patience``: so many validations without a new best end the
+    training; 0 never does.
     ``evaluate_every``: updates between evaluations on the test examples; 0 evaluates at the end alone.
     ``replace_budget``: the share of a
     task's training examples that may be unreadable before the run stops.
@@ -167,6 +167,7 @@ class Experiment:
     """Everything that decides a training run.
 
     ``trainable``: patterns over parameter names (``encoder.*``, ``heads.motion.*``); what none matches stays frozen.
+    ``baseline``: whether simple classifiers are fitted on the same examples, to compare with.
     ``chosen``: parameters of the recipe that were measured on the machine where the training began, by name; the same
     command goes on with them.
     """
@@ -180,6 +181,7 @@ class Experiment:
     trainable: tuple[str, ...] = ("*",)
     seed: int = 0
     notes: str = ""
+    baseline: bool = False
     chosen: dict[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

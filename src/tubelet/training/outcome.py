@@ -29,7 +29,7 @@ With several ranks all of them call it, and it must run the same number of forwa
 
 
 Validate = Callable[[Model, Experiment, Mapping[str, Sequence[Record]], Ranks], Mapping[str, Any]]
-"""Scores a model on examples by task, in the form of :data:`Evaluate`; called often, so it may keep what it has read."""
+"""Scores a model on examples by task, in the form of :data:`Evaluate`; called often, it may keep what it has read."""
 
 
 class Outcome:

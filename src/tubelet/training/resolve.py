@@ -29,7 +29,7 @@ _FREE_TRAINING = (
     "evaluate_every",
     "replace_budget",
 )
-FREE = ("notes", *(f"training.{name}" for name in _FREE_TRAINING))
+FREE = ("notes", "baseline", *(f"training.{name}" for name in _FREE_TRAINING))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def check_same_run(folder: Path, resolved: Resolved) -> bool:
         return False
     saved = read_run(folder)
     changed = differences(saved.experiment, resolved.experiment)
-    changed = [(path, old, new) for path, old, new in changed if path not in FREE]
+    changed = [change for change in changed if change[0] not in FREE and not change[0].startswith("chosen.")]
     if changed:
         raise ConfigError(
             f"{folder} holds a run of another experiment:\n{_listed(changed)}\n"

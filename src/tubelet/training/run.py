@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ from tubelet.training.validation import Validation
 from tubelet.version import __version__
 from tubelet.weights.initialise import initialise
 
-
 CHECKPOINTS, MODEL, RESULTS, SESSIONS = "checkpoints", "model", "results.json", "sessions.jsonl"
 _INITIAL = 4  # keeps the random numbers of the fresh weights apart from the plan's, the model's and the objective's
 
@@ -56,12 +55,13 @@ def train(
     *,
     evaluate: Evaluate | None = None,
     validate: Validate | None = None,
-    aside: str = "",
+    first: Callable[[Prepared], str] | None = None,
     progress: bool = True,
 ) -> RunResult:
     """Train, or go on training where ``out`` holds this very experiment; evaluate and export the model at the end.
 
-    ``validate`` is needed where the experiment validates. ``aside``: a few words for the line of progress.
+    ``validate`` is needed where the experiment validates. ``first`` is called, on the first rank,
+    when the run's folder is there and before it trains; it returns a few words for the line of progress.
 
     Runs as one process, or on every rank that torchrun started, all of which must see ``out``. Raises ConfigError
     where ``out`` holds another experiment or its data has changed; TrainingDivergedError; TooManyUnreadableError;
@@ -81,6 +81,7 @@ def train(
             if progress and ranks.first:
                 Console(stderr=True).print(f"{folder} is finished; give another --out to train again", markup=False)
             return done
+        aside = first(prepared) if first and ranks.first else ""
         return _session(prepared, folder, ranks, evaluate, validate, aside, progress)
 
 
@@ -220,23 +221,25 @@ def _check_machine(experiment: Experiment, ranks: Ranks) -> None:
             )
 
 
+def train_set(experiment: Experiment, name: str, records: Sequence[Record]) -> TrainSet:
+    """The training examples of a task as minibatches are made of them."""
+    task, training = experiment.tasks[name], experiment.training
+    return TrainSet(
+        records,
+        task.objective.classes,
+        {key: experiment.model.inputs[key] for key in task.inputs},
+        task.augment,
+        seed=experiment.seed,
+        task=name,
+        several=task.objective.labels == "several",
+        cache_gib=training.cache_gib / max(1, training.workers) / len(experiment.tasks),
+    )
+
+
 def _batches(resolved: Resolved, examples: Mapping[str, Sequence[Record]], start: int, ranks: Ranks) -> Iterator[Batch]:
     experiment, training = resolved.experiment, resolved.experiment.training
-    sets = {
-        name: TrainSet(
-            examples[name],
-            task.objective.classes,
-            {key: experiment.model.inputs[key] for key in task.inputs},
-            task.augment,
-            seed=experiment.seed,
-            task=name,
-            several=task.objective.labels == "several",
-            cache_gib=training.cache_gib / max(1, training.workers) / len(experiment.tasks),
-        )
-        for name, task in experiment.tasks.items()
-    }
     return train_batches(
-        sets,
+        {name: train_set(experiment, name, records) for name, records in examples.items()},
         resolved.plan(),
         {name: task.batch_size for name, task in experiment.tasks.items()},
         seed=experiment.seed,

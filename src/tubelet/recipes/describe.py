@@ -1,0 +1,121 @@
+"""What an experiment will do, in sentences made of the experiment itself, so that they are true whatever flags say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from tubelet.data.augment import Augmentation
+from tubelet.evaluation.cost import costs
+from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.training.experiment import Experiment, Task
+from tubelet.training.resolve import Prepared
+
+_TIMELESS = ("notes", "seed", "tasks.folder.augment.flip", "training.log_every", "training.keep_checkpoints")
+
+
+def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
+    """The inputs, the model, the training and its time. ``changed``: the fields that flags set after the planning."""
+    experiment = prepared.resolved.experiment
+    counted = costs(experiment.model, 10)
+    tokens = " or ".join(f"{cost.tokens:,}" for cost in counted)
+    lines = [
+        *(_input(name, spec) for name, spec in experiment.model.inputs.items()),
+        f"Model: {type(experiment.model).__name__.removesuffix('Config')}, {tokens} tokens, "
+        f"{counted[0].parameters / 1e6:.2f} M parameters (--size, --model).",
+    ]
+    for name, task in experiment.tasks.items():
+        lines.append(_training(prepared, name, task))
+        lines.append(_changes(name, task))
+    return [*lines, *_time(experiment, changed)]
+
+
+def _input(name: str, spec: InputSpec) -> str:
+    match spec:
+        case SpectrogramSpec(stretch=0):
+            what = f"{spec.seconds:.2f} s at a time, as {spec.frames} frames of {spec.bins} mel bins"
+        case SpectrogramSpec():
+            what = (
+                f"{spec.frames} frames of {spec.bins} mel bins, to which every sound of up to {spec.stretch:g} s is "
+                "stretched"
+            )
+        case VideoSpec():
+            rate = f"{spec.fps / spec.stride:g} a second" if spec.fps else f"every {spec.stride} of the file's"
+            what = f"{spec.frames} frames, {rate}, {_raster(spec)}"
+        case ImageSpec():
+            what = _raster(spec)
+    if isinstance(spec, SpectrogramSpec) and spec.loudness:
+        what += f", all sound at {spec.loudness:g} dB"
+    return f"Input {name}: {what} (--model)."
+
+
+def _raster(spec: ImageSpec | VideoSpec) -> str:
+    how = "the whole picture" if spec.fit == "stretch" else "a crop"
+    return f"{how} at {spec.size[1]}x{spec.size[0]} pixels"
+
+
+def _training(prepared: Prepared, name: str, task: Task) -> str:
+    experiment, data = prepared.resolved.experiment, prepared.resolved.data[name]
+    passes = data.updates * task.batch_size / data.examples
+    said = (
+        f"Training{_of(experiment, name)}: {passes:.3g} passes over {data.examples:,} files, {data.updates:,} updates "
+        f"of {task.batch_size} (--epochs, --minutes) at a learning rate of {task.learning_rate:g}"
+    )
+    every = experiment.training.validate_every
+    if every and name in prepared.validation:
+        said += f"; {len(prepared.validation[name]):,} files validate every {every:,} updates and choose the weights"
+    return f"{said}."
+
+
+def _of(experiment: Experiment, name: str) -> str:
+    return f" {name}" if len(experiment.tasks) > 1 else ""
+
+
+def _changes(name: str, task: Task) -> str:
+    done = ", ".join(_augmentations(task.augment, sound=any("audio" in given for given in task.inputs)))
+    mixed = "; pairs are mixed" if task.objective.mixup.alpha else ""
+    mirrored = ""
+    if task.augment.flip == 0 and any(given in ("image", "video") for given in task.inputs):
+        mirrored = f" Nothing is mirrored: --tasks.{name}.augment.flip 0.5 where left and right do not matter."
+    return f"At random in training: {done or 'nothing'}{mixed} (--tasks.{name}.augment).{mirrored}"
+
+
+def _augmentations(augment: Augmentation, *, sound: bool) -> Iterator[str]:
+    if sound:
+        said = {
+            "loudness": augment.gain,
+            "noise": augment.noise,
+            "speed": augment.tempo,
+            "start and end": augment.time_shift,
+            "pitch": augment.frequency_warp,
+            "masks over time": augment.time_masks,
+            "masks over frequency": augment.frequency_masks,
+        }
+    else:
+        said = {
+            "crop": augment.crop,
+            "scale": augment.scale_jitter or augment.zoom,
+            "place": augment.shift,
+            "rotation": augment.rotate,
+            "slant": augment.shear,
+            "mirroring": augment.flip,
+            "color": augment.colour,
+            "RandAugment": augment.randaugment_layers,
+            "a part erased": augment.erase,
+            "speed": augment.speed,
+        }
+    return (what for what, amount in said.items() if amount)
+
+
+def _time(experiment: Experiment, changed: Collection[str]) -> list[str]:
+    seconds = experiment.chosen.get("seconds")
+    if seconds is None:
+        return []
+    if any(path not in _TIMELESS for path in changed):
+        return ["Time: not known, as flags changed what was planned; the line of progress will tell."]
+    return [
+        f"Time: about {in_words(float(seconds))} from start to report, less if validation stops moving (--minutes)."
+    ]
+
+
+def in_words(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
