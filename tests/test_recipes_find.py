@@ -29,7 +29,7 @@ def test_the_source_tells_what_the_function_tells() -> None:
     for name, read in outlines().items():
         asked = Outline(name, lambda recipe=read.recipe: recipe)
         assert read.signature == asked.signature, name
-        assert (read.doc, read.parameters) == (asked.doc, asked.parameters), name
+        assert (read.doc, read.parameters, read.flags) == (asked.doc, asked.parameters, asked.flags), name
 
 
 def test_a_wrong_name_gets_the_nearest() -> None:

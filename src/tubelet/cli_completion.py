@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
+from tubelet.recipes import outlines
+from tubelet.recipes.outline import flag
+
 Shell = Literal["bash", "zsh", "fish"]
 Commands = Mapping[str, Callable[..., Any]]
 
@@ -59,12 +62,10 @@ def script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) -> 
 
 def _words(commands: Commands, groups: Mapping[str, Commands]) -> dict[str, str]:
     """What may follow the words before, which end in a space: the first that fits counts, ``*`` being anything."""
-    from tubelet.recipes import outlines
-
     recipes = outlines()
     words = {" ": " ".join([*commands, "--help", "--version"]), "train ": " ".join(recipes)}
     for name, recipe in recipes.items():
-        words[f"train {name} *"] = " ".join([*map(_flag, recipe.parameters), *_TRAIN_FLAGS])
+        words[f"train {name} *"] = " ".join([*recipe.flags, *_TRAIN_FLAGS])
     words["train *"] = " ".join(_TRAIN_FLAGS)
     words["completion "] = " ".join(get_args(Shell))
     for group, below in groups.items():
@@ -75,11 +76,7 @@ def _words(commands: Commands, groups: Mapping[str, Commands]) -> dict[str, str]
 
 def _flags(command: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(command).parameters.values()
-    return [_flag(parameter.name) for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return [flag(p.name, on=p.default is True) for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def _pattern(place: str) -> str:

@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, PositionalRequiredArgs, arg
 
 from tubelet.configs import ConfigError, nearest
+from tubelet.recipes.outline import flag
 from tubelet.terminal import complain, print_json, print_results, speaks
 
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ def train_recipe(name: str, words: list[str]) -> int | None:
     from tubelet.recipes.run import chosen_before, run
     from tubelet.training.experiment import Experiment  # imports torch, and so waits until there is something to train
 
-    known = {*recipe.parameters, *(f.name for f in (*fields(_TrainOptions), *fields(Experiment)))}
+    known = {*recipe.flags, *(flag(f.name) for f in (*fields(_TrainOptions), *fields(Experiment)))}
     changes = _changes(rest, sorted(known))
     out = options.out or f"runs/{Path(name.replace(':', '.')).name}"
     given = {word.partition("=")[0] for word in words}
     chosen = {key: value for key, value in chosen_before(out).items() if key in recipe.parameters}
-    arguments.arguments.update({key: value for key, value in chosen.items() if _flag(key) not in given})
+    arguments.arguments.update(
+        {key: value for key, value in chosen.items() if not {flag(key), flag(key, on=True)} & given}
+    )
     experiment = override(recipe.recipe(*arguments.args, **arguments.kwargs), changes)
     if options.print_config:
         return print_json(to_json(experiment))
@@ -83,7 +86,7 @@ def _parse(recipe: Outline, words: list[str]) -> tuple[inspect.BoundArguments, _
     """
     given = {word.partition("=")[0] for word in words}
     required = [p.name for p in recipe.signature.parameters.values() if p.default is p.empty]
-    by_position = not any(_flag(name) in given for name in required)
+    by_position = not any(flag(name) in given for name in required)
     bind = _with_parameters(lambda *args, **kwargs: recipe.signature.bind(*args, **kwargs), recipe)
     call = tuple[Annotated[Any, arg(name="", constructor=bind)], Annotated[_TrainOptions, arg(name="")]]
     (arguments, options), rest = tyro.cli(
@@ -109,23 +112,19 @@ def _with_parameters(function: Callable[..., T], recipe: Outline) -> Callable[..
 def _changes(words: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """``--tasks.motion.batch-size 32 --seed=3`` as {dotted path: text}; a flag without a value means true.
 
-    ``known``: what a path may begin with.
+    ``known``: the flags, up to their first dot.
     """
     changes: dict[str, str] = {}
     rest = list(reversed(words))
     while rest:
-        word = rest.pop()
-        flag, equals, value = word.partition("=")
-        path = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("--"):
-            raise ConfigError(f"{word!r} follows no flag; the flags are {', '.join(map(_flag, known))}")
-        if path.partition(".")[0] not in known:
-            raise ConfigError(f"no flag {flag}{nearest(flag, map(_flag, known))}")
+        given = rest.pop()
+        word, equals, value = given.partition("=")
+        path = word.removeprefix("--").replace("-", "_")
+        if not word.startswith("--"):
+            raise ConfigError(f"{given!r} follows no flag; the flags are {', '.join(known)}")
+        if flag(path.partition(".")[0]) not in known:
+            raise ConfigError(f"no flag {word}{nearest(word, known)}")
         if not equals:
             value = rest.pop() if rest and not rest[-1].startswith("--") else "true"
         changes[path] = value
     return changes
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

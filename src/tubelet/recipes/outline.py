@@ -24,6 +24,11 @@ _PACKAGE = Path(__file__).parents[1]  # of tubelet
 _CHEAP = {*sys.stdlib_module_names, "typing_extensions", "tyro"}
 
 
+def flag(name: str, *, on: bool = False) -> str:
+    """``batch_size`` as ``--batch-size``; ``on``: the flag turns off what is on by default."""
+    return f"--{'no-' * on}{name.replace('_', '-')}"
+
+
 class Outline:
     """What can be said of a recipe without importing it, where its source is enough; else it is imported.
 
@@ -57,6 +62,16 @@ class Outline:
         if not self._node:
             return tuple(self.signature.parameters)
         return tuple(parameter.arg for parameter in _parameters(self._node.args))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The parameters as flags: ``--init``, and ``--no-baseline`` for what is on by default."""
+        if not self._node:
+            on = {p.name for p in self.signature.parameters.values() if p.default is True}
+        else:
+            defaults = _defaults(self._node.args)
+            on = {name for name, value in defaults.items() if isinstance(value, ast.Constant) and value.value is True}
+        return tuple(flag(name, on=name in on) for name in self.parameters)
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -135,6 +150,14 @@ def _parameters(arguments: ast.arguments) -> list[ast.arg]:
     return [*arguments.posonlyargs, *arguments.args, *several, *arguments.kwonlyargs, *named]
 
 
+def _defaults(arguments: ast.arguments) -> dict[str, ast.expr | None]:
+    by_position = [*arguments.posonlyargs, *arguments.args]
+    return {
+        **dict(zip([a.arg for a in by_position][::-1], arguments.defaults[::-1], strict=False)),
+        **{a.arg: default for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)},
+    }
+
+
 def _signature(arguments: ast.arguments, names: Names) -> inspect.Signature:
     Kind, empty = inspect.Parameter, inspect.Parameter.empty
     kinds = {
@@ -144,11 +167,7 @@ def _signature(arguments: ast.arguments, names: Names) -> inspect.Signature:
         **({arguments.vararg.arg: Kind.VAR_POSITIONAL} if arguments.vararg else {}),
         **({arguments.kwarg.arg: Kind.VAR_KEYWORD} if arguments.kwarg else {}),
     }
-    by_position = [*arguments.posonlyargs, *arguments.args]
-    defaults: dict[str, ast.expr | None] = {
-        **dict(zip([a.arg for a in by_position][::-1], arguments.defaults[::-1], strict=False)),
-        **{a.arg: default for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)},
-    }
+    defaults = _defaults(arguments)
     return inspect.Signature(
         [
             inspect.Parameter(
