@@ -109,17 +109,17 @@ def test_the_choice_is_by_validation_and_does_not_see_the_test(tmp_path: Path) -
         noise = np.random.default_rng(i).integers(0, 9, (48, 48))
         Image.fromarray((picture + noise).astype(np.uint8)).convert("RGB").save(path)
 
-    parts = {name: _numbers(tmp_path / name, {"dark": 12, "bright": 12}, write) for name in ("train", "val", "test")}
+    parts = {name: _numbers(tmp_path / name, {"dark": 16, "bright": 16}, write) for name in ("train", "val", "test")}
     result = fit_baselines("image", parts["train"], parts["val"], parts["test"])
     assert result.name == "logistic regression on a color histogram"
     assert result.validation == 1.0
     assert result.metrics["top1"] == 0.0
-    assert result.train == 48
-    assert result.tried["nearest neighbor on 16 x 16 grey pixels"] == 1.0
+    assert result.train == 64
+    assert result.tried["logistic regression on oriented gradients"] == 1.0
 
 
 def test_the_same_call_gives_the_same_result(tmp_path: Path) -> None:
-    records = _numbers(tmp_path, {"dark": 20, "bright": 20, "other": 20}, _grey)  # dark and other are the same
+    records = _numbers(tmp_path, {"dark": 20, "bright": 20, "other": 32}, _grey)  # dark and other are the same
     first, second = (fit_baselines("image", records[::2], records[1::2], records, seconds=600) for _ in range(2))
     assert replace(first, seconds=0) == replace(second, seconds=0)
     assert 0.5 < first.validation < 1.0

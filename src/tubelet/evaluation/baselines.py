@@ -14,9 +14,9 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice, zip_longest
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,8 +48,8 @@ Labels = NDArray[Any]  # of text
 
 _CAP = 5000  # files to fit on, validation files included: support-vector machines take the square of it
 _VALIDATION_CAP = 1000
-_ALWAYS_READ = 500  # files, however slow they are to read
-_FEWEST_VALIDATION = 10  # files; with fewer, cross-validation chooses
+_ALWAYS_READ = 200  # files, however slow they are to read
+_FEWEST_VALIDATION = 30  # files; with fewer, cross-validation chooses
 _FOLDS = 3
 _FOLDED = 1000  # files above which one fold is enough to choose by
 _COMPONENTS = 160  # kept by the principal component analysis of wider features
@@ -94,13 +94,13 @@ def fit_baselines(
     """Fit the panel for ``kind``, choose by validation, fit the chosen member again and score it on ``test``.
 
     Every member is fitted on ``train`` and compared by top-1 on ``validation``; of equals the earlier, simpler one is
-    taken, so one that makes no mistake ends the search. With fewer than 10 validation files that can be read, the
+    taken, so one that makes no mistake ends the search. With fewer than 30 validation files that can be read, the
     choice is by 3-fold cross-validation on training and validation files together (with more than 1,000 of them, by
     one of the folds). The chosen member is then fitted on training and validation files together, as a person would
     do, and only it sees the test files.
 
     At most 5,000 files are fitted on, an equal share of each class. After ``seconds`` no further member is begun, but
-    two are always tried; after half of ``seconds`` no more files are read to fit on, but 500 always are. The test
+    two are always tried; after two thirds of it no more files are read to fit on, but 200 always are. The test
     files are all read, whatever it takes. Where neither limit is met, the result is the same at every call.
     ``progress`` is told in a sentence what happens.
 
@@ -119,7 +119,7 @@ def fit_baselines(
         held_out = _subset(validation, _VALIDATION_CAP)
         fitted_on = _subset(train, _CAP - len(held_out))
         tell(f"Baselines: reading {len(fitted_on) + len(held_out):,} files")
-        stop = began + seconds / 2
+        stop = began + seconds * 2 / 3
         x_train, y_train = _read(fitted_on, features, stop)
         x_held, y_held = _read(held_out, features, stop)
         classes: list[str] = sorted(set(y_train.tolist()))
@@ -133,18 +133,19 @@ def fit_baselines(
             splits = [(np.arange(len(y_train)), np.arange(len(y_train), len(y_all)))]
         x_all = x_train if not len(y_held) else {f: np.concatenate([x_train[f], x_held[f]]) for f in features}
         tried: dict[str, float] = {}
-        inputs: dict[Feature, list[tuple[Floats, Floats]]] = {}
+        inputs: dict[tuple[Feature, bool], list[tuple[Floats, Floats]]] = {}
         for member in panel:
             perfect = max(tried.values(), default=0.0) == 1.0  # of equals the earlier is taken
             if len(tried) >= 2 and (perfect or time.monotonic() - began > seconds):
                 break
-            if member.feature not in inputs:
-                inputs[member.feature] = _inputs(member.feature, x_all[member.feature], splits)
-            tried[member.name] = _validated(member, inputs[member.feature], y_all, splits)
+            form = (member.feature, member.projected)
+            if form not in inputs:
+                inputs[form] = _inputs(member, x_all[member.feature], splits)
+            tried[member.name] = _validated(member, inputs[form], y_all, splits)
             tell(f"Baselines: {member.name}: {tried[member.name]:.1%} of the validation files")
         best = max(panel[: len(tried)], key=lambda member: tried[member.name])
-        projection = Projection.fit(x_all[best.feature], each=best.feature.each)
-        classifier = best.classifier(len(y_all))
+        projection = best.projection(x_all[best.feature])
+        classifier = best.classifier(y_all)
         classifier.fit(projection(x_all[best.feature]), y_all)
         tell(f"Baselines: scoring {best.name} on {len(test):,} test files")
         x_test, y_test = _read(test, [best.feature], math.inf)
@@ -338,12 +339,26 @@ def _correlation(first: Floats, second: Floats) -> Floats:
 # Features of sounds, from log-mel energies (T, 64).
 
 
-def sound_statistics(sound: Sound) -> Floats:
+def mel_statistics(sound: Sound) -> Floats:
     """320: of each of 64 bins the mean, deviation, 10th and 90th percentile and the mean step from frame to frame."""
     mel = sound.plain
     steps = np.abs(np.diff(mel, axis=0)).mean(axis=0)
     low, high = np.percentile(mel, (10, 90), axis=0)
     return np.concatenate([mel.mean(0), mel.std(0), low, high, steps]).astype(np.float32)
+
+
+_COEFFICIENTS = 20
+_COSINES = np.cos(np.pi / 64 * (np.arange(64)[:, None] + 0.5) * np.arange(_COEFFICIENTS)).astype(np.float32)
+
+
+def cepstral_statistics(sound: Sound) -> Floats:
+    """140: of 20 cepstral coefficients the mean, median, extremes and deviation, and the deviations of their steps and
+    of the steps of these."""
+    values = sound.plain @ _COSINES
+    steps = np.gradient(values, axis=0)
+    second = np.gradient(steps, axis=0)
+    extremes = np.percentile(values, (0, 50, 100), axis=0)
+    return np.concatenate([values.mean(0), *extremes, values.std(0), steps.std(0), second.std(0)]).astype(np.float32)
 
 
 def flat_log_mel(sound: Sound) -> Floats:
@@ -354,6 +369,16 @@ def flat_log_mel(sound: Sound) -> Floats:
 def flat_even_log_mel(sound: Sound) -> Floats:
     """1280: the same of the sound at one loudness."""
     return _stretched(sound.evened)
+
+
+_FAINT = 6.0  # in log-mel energy, the mean of all bins
+
+
+def flat_trimmed_log_mel(sound: Sound) -> Floats:
+    """1280: the same of what lies between the first and last frame that are not much fainter than the loudest."""
+    loudness = sound.evened.mean(axis=1)
+    (loud,) = np.nonzero(loudness > loudness.max() - _FAINT)
+    return _stretched(sound.evened[max(loud[0] - 3, 0) : loud[-1] + 4])
 
 
 def _stretched(mel: Floats, frames: int = 40) -> Floats:
@@ -369,6 +394,7 @@ def _stretched(mel: Floats, frames: int = 40) -> Floats:
 # The panels.
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """What is used of scikit-learn's classifiers."""
 
@@ -388,48 +414,54 @@ class Feature:
 
 @dataclass(frozen=True)
 class Member:
-    """``classifier`` is given the number of training files."""
+    """``classifier`` is given the labels that it will be fitted on. ``projected``: not where trees are grown, which
+    ask for one dimension at a time."""
 
-    name: str = field(init=False)
     classifier_name: str
-    classifier: Callable[[int], Classifier]
+    classifier: Callable[[Labels], Classifier]
     feature: Feature
+    projected: bool = True
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", f"{self.classifier_name} on {self.feature.name}")
+    @property
+    def name(self) -> str:
+        return f"{self.classifier_name} on {self.feature.name}"
+
+    def projection(self, x: Floats) -> Callable[[Floats], Floats]:
+        return Projection.fit(x, each=self.feature.each) if self.projected else lambda x: x
 
 
-def _logistic(feature: Feature, C: float = 0.1) -> Member:
-    return Member("logistic regression", lambda n: LogisticRegression(C=C, max_iter=200), feature)
+def _logistic(feature: Feature) -> Member:
+    return Member("logistic regression", lambda y: LogisticRegression(C=0.1, max_iter=200), feature)
 
 
 def _linear(feature: Feature) -> Member:
-    return Member("linear support-vector machine", lambda n: LinearSVC(C=0.01, dual="auto", random_state=0), feature)
+    return Member("linear support-vector machine", lambda y: LinearSVC(C=0.01, dual="auto", random_state=0), feature)
 
 
 def _neighbors(feature: Feature, k: int) -> Member:
     name = "nearest neighbor" if k == 1 else f"{k} nearest neighbors"
-    return Member(name, lambda n: KNeighborsClassifier(min(k, n)), feature)
+    return Member(name, lambda y: KNeighborsClassifier(min(k, len(y))), feature)
 
 
 def _rbf(feature: Feature, C: float) -> Member:
-    return Member(f"support-vector machine (RBF, C {C:g})", lambda n: SVC(C=C, gamma="scale"), feature)
+    return Member(f"support-vector machine (RBF, C {C:g})", lambda y: SVC(C=C, gamma="scale"), feature)
 
 
 def _trees(feature: Feature) -> Member:
-    return Member(
-        "extremely randomized trees",
-        lambda n: ExtraTreesClassifier(200, n_jobs=_cores(), random_state=0),
-        feature,
-    )
+    def classifier(y: Labels) -> Classifier:
+        return ExtraTreesClassifier(200, n_jobs=_cores(), random_state=0)
+
+    return Member("extremely randomized trees", classifier, feature, projected=False)
 
 
 def _boosting(feature: Feature) -> Member:
-    return Member(
-        "gradient boosting",
-        lambda n: HistGradientBoostingClassifier(max_iter=60, learning_rate=0.15, max_leaf_nodes=15, random_state=0),
-        feature,
-    )
+    def classifier(y: Labels) -> Classifier:
+        rounds = min(60, max(5, 600 // len(set(y.tolist()))))  # each grows a tree for every class
+        return HistGradientBoostingClassifier(
+            max_iter=rounds, learning_rate=0.15, max_leaf_nodes=15, early_stopping="auto", random_state=0
+        )
+
+    return Member("gradient boosting", classifier, feature, projected=False)
 
 
 def _image_panel() -> list[Member]:
@@ -440,11 +472,11 @@ def _image_panel() -> list[Member]:
     both = Feature("oriented gradients and a color histogram", _read_picture, gradients_and_colors)
     return [
         _logistic(colors),
+        _logistic(gradients),
+        _logistic(both),
         _neighbors(grey, 1),
         _neighbors(grey, 5),
         _logistic(grey),
-        _logistic(gradients),
-        _logistic(both),
         _neighbors(gradients, 5),
         _rbf(gradients, 10),
         _rbf(both, 10),
@@ -492,24 +524,30 @@ def _video_panel() -> list[Member]:
 
 
 def _audio_panel() -> list[Member]:
-    statistics = Feature("statistics of log-mel energies", _read_sound, sound_statistics, each=True)
+    cepstrum = Feature("statistics of cepstral coefficients", _read_sound, cepstral_statistics, each=True)
+    statistics = Feature("statistics of log-mel energies", _read_sound, mel_statistics, each=True)
     plain = Feature("flattened log-mel", _read_sound, flat_log_mel)
     evened = Feature("flattened log-mel, loudness evened", _read_sound, flat_even_log_mel)
+    trimmed = Feature("flattened log-mel, loudness evened, silence cut off", _read_sound, flat_trimmed_log_mel)
     return [
-        _logistic(statistics),
+        _logistic(cepstrum),
+        _logistic(evened),
         _neighbors(evened, 1),
         _neighbors(evened, 5),
         _logistic(plain),
-        _logistic(evened),
-        _rbf(statistics, 10),
+        _logistic(statistics),
+        _rbf(cepstrum, 10),
         _rbf(evened, 10),
+        _rbf(trimmed, 10),
         _rbf(plain, 10),
-        _linear(statistics),
+        _rbf(statistics, 10),
+        _linear(cepstrum),
         _linear(evened),
+        _rbf(cepstrum, 1),
         _rbf(evened, 1),
-        _rbf(statistics, 1),
-        _trees(statistics),
-        _boosting(statistics),
+        _trees(cepstrum),
+        _trees(evened),
+        _boosting(cepstrum),
     ]
 
 
@@ -551,11 +589,11 @@ class Projection:
 Splits = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
-def _inputs(feature: Feature, x: Floats, splits: Splits) -> list[tuple[Floats, Floats]]:
+def _inputs(member: Member, x: Floats, splits: Splits) -> list[tuple[Floats, Floats]]:
     """For each split what is fitted on and what is held out, projected by the former."""
     pairs: list[tuple[Floats, Floats]] = []
     for fitted, held in splits:
-        projection = Projection.fit(x[fitted], each=feature.each)
+        projection = member.projection(x[fitted])
         pairs.append((projection(x[fitted]), projection(x[held])))
     return pairs
 
@@ -565,7 +603,7 @@ def _validated(member: Member, inputs: Sequence[tuple[Floats, Floats]], y: Label
     right = total = 0
     for (x_fitted, x_held), (fitted, held) in zip(inputs, splits, strict=True):
         if len(held):
-            classifier = member.classifier(len(fitted))
+            classifier = member.classifier(y[fitted])
             classifier.fit(x_fitted, y[fitted])
             right += int((classifier.predict(x_held) == y[held]).sum())
             total += len(held)
