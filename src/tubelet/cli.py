@@ -1,4 +1,4 @@
-"""The ``tubelet`` command: one function per subcommand; the work itself is done in the rooms below.
+"""The ``tubelet`` command: one function per subcommand; the work itself is done in the packages below.
 
 Heavy imports wait inside the functions, so that ``tubelet --help`` answers at once. Exit status: 0 done, 1 failed,
 2 asked for something that does not exist, 130 interrupted.
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def demo(*, out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> Status:
-    """Co-train a small PolyViT on pictures, videos and sounds, beside a model per task; predict, write a report."""
+    """Train a small PolyViT on pictures, videos and sounds, and a model for each alone; compare, write a report."""
     from tubelet.evaluation.comparison import comparison_table
     from tubelet.inference.predictor import load
     from tubelet.recipes.demo import run_demo, unseen
@@ -74,13 +74,13 @@ def demo(*, out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> 
 def evaluate(
     run: Model,
     *,
-    data: Annotated[str, arg(help="another manifest or folder than the run's own")] = "",
-    split: Annotated[str, arg(help="another split than the run's test split")] = "",
-    task: Annotated[str, arg(help="only this task of several")] = "",
-    views: Annotated[str, arg(help="clips x crops, such as 4x3; the run's own if empty")] = "",
-    inputs: Annotated[str, arg(help="only these of the task's inputs, such as video or audio; all if empty")] = "",
-    ensemble: Annotated[tuple[str, ...], arg(help="further runs, whose scores are averaged with this one's")] = (),
-    out: Annotated[str, arg(help="a folder for results.json and what is behind it")] = "",
+    data: Annotated[str, arg(help="a manifest or folder to evaluate on, instead of the run's own data")] = "",
+    split: Annotated[str, arg(help="a split to evaluate on, instead of the run's test split")] = "",
+    task: Annotated[str, arg(help="evaluate this task only")] = "",
+    views: Annotated[str, arg(help="clips x crops per video, such as 4x3; the run's own if empty")] = "",
+    inputs: Annotated[str, arg(help="use only these of the task's inputs, such as video; all if empty")] = "",
+    ensemble: Annotated[tuple[str, ...], arg(help="more runs, whose scores are averaged with this run's")] = (),
+    out: Annotated[str, arg(help="folder for results.json and the predictions of each file")] = "",
     json: Json = False,
 ) -> Status:
     """Evaluate all tasks of a run as the papers do: several views, every number with its views and coverage."""
@@ -115,16 +115,19 @@ def predict(
     run: Model,
     files: Annotated[Positional[tuple[str, ...]], arg(help="videos, images or sounds", metavar="FILE ...")],
     *,
-    top: Annotated[int, arg(help="classes per file")] = 5,
-    task: Annotated[str, arg(help="which head answers; all that fit a file if empty")] = "",
-    views: Annotated[str, arg(help="clips x crops, such as 4x3; the model's own if empty")] = "",
-    timeline: Annotated[bool, arg(help="what each video or sound holds over time, by a sliding window")] = False,
-    window: Annotated[float, arg(help="seconds of the timeline's window; the span of a clip if 0")] = 0.0,
-    stride: Annotated[float, arg(help="seconds from window to window; they follow each other if 0")] = 0.0,
-    format: Annotated[Literal["table", "json", "csv"], arg(help="how to print")] = "table",
+    top: Annotated[int, arg(help="how many classes to show per file")] = 5,
+    task: Annotated[str, arg(help="the task to predict; all that fit a file if empty")] = "",
+    views: Annotated[str, arg(help="clips x crops per file, such as 4x3; the model's own if empty")] = "",
+    timeline: Annotated[bool, arg(help="predict over time, with a sliding window")] = False,
+    window: Annotated[float, arg(help="length of the timeline's window in seconds; that of a clip if 0")] = 0.0,
+    stride: Annotated[float, arg(help="seconds from one window to the next; the window's length if 0")] = 0.0,
+    format: Annotated[Literal["table", "json", "csv"], arg(help="output format")] = "table",
     json: Annotated[bool, arg(help="the same as --format json")] = False,
 ) -> Status:
-    """Say what files show or sound like. A broken file gets a line on stderr, the rest go on; the exit status is 1."""
+    """Predict the classes of files.
+
+    A file that cannot be read is named on stderr and the rest are predicted; the exit status is then 1.
+    """
     from tubelet.inference import answers
     from tubelet.inference.predictor import load
 
@@ -177,10 +180,10 @@ def _kept(results: Iterable[T], broken: list[MediaError]) -> list[T]:
 def cost(
     name: Annotated[Positional[str], arg(help="a model, such as vivit-b/16x2-fe", metavar="NAME")] = "",
     *,
-    classes: Annotated[int, arg(help="classes of the head")] = 400,
-    frames: Annotated[int, arg(help="frames of a clip; the paper's if 0")] = 0,
+    classes: Annotated[int, arg(help="number of classes")] = 400,
+    frames: Annotated[int, arg(help="frames per clip; the paper's if 0")] = 0,
     size: Annotated[int, arg(help="height and width in pixels; the paper's if 0")] = 0,
-    published: Annotated[bool, arg(help="the papers' figures, ours beside them, and the ratio")] = False,
+    published: Annotated[bool, arg(help="compare with the figures printed in the papers")] = False,
     json: Json = False,
 ) -> Status:
     """Count tokens, parameters, multiply-adds and bytes of activations of a model."""
@@ -203,7 +206,7 @@ def cost(
 
 
 def doctor(*, json: Json = False) -> Status:
-    """Look at versions, decoders, devices, threads, memory and disk, and say what to do about what is missing."""
+    """Check versions, decoders, devices, threads, memory and disk, and say how to fix what is missing."""
     from tubelet.doctor import examine
 
     findings = examine()
@@ -215,7 +218,7 @@ def doctor(*, json: Json = False) -> Status:
 
 
 def recipes(*, json: Json = False) -> Status:
-    """List the recipes, a line each; `tubelet train RECIPE --help` tells more."""
+    """List the recipes; `tubelet train RECIPE --help` describes one."""
     from tubelet.recipes import outlines
 
     lines = {name: recipe.summary for name, recipe in outlines().items()}
@@ -249,7 +252,7 @@ _COMMANDS: dict[str, Callable[..., Status]] = {
 }
 _ABOUT = (
     "Video understanding with transformers. --version prints the versions of Tubelet and PyTorch; --traceback shows "
-    "where in the program an error arose."
+    "the whole traceback of an error."
 )
 _ABOUT_DATA = "Index, check or make data."
 

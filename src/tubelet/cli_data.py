@@ -32,7 +32,7 @@ def data_index(
 def data_check(
     manifest: Annotated[Positional[str], arg(help="a manifest, or a folder of class folders", metavar="MANIFEST")],
     *,
-    sound: Annotated[bool, arg(help="listen to the sound tracks of videos, too")] = False,
+    sound: Annotated[bool, arg(help="also decode the sound tracks of videos")] = False,
 ) -> int:
     """Decode the start, middle and end of every example; list what cannot be read, and silence (exit status 1)."""
     from tubelet.data.index import check_manifest
@@ -50,7 +50,7 @@ def data_check(
 def data_digits(
     folder: Annotated[Positional[str], arg(help="where to make them", metavar="DIR")] = "runs/talking_digits",
     *,
-    seed: Annotated[int, arg(help="other numbers give other clips")] = 0,
+    seed: Annotated[int, arg(help="random seed")] = 0,
     size: Annotated[int, arg(help="height and width of the videos in pixels")] = 32,
 ) -> int:
     """Make Talking Digits, the demo's data: moving handwritten digits and spoken ones, in seconds, once."""
