@@ -114,7 +114,7 @@ def run(jobs: list[dict[str, object]], ranks: int = 0) -> tuple[int, str]:
 
 def losses(out: Path) -> dict[tuple[int, str], float]:
     """By update and task; every update has one task at least."""
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    lines = [line for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if "loss" in line]
     assert list(dict.fromkeys(line["step"] for line in lines)) == list(range(1, lines[-1]["step"] + 1))
     return {(line["step"], line["task"]): line["loss"] for line in lines}
 

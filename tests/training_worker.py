@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 
 from tubelet.configs import from_json
+from tubelet.evaluation.run import validator
 from tubelet.training.experiment import Experiment
 from tubelet.training.run import train
 
@@ -26,8 +27,14 @@ def main() -> None:
         experiment = from_json(Experiment, job["experiment"])
         if kill_at := job.get("kill_at"):
             training = replace(experiment.training, evaluate_every=kill_at)
-            train(replace(experiment, training=training), job["out"], evaluate=killed, progress=False)
-        train(experiment, job["out"], progress=False)
+            train(
+                replace(experiment, training=training),
+                job["out"],
+                evaluate=killed,
+                validate=validator(),
+                progress=False,
+            )
+        train(experiment, job["out"], validate=validator(), progress=False)
 
 
 if __name__ == "__main__":

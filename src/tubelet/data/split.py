@@ -73,7 +73,8 @@ def _files(records: Sequence[Record], share: float) -> set[str]:
 
 
 def _label(record: Record) -> str:
-    return "\n".join(";".join(labels) for labels in record.labels.values())
+    """The class of the first label set."""
+    return ";".join(next(iter(record.labels.values()), ()))
 
 
 def _hash(text: str) -> str:

@@ -22,8 +22,14 @@ class Score:
 
     @classmethod
     def of(cls, metrics: Mapping[str, float], examples: Mapping[str, int]) -> Score:
-        """From each task's metric and how many examples it was measured on."""
-        variance = sum(metrics[task] * (1 - metrics[task]) / max(1, examples[task]) for task in metrics)
+        """From each task's metric and how many examples it was measured on.
+
+        The error is that of a share to which one success and one failure are added: all right of ten is not certain.
+        """
+        variance = 0.0
+        for task, count in examples.items():
+            share = (metrics[task] * count + 1) / (count + 2)
+            variance += share * (1 - share) / max(1, count)
         return cls(sum(metrics.values()) / len(metrics), math.sqrt(variance) / len(metrics))
 
 
