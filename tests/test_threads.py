@@ -21,10 +21,10 @@ print(waiting(), limit_spinning())
 @pytest.mark.parametrize(
     ("chosen", "loaded", "says"),
     [
-        ({}, [], "GOMP_SPINCOUNT=2000 True"),
+        ({}, [], "GOMP_SPINCOUNT=1000 True"),
         ({"GOMP_SPINCOUNT": "7"}, [], "GOMP_SPINCOUNT=7 True"),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, ["torch"], "OMP_WAIT_POLICY=ACTIVE True"),
-        ({}, ["torch"], "GOMP_SPINCOUNT=2000 False"),
+        ({}, ["torch"], "GOMP_SPINCOUNT=1000 False"),
     ],
 )
 def test_the_spin_count_is_set_unless_the_user_did(chosen: dict[str, str], loaded: list[str], says: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from functools import cache
 
 _SPIN_COUNT, _WAIT_POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
-_ROUNDS = "2000"
+_ROUNDS = "1000"
 
 
 @cache
@@ -25,5 +25,5 @@ def limit_spinning() -> bool:
 
 
 def waiting() -> str:
-    """What the environment says of how the threads wait: ``GOMP_SPINCOUNT=2000``."""
+    """What the environment says of how the threads wait: ``GOMP_SPINCOUNT=1000``."""
     return ", ".join(f"{name}={os.environ[name]}" for name in (_SPIN_COUNT, _WAIT_POLICY) if name in os.environ)
