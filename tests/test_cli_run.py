@@ -74,7 +74,7 @@ def test_training_learns_and_explains_itself(run: Path) -> None:
     assert task["views"] == "1x1"
     assert (run / "report.html").is_file()
     notes = json.loads((run / "config.json").read_text())["experiment"]["notes"]
-    assert "test clips, 1.0 s long in the middle, of 3 classes" in notes
+    assert "3 test clips of 3 classes; a typical clip lasts 1.0 s" in notes
     assert "broken.mp4" in (run / "quarantine.jsonl").read_text()
 
 
