@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,10 +25,16 @@ from tubelet.specs import SpectrogramSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification, Mixup
 from tubelet.weights.initialise import Init
+from tubelet.weights.lanes import lanes
 
 _MOST_CLIPS = 4  # test views of a long video or sound
 _VALIDATIONS, _PATIENCE = 20, 12
 _WARMUP = 0.05  # of the updates
+_LAYER_DECAY, _STOCHASTIC_DEPTH = 0.75, 0.1  # of a training that starts from weights
+_FEWEST_PASSES = 0.02  # where not even one fits, of heads alone, so that what counts is the probe
+_PROBED = 20_000  # training examples up to which the heads start from a probe
+_FEW = 2_000  # training files below which weights to start from are worth naming
+_HUB = "hf:google/vit-base-patch16-224-in21k"
 _AVERAGED = 50  # a window of so many parts of the updates is what the moving average covers
 
 # What a file may look or sound like and still be of its class: measured in docs/log.md, "Your own folder".
@@ -76,6 +83,10 @@ def folder(
     sources, else by a hash of their content. A tenth of the training files validates: it chooses the weights and ends a
     training that no longer moves. The test files are looked at once, at the end.
 
+    With --init, linear heads are first fitted to the frozen features (up to 20,000 files), then everything is
+    fine-tuned, the lower layers at lower rates; validation keeps what is better. Where --minutes has no room for a pass
+    of fine-tuning, or --epochs is below 1, heads alone train.
+
     The recipe looks at the data, measures how fast this machine trains, plans what fits into --minutes, says all of it,
     and compares the result with simple classifiers on the same files. Pictures train an image ViT, videos a ViViT,
     sounds an AST; several folders co-train one PolyViT with a head for each, whose task has the folder's name. --model
@@ -102,11 +113,13 @@ def folder(
         {name: len(seen.train) for name, seen in looks.items()},
         {name: (len(seen.validating), len(seen.testing)) for name, seen in looks.items()},
         size=size or ("" if init or model else "planned"),
+        fewest=_FEWEST_PASSES if init else 1.0,
         epochs=epochs,
         seconds=60 * minutes - (time.monotonic() - began),
         fits_baseline=baseline,
     )
     made = draft.experiment(plan)
+    said += [] if init or model else _hub_weights(looks)
     return replace(made, notes="\n".join([*said, *([made.notes] if made.notes else [])]))
 
 
@@ -129,23 +142,32 @@ class _Draft:
         tasks = {n: self._task(n, look, chosen, inputs[n], plan) for n, look in self.looks.items()}
         updates = max(1, sum(plan.updates.values()))
         validates = any(look.validating for look in seen)
+        heads_alone = bool(self.init) and plan.passes < 1
         return Experiment(
             model=chosen,
             tasks=tasks,
-            optimizer=AdamW(),
+            optimizer=AdamW(layer_decay=_LAYER_DECAY if self.init and lanes(chosen) else 1.0),
             training=Training(
                 ema=round(min(0.999, max(0.9, 1 - _AVERAGED / updates)), 4),
                 workers=1 if all(look.kind != "video" for look in seen) else 2,
                 checkpoint_every=max(100, min(1_000, updates // 8)),
                 cache_gib=1.0,
-                validate_every=max(1, ceil(updates / _VALIDATIONS)) if validates else 0,
+                probe_first=self._probed,
+                validate_every=ceil(updates / (1 if heads_alone else _VALIDATIONS)) if validates else 0,
                 patience=_PATIENCE if validates else 0,
             ),
             init=(Init(source=self.init),) if self.init else (),
+            trainable=("heads.*",) if heads_alone else ("*",),
             baseline=self.baseline,
             chosen=plan.chosen,
             notes="\n".join(said),
         )
+
+    @property
+    def _probed(self) -> bool:
+        """Whether heads start from a probe: few examples, and of one label each in a folder at least."""
+        few = sum(len(look.train) for look in self.looks.values()) <= _PROBED
+        return bool(self.init) and few and any(not look.several for look in self.looks.values())
 
     def _task(self, name: str, seen: Look, model: ModelConfig, inputs: tuple[str, ...], plan: Plan) -> Task:
         specs = [model.inputs[name] for name in inputs]
@@ -166,6 +188,7 @@ class _Draft:
             batch_size=batch_size(len(seen.train)),
             length=Length(steps=updates),
             warmup=Length(steps=ceil(_WARMUP * updates)),
+            stochastic_depth=_STOCHASTIC_DEPTH if self.init else 0.0,
             learning_rate=_learning_rate(plan.size, started=bool(self.init)),
             views=Views(clips=min(_MOST_CLIPS, max(1, ceil(median(seen.seconds) / span))) if seen.seconds else 1),
         )
@@ -174,6 +197,21 @@ class _Draft:
 def batch_size(examples: int) -> int:
     """Small where there are few examples, so that a pass is several updates."""
     return 64 if examples >= 10_000 else max(2, min(32, examples // 8))
+
+
+def _hub_weights(looks: Mapping[str, Look]) -> list[str]:
+    """What there is to start from instead, where there are few files."""
+    if sum(len(look.train) for look in looks.values()) >= _FEW:
+        return []
+    kinds = {look.kind for look in looks.values()}
+    becomes = {"video": "as a ViViT", "audio": "as AST and MBT do"}
+    how = [becomes[kind] for kind in ("video", "audio") if kind in kinds and len(kinds) == 1]
+    paths = " ".join(shlex.quote(look.path) for look in looks.values())
+    return [
+        f"These are few files to learn from scratch. `tubelet train folder {paths} --init {_HUB}` starts from an image "
+        f"ViT trained on the 14 million pictures of ImageNet-21k{''.join(f', {words}' for words in how)}; it has 86 M "
+        "parameters, so give it a GPU or more --minutes."
+    ]
 
 
 def _learning_rate(size: str, *, started: bool) -> float:

@@ -29,10 +29,11 @@ _FEWEST = 4  # updates that are measured
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds of one update of a task, and what reading an example for the first time adds."""
+    """Seconds of one update of a task, and what reading an example for the first time adds; its head's parameters."""
 
     update: float
     first_read: float
+    head: int = 0
 
 
 def measure(experiment: Experiment, ranks: Ranks) -> dict[str, Pace]:
@@ -87,7 +88,8 @@ def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: R
     cold = sum(times[1:first_pass]) / max(1, first_pass - 1) if done > first_pass > 1 else median(warm)
     # The loader is ahead of the model, so that a mean over many updates is what counts, not the middle one.
     update = sum(warm) / len(warm)
-    return Pace(update=update, first_read=max(0.0, cold - update) / task.batch_size)
+    head = sum(parameter.numel() for parameter in model.heads[name].parameters())
+    return Pace(update=update, first_read=max(0.0, cold - update) / task.batch_size, head=head)
 
 
 SIZES = ("128x4", "192x6", "256x8", "384x12")
@@ -96,6 +98,7 @@ _MOST_PASSES = 600
 _LARGER_FROM = (0, 2_000, 20_000, 100_000)  # training examples that a size can learn from
 _SHARE = 0.85  # of the budget that the updates of a larger size may take by the estimate
 _START, _END = 5.0, 8.0  # seconds of loading the program, and of the model's folder and the report
+_FIT_START, _FIT = 3.0, 2.5e-8  # seconds of fitting a probe, and for each example and parameter of the head
 _FORWARD = 0.45  # of an update's time, for the same examples without a gradient
 _VALIDATIONS = 20
 _BASELINE, _BASELINE_EXAMPLES = 30.0, 5_000  # seconds and examples that fitting the baselines takes at most
@@ -106,11 +109,13 @@ _FIXED_PART = 0.4  # of an update's time at the smallest size that does not grow
 class Plan:
     """How large the model is and how long each task trains.
 
-    ``chosen``: what was measured, for whoever goes on with the training (see :class:`Experiment`).
+    ``passes``: over the examples; below 1 only heads train, where there are weights to start from. ``chosen``: what was
+    measured, for whoever goes on with the training (see :class:`Experiment`).
     """
 
     size: str
     updates: Mapping[str, int]
+    passes: float = 1.0
     chosen: dict[str, float | str]
 
 
@@ -120,6 +125,7 @@ def plan_lengths(
     held_out: Mapping[str, tuple[int, int]],
     *,
     size: str,
+    fewest: float = 1.0,
     epochs: float,
     seconds: float,
     fits_baseline: bool,
@@ -128,16 +134,19 @@ def plan_lengths(
 
     ``experiment`` makes one of a plan. ``train``: each task's training examples; ``held_out``: its validation and test
     examples. ``size`` is "planned" where it is to be chosen, and "" where the model has its own; ``epochs`` 0 is
-    planned, too. Where both are given, nothing is measured. On several ranks the first one decides.
+    planned, too: ``fewest`` where not even one fits. Where both are given, nothing is measured. On several ranks the
+    first one decides.
     """
     batches = {name: experiment(_draft(train, size)).tasks[name].batch_size for name in train}
     per_epoch = {name: max(1, count // batches[name]) for name, count in train.items()}
     if epochs and size != "planned":
-        return Plan(size=size, updates=updates_of(epochs, per_epoch), chosen={"epochs": epochs, "size": size})
+        return Plan(
+            size=size, updates=updates_of(epochs, per_epoch), passes=epochs, chosen={"epochs": epochs, "size": size}
+        )
     with join_ranks() as ranks:
         plan: list[Plan | None] = [None]
         if ranks.first:
-            planner = _Planner(experiment, train, held_out, per_epoch, epochs, seconds, fits_baseline, ranks)
+            planner = _Planner(experiment, train, held_out, per_epoch, fewest, epochs, seconds, fits_baseline, ranks)
             plan = [planner.plan(size)]
         if ranks.control is not None:
             dist.broadcast_object_list(plan, src=0, group=ranks.control)
@@ -156,6 +165,7 @@ class _Planner:
     train: Mapping[str, int]
     held_out: Mapping[str, tuple[int, int]]
     per_epoch: Mapping[str, int]
+    fewest: float
     epochs: float
     seconds: float
     fits_baseline: bool
@@ -169,13 +179,19 @@ class _Planner:
             draft = _draft(self.train, larger)
             paces = measure(self.experiment(draft), self.ranks)
         spent = time.monotonic() - began
-        fixed = _START + _END + self._others(paces) + spent
+        probed = self._probe(paces) if self.experiment(draft).training.probe_first else 0.0
+        fixed = _START + _END + self._others(paces) + probed + spent
         left = max(0.2 * self.seconds, self.seconds - fixed)
         one_pass = self._one_pass(paces)
-        passes = self.epochs or float(f"{max(1.0, min(self._wanted(), left / one_pass)):.4g}")
+        room = left / one_pass
+        passes = self.epochs or float(f"{self.fewest if room < 1 else min(self._wanted(), room):.4g}")
+        if passes < 1 and self.experiment(replace(draft, passes=passes)).trainable != ("*",):
+            one_pass *= _FORWARD  # heads alone have no gradient to compute through the model
+            fixed -= (_VALIDATIONS - 1) * self._validation(paces)
         return Plan(
             size=draft.size,
             updates=updates_of(passes, self.per_epoch),
+            passes=passes,
             chosen={"epochs": passes, "size": draft.size, "seconds": round(fixed + passes * one_pass, 1)},
         )
 
@@ -190,16 +206,30 @@ class _Planner:
 
     def _others(self, paces: Mapping[str, Pace]) -> float:
         """Seconds of what is not an update: baselines, reading every file once, validation, the test."""
-        seconds = 0.0
+        seconds = _VALIDATIONS * self._validation(paces)
         for name, pace in paces.items():
             validating, testing = self.held_out[name]
             batch = self.train[name] / self.per_epoch[name]
-            forward = _FORWARD * pace.update / batch
             seconds += pace.first_read * (self.train[name] + validating + testing)
-            seconds += forward * (_VALIDATIONS * validating + testing)
+            seconds += _FORWARD * pace.update / batch * testing
             if self.fits_baseline:
                 fitted = min(_BASELINE_EXAMPLES, self.train[name])
                 seconds += min(_BASELINE, 5.0 + 0.005 * fitted) + pace.first_read * (fitted + testing) / 2
+        return seconds
+
+    def _validation(self, paces: Mapping[str, Pace]) -> float:
+        """Seconds of a validation of all tasks."""
+        each = {name: self.train[name] / self.per_epoch[name] for name in paces}
+        return sum(_FORWARD * pace.update / each[name] * self.held_out[name][0] for name, pace in paces.items())
+
+    def _probe(self, paces: Mapping[str, Pace]) -> float:
+        """Seconds of encoding the examples once without a gradient, of fitting the heads to that, and of validating."""
+        seconds = self._validation(paces)
+        for name, pace in paces.items():
+            batch = self.train[name] / self.per_epoch[name]
+            examples = self.train[name] + self.held_out[name][0]
+            seconds += (_FORWARD * pace.update / batch + pace.first_read) * examples
+            seconds += _FIT_START + _FIT * self.train[name] * pace.head
         return seconds
 
     def _larger(self, draft: Plan, paces: Mapping[str, Pace]) -> str:

@@ -108,9 +108,18 @@ class Adam:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
+    """``layer_decay``: each layer of a transformer learns at so many times the rate of the one after it, from the
+    tokenizer up; the final norm, the heads and what no image model has learn at the whole rate. 1: all do.
+    """
+
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.05
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"{self.layer_decay=} must be above 0, and at most 1")
 
 
 Optimizer = SGD | Adam | AdamW
@@ -125,6 +134,8 @@ class Training:
     exported; 0 keeps none. ``parallel`` says how several ranks share the work. ``compile`` and
     ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded videos, and as much
     for sounds, shared out to the workers of a rank.
+    ``probe_first``: before the first update, linear heads are set by logistic regression on the features of the encoder
+    as it starts (:func:`~tubelet.training.probing.probe_heads`); where the training validates, it does so then, too.
     ``validate_every``: updates between evaluations on the tasks' validation examples, which choose the weights that are
     evaluated and exported; 0 takes the last ones. ``patience``: so many validations without a new best end the
     training; 0 never does.
@@ -146,6 +157,7 @@ class Training:
     log_every: int = 10
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    probe_first: bool = False
     validate_every: int = 0
     patience: int = 0
     evaluate_every: int = 0

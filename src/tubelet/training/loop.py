@@ -119,7 +119,7 @@ class Loop:
 
     def _step(self, rate: float) -> Tensor:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         fill_missing_gradients(parameters)
         norm = clip_by_global_norm_([p.grad for p in parameters], self.clip_norm)

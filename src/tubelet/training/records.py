@@ -120,9 +120,9 @@ class Records:
         if self.ranks.first:
             from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
-            _keep_until(self.folder / LOG, self.start)
+            _keep_until(self.folder / LOG, self.start or -1)  # a new start measures its first weights again
             self._file = (self.folder / LOG).open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self.start + 1)
+            self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self.start and self.start + 1)
         self._progress.start()
         return self
 

@@ -26,9 +26,10 @@ from tubelet.training.experiment import Experiment
 from tubelet.training.interruption import StopOnSignal
 from tubelet.training.learner import Learner
 from tubelet.training.loop import Hook, Loop
-from tubelet.training.optimizers import build_optimizer, choose_trainable
+from tubelet.training.optimizers import build_optimizer, choose_trainable, rate_scales
 from tubelet.training.outcome import Evaluate, Outcome, Validate, cards, write_json
 from tubelet.training.parallel import Ranks, join_ranks, parallelise
+from tubelet.training.probing import probe_heads
 from tubelet.training.quarantine import Quarantine
 from tubelet.training.records import Health, Records
 from tubelet.training.resolve import Prepared, Resolved, check_same_run, resolve, write_run
@@ -118,12 +119,19 @@ def _session(
             records.say(note)
         model = build_model(experiment)
         if start == 0:
-            for report in initialise(model, experiment.model, experiment.init, cards(experiment, {})):
+            reports = initialise(model, experiment.model, experiment.init, cards(experiment, {}))
+            for report in reports:
                 records.say(str(report))
+            if training.probe_first:
+                loaded = {name.split(".")[1] for r in reports for name in r.loaded if name.startswith("heads.")}
+                for said in probe_heads(model, prepared, ranks, keep=loaded):
+                    records.say(said)
         choose_trainable(model, experiment.trainable)
         learner = Learner(model, experiment.tasks)
         module = parallelise(learner, training, ranks)
-        optimizer = build_optimizer(experiment.optimizer, model.parameters())
+        optimizer = build_optimizer(
+            experiment.optimizer, model.parameters(), rate_scales(experiment.optimizer, model, experiment.model)
+        )
         average = MovingAverage(model, training.ema) if training.ema else None
         outcome = Outcome(model, experiment, average, evaluate, ranks)
         validation = _validation(outcome, validate, prepared, records) if prepared.validation else None
@@ -166,6 +174,8 @@ def _session(
             ]
             enough = validation.enough if validation else lambda: False
             done = start
+            if validation and start == 0 and training.probe_first:
+                validation.look(0)
             if start < total and not enough():
                 batches = _batches(resolved, prepared.training, start, ranks)
                 done = loop.run(batches, start, total, hooks, enough)

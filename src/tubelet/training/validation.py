@@ -59,13 +59,17 @@ class Validation:
 
     def __call__(self, update: Update) -> None:
         if update.step % self.every == 0 or update.step == self.total:
-            score = self.measure()
-            self.curve.append((update.step, score))
-            best = self.best
-            if score.value >= best.value - best.error:
-                self.kept_step = update.step
-                set_weights(self.kept, self.weights)
-            self.tell(update.step, self)
+            self.look(update.step)
+
+    def look(self, step: int) -> None:
+        """Measure the weights after ``step`` updates, which may be none; keep them if they deserve it."""
+        score = self.measure()
+        self.curve.append((step, score))
+        best = self.best
+        if score.value >= best.value - best.error:
+            self.kept_step = step
+            set_weights(self.kept, self.weights)
+        self.tell(step, self)
 
     @property
     def best(self) -> Score:
