@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention
 from tubelet.nn.depth import Layers, StochasticDepth
-from tubelet.nn.initialisers import init_mlp_
+from tubelet.nn.initialisers import init_mlp_, mimetic_attention_
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,10 @@ class Backbone:
     """The size of a stack of blocks, and its regularisers.
 
     ``gelu`` "tanh" and ``norm_eps`` 1e-6 are the released JAX code's; weights of other origin may want others.
-    ``rescale_depth``: see :class:`~tubelet.nn.depth.StochasticDepth`.
+    ``rescale_depth``: see :class:`~tubelet.nn.depth.StochasticDepth`. ``start``: what attention and positions start as;
+    "released" is the released code's random numbers, "mimetic" what trained models look like (see
+    :func:`~tubelet.nn.initialisers.mimetic_attention_` and :class:`~tubelet.nn.positions.LearnedPositions`), from which
+    a model learns a small data set in a fraction of the updates.
     """
 
     width: int
@@ -33,6 +36,7 @@ class Backbone:
     rescale_depth: bool = False
     gelu: Literal["tanh", "exact"] = "tanh"
     norm_eps: float = 1e-6
+    start: Literal["released", "mimetic"] = "released"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -78,6 +82,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm_attention = size.norm()
         self.attention = Attention(size.width, size.heads, size.attention_dropout)
+        if size.start == "mimetic":
+            mimetic_attention_(self.attention.qkv, self.attention.out, size.heads)
         self.dropout = nn.Dropout(size.dropout)
         self.norm_mlp = size.norm()
         self.mlp = MLP(size)

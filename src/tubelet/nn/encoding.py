@@ -25,7 +25,8 @@ class TokenSequence(nn.Module):
     def __init__(self, size: Backbone, grid: Grid, pool: Pool) -> None:
         super().__init__()
         self.cls = nn.Parameter(torch.zeros(1, size.width)) if pool == "token" else None
-        self.positions = LearnedPositions(grid, size.width, special=int(pool == "token"))
+        start = "sinusoids" if size.start == "mimetic" else "normal"
+        self.positions = LearnedPositions(grid, size.width, special=int(pool == "token"), start=start)
         self.dropout = nn.Dropout(size.dropout)
 
     def sequence(self, tokens: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B N D"]:

@@ -30,6 +30,26 @@ def init_attention_(*projections: nn.Linear, parts: int = 1) -> None:
 
 
 @torch.no_grad()
+def mimetic_attention_(qkv: nn.Linear, out: nn.Linear, heads: int) -> None:
+    """Projections whose products look like a trained model's (Trockman and Kolter 2023, "Mimetic initialization").
+
+    For each head W_q^T W_k = 0.7 Z + 0.7 I, cut to the head's rank, so that tokens attend to those like themselves;
+    over all heads W_out W_v = 0.4 Z - 0.4 I; Z is normal with variance 1 / D, drawn anew each time. Biases stay.
+    """
+    width = out.out_features
+    eye, channels = torch.eye(width), width // heads
+    query, key, value = qkv.weight.chunk(3)
+    for rows in torch.arange(width).split(channels):
+        left, scales, right = torch.linalg.svd(0.7 * torch.randn(width, width) / math.sqrt(width) + 0.7 * eye)
+        root = scales[:channels, None].sqrt()
+        query[rows] = left.T[:channels] * root
+        key[rows] = right[:channels] * root
+    left, scales, right = torch.linalg.svd(0.4 * torch.randn(width, width) / math.sqrt(width) - 0.4 * eye)
+    out.weight.copy_(left * scales.sqrt())
+    value.copy_(right * scales.sqrt()[:, None])
+
+
+@torch.no_grad()
 def init_mlp_(*layers: nn.Linear) -> None:
     """Xavier uniform kernels, biases N(0, 1e-6)."""
     for layer in layers:

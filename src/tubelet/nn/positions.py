@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +18,19 @@ class LearnedPositions(nn.Module):
     """A learned vector per place of a (t, h, w) grid, and one per special token, whose rows come first (Eq. 1).
 
     A clip of another size gets the table interpolated in (t, h, w), linearly and with the corners aligned, as the
-    released code resizes its tables.
+    released code resizes its tables. ``start``: the places' rows begin as N(0, 0.02) numbers, or as sinusoids.
     """
 
-    def __init__(self, grid: Grid, width: int, special: int = 0) -> None:
+    def __init__(
+        self, grid: Grid, width: int, special: int = 0, start: Literal["normal", "sinusoids"] = "normal"
+    ) -> None:
         super().__init__()
         self.grid, self.special = grid, special
         self.table = nn.Parameter(torch.empty(special + math.prod(grid), width))
         nn.init.normal_(self.table, std=0.02)
+        if start == "sinusoids":
+            with torch.no_grad():
+                self.table[special:] = grid_sinusoids(grid, width)
 
     def forward(self, grid: Grid) -> Float[Tensor, "N D"]:
         """The rows for the special tokens and the places of ``grid``, which may differ from the table's own."""
@@ -48,6 +54,18 @@ def grid_boxes(grid: Grid) -> Float[Tensor, "N 3 2"]:
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     size = torch.tensor(grid, dtype=torch.float32)
     return torch.stack([places / size, (places + 1) / size], dim=-1)
+
+
+def grid_sinusoids(grid: Grid, width: int) -> Float[Tensor, "N D"]:
+    """Sinusoids of the places of a (t, h, w) grid, over those of its axes that are longer than one.
+
+    Neighbors differ by a quarter turn in the fastest of the frequencies, which are 1 to 1/100 of that; channels that
+    the axes do not share out evenly are zero.
+    """
+    axes = [torch.arange(n) * (math.pi / 2) for n in grid if n > 1] or [torch.zeros(math.prod(grid))]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(axes))
+    even = width - width % (2 * len(axes))
+    return F.pad(sinusoids(places, even, longest=100.0), (0, width - even))
 
 
 def sinusoid_1d(length: int, width: int, longest: float = 10_000.0) -> Float[Tensor, "N D"]:

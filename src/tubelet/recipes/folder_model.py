@@ -40,7 +40,7 @@ def backbone(size: str) -> Backbone:
     width, times, depth = size.partition("x")
     if not (times and width.isdecimal() and depth.isdecimal() and int(width) % 32 == 0 and int(width) and int(depth)):
         raise ConfigError(f"size: {size!r} is not WIDTHxDEPTH with a width in steps of 32, such as 128x4 or 192x6")
-    return Backbone(width=int(width), depth=int(depth), heads=int(width) // 32, mlp=4 * int(width))
+    return Backbone(width=int(width), depth=int(depth), heads=int(width) // 32, mlp=4 * int(width), start="mimetic")
 
 
 def choose_model(looks: Sequence[Look], init: str, size: str) -> tuple[ModelConfig, list[str]]:
