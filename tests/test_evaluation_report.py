@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tubelet.evaluation
 from colours import CARD, NAMES, colour_model, view_set, write_colours
@@ -48,10 +49,10 @@ def run(tmp_path):
 
 def test_every_number_has_its_views_and_coverage(run):
     page = write_report(run).read_text()
-    assert "75.0 %<small>top-1</small>" in page
+    assert "75.0%<small>named right at the first try</small>" in page
     assert "3x1 views" in page
     assert '<span class="chip warn">4 of 5 scored</span>' in page
-    assert "top-1, 1x1 view" in page
+    assert "named right at the first try, 1x1 view" in page
     assert "broken0.mp4" in page
     assert "<p>The colours are synthetic.</p><p>All of them.</p>" in page
     assert "my &lt;run&gt;" in page
@@ -75,7 +76,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_its_clips_play(run):
 def test_notes_given_take_the_place_of_the_experiments(run):
     page = write_report(run, notes="Real colours.", clips=1).read_text()
     assert "Real colours." in page
-    assert "synthetic" not in page.partition("<h2>")[0]
+    assert "synthetic" not in page.partition('class="verdict')[0]
     assert page.count("<video") == 2
 
 
@@ -98,6 +99,73 @@ def test_a_clip_that_is_gone_leaves_its_place_in_the_page(run):
 def test_a_folder_without_results_is_told_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="tubelet eval"):
         write_report(tmp_path)
+
+
+BASELINE = {
+    "name": "nearest neighbor on <pixels>",
+    "validation": 0.9,
+    "metrics": {"top1": 1.0, "mean_class_accuracy": 1.0},
+    "scored": 4,
+    "expected": 5,
+    "train": 20,
+    "seconds": 2.4,
+    "tried": {"trees": 0.95, "nearest neighbor on <pixels>": 0.9},
+}
+
+
+def with_baseline(run, top1: float):
+    results = json.loads((run / "results.json").read_text())
+    results["tasks"]["colour"]["baseline"] = {**BASELINE, "metrics": {"top1": top1}}
+    (run / "results.json").write_text(json.dumps(results))
+
+
+def test_the_verdict_comes_first_beside_chance_and_the_best_simple_classifier(run):
+    with_baseline(run, 1.0)
+    page = write_report(run).read_text()
+    first = page.partition('<div class="outcome">')[2]
+    assert first.startswith("A simple classifier does better.")
+    assert page.index('class="outcome"') < page.index("<svg")
+    assert page.index("What to do next") < page.index("Where it fails") < page.index("How it learned")
+    rows = re.findall(r'<div class="share">([^<]+)</div>', page)
+    assert rows == ["50.0%", "100%", "75.0%"]
+    assert "nearest neighbor on &lt;pixels&gt;" in page
+    assert "<pixels>" not in page
+    table = page.partition("all 2 simple classifiers")[2].partition("</table>")[0]
+    assert table.index("nearest") < table.index("trees")
+
+
+def test_a_run_without_a_baseline_is_told_without_one(run):
+    page = write_report(run).read_text()
+    assert "Best simple classifier" not in page
+    assert "What it was compared with" not in page
+    assert re.findall(r'<div class="share">([^<]+)</div>', page) == ["50.0%", "75.0%"]
+    assert "1 test file of 5 that cannot be read" in page
+
+
+def test_a_curve_of_validation_marks_the_weights_that_were_kept(run):
+    lines = [{"step": 4 * i, "validation": 0.1 * i, "standard_error": 0.05, "kept": 4 * i} for i in range(1, 10)]
+    log = (run / "log.jsonl").read_text().rpartition("\n")[0]
+    (run / "log.jsonl").write_text("\n".join([log, *map(json.dumps, lines)]) + "\n")
+    learned = write_report(run).read_text().partition("<h2>How it learned</h2>")[2].partition("</div>")[0]
+    assert "The weights of update 36 were kept" in learned
+    assert "still rising" in learned
+    assert "validation accuracy" in learned
+    assert "learning rate" not in learned
+
+
+def test_a_line_of_pixels_is_shown_and_can_be_seen(tmp_path):
+    for width, height in ((1, 2000), (2000, 1), (1, 1), (3, 500)):
+        Image.new("RGB", (width, height), "red").save(tmp_path / "line.png")
+        cutting = cut(replace(example("a", "a", 1.0), path=str(tmp_path / "line.png")), tmp_path)
+        shown = probe(cutting.path)
+        assert min(shown.width, shown.height) >= max(2, max(shown.width, shown.height) / 60)
+
+
+def test_a_picture_of_classes_named_like_formulas(tmp_path):
+    names = ["$x^$", "<b>&", "a" * 80]
+    drawn = pictures.svg(pictures.confusion_picture(np.eye(3, dtype=np.int64), names))
+    ElementTree.fromstring(drawn)
+    assert "a" * 80 not in drawn
 
 
 def test_an_unfinished_last_line_of_the_log_is_left_out(run):
@@ -169,7 +237,7 @@ def test_a_page_of_images_videos_and_sounds(tmp_path):
 def test_a_co_training_shows_its_plan_and_its_comparison(tmp_path):
     _, page = write_senses_report(tmp_path)
     assert "Minibatches: film 40, picture 40, pitch 40; one an update." in page
-    training = page.partition("<h2>Training</h2>")[2].partition("<h2>")[0]
+    training = page.partition("<h2>How it learned</h2>")[2].partition("<h2>")[0]
     assert training.count("<svg") == 2
     comparison = page.partition("<h2>Comparison</h2>")[2].partition("<h2>")[0]
     assert "Equal &amp; fair." in comparison

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tubelet.evaluation.predictions import Scored
 from tubelet.evaluation.showcase import Cutting, choose, cut
@@ -25,25 +25,32 @@ def gallery(examples: Sequence[Scored], media: Path, count: int, *, heard: bool 
         return f'<div class="clips{wide}">{"".join(_card(example, media, heard) for example in shown)}</div>'
 
     if mistakes:
-        shown = "" if len(mistakes) == wrong_in_all else f", the {len(mistakes)} most confident"
-        title = f"{wrong_in_all:,} mistake{'s' if wrong_in_all > 1 else ''} in {len(examples):,}{shown}"
-        html += f"<h3>{title}</h3>{cards(mistakes)}"
+        are = "file is" if wrong_in_all == 1 else "files are"
+        order = "The mistakes that the model was surest of come first." if len(mistakes) > 1 else ""
+        shown = f" {len(mistakes):,} of them are shown." if len(mistakes) < wrong_in_all else ""
+        html += (
+            f'<h3>Where it fails</h3><p class="soft">{wrong_in_all:,} of {len(examples):,} {are} named wrong.{shown} '
+            f"{order} The percentages say how sure it was.</p>{cards(mistakes)}"
+        )
     if right:
-        html += f"<h3>Right answers</h3>{cards(right)}"
+        html += f"<h3>What it gets right</h3>{cards(right)}"
     return html
 
 
 def _card(example: Scored, media: Path, heard: bool) -> str:
-    try:
-        cutting = cut(example, media, heard=heard)
-    except MediaError as error:
-        return f'<div class="clip wrong"><div class="text">{escape(str(error))}</div></div>'
     truth = ", ".join(label for labels in example.labels.values() for label in labels)
-    answers = "".join(_answers(top[:3], example.labels.get(name, ())) for name, top in example.top.items())
     state = "right" if example.right else "wrong"
+    try:
+        shown = _player(cut(example, media, heard=heard), media.name)
+    except MediaError as error:
+        shown = f'<div class="text soft">{escape(str(error))}</div>'
+    answers = "".join(_answers(top[:3], example.labels.get(name, ())) for name, top in example.top.items())
+    really = "" if example.right else '<span class="soft">really</span> '
+    words = "" if example.right else '<div class="soft">but answered</div>'
     return (
-        f'<div class="clip {state}" title="{escape(example.key)}">{_player(cutting, media.name)}'
-        f'<div class="text"><div class="truth">{escape(truth)}</div>{answers}</div></div>'
+        f'<div class="clip {state}" title="{escape(example.key)}">{shown}<div class="text">'
+        f'<div class="file">{escape(PurePath(example.key).name)}</div>'
+        f'<div class="truth">{really}{escape(truth)}</div>{words}{answers}</div></div>'
     )
 
 
@@ -63,7 +70,7 @@ def _answers(top: Sequence[tuple[str, float]], truth: Sequence[str]) -> str:
         mark = " hit" if label in truth else " miss" if place == 0 else ""
         return (
             f'<div class="answer{mark}"><i style="width:{100 * p:.1f}%"></i>'
-            f'<span class="label">{escape(label)}</span><span>{100 * p:.0f} %</span></div>'
+            f'<span class="label">{escape(label)}</span><span>{p:.0%}</span></div>'
         )
 
     return "".join(row(place, label, p) for place, (label, p) in enumerate(top))

@@ -15,16 +15,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from tubelet.evaluation.verdict import Learning
+
 ACCENT, SECOND = "#3b6fe0", "#e0803b"
 _INK = "#80808f"  # readable on white and on black; svg() turns it into the page's own colour
 _SHADES = LinearSegmentedColormap.from_list("shades", [(0.231, 0.435, 0.878, 0.0), (0.231, 0.435, 0.878, 1.0)])
 _CELLS_WITH_NUMBERS, _CLASSES_WITH_NAMES = 16, 50
 _STRETCHES = 160  # of a plan, each one shade
 _FRAMES = 8  # that a panel of kernels is wide, at least
+_LONGEST_NAME = 24  # characters
 
 
 def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str]) -> Figure:
     """Rows are the true classes, columns the answers; a cell's shade is its share of the row."""
+    names = [_plain_name(name) for name in names]
     classes = len(names)
     side = min(3.0 + 0.42 * classes, 9.0)
     figure = Figure(figsize=(side, side), layout="constrained")
@@ -51,24 +55,56 @@ def curves_picture(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Training loss and learning rate over updates, from the lines of a run's ``log.jsonl``; a colour per task."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     loss, rate = figure.subplots(1, 2)
-    tasks = sorted({line["task"] for line in lines if "loss" in line})
-    for task, colour in zip(tasks, _colours(len(tasks)), strict=True):
-        of_task = [line for line in lines if line.get("task") == task and "loss" in line]
-        steps, values = np.array([(line["step"], line["loss"]) for line in of_task], dtype=float).T
-        loss.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-        loss.plot(steps, smooth(values, width=max(1, len(values) // 20)), color=colour, linewidth=1.8, label=task)
+    for of_task, colour in _draw_loss(loss, lines):
         rates = [(line["step"], line["learning_rate"]) for line in of_task if "learning_rate" in line]
         if rates:
             rate.plot(*np.array(rates, dtype=float).T, color=colour, linewidth=1.8)
-    if len(tasks) > 1:
-        loss.legend(frameon=False, labelcolor=_INK)
-    loss.set_title("loss", color=_INK, fontsize=10)
-    rate.set_title("learning rate", color=_INK, fontsize=10)
-    for axes in (loss, rate):
-        _over_updates(axes)
-        axes.set_ylim(bottom=0)
-        axes.grid(color=_INK, alpha=0.2, linewidth=0.6)
+    _panel(rate, "learning rate")
     return figure
+
+
+def learning_picture(lines: Sequence[Mapping[str, Any]], learning: Learning) -> Figure:
+    """The accuracy on validation files, with the band of its standard error and a dot at the step that was kept, and
+    the training loss over the same updates."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    accuracy, loss = figure.subplots(1, 2, sharex=True)
+    share, band = 100 * np.array(learning.values), 100 * np.array(learning.errors)
+    low, high = (share - band).clip(0), (share + band).clip(max=100)
+    accuracy.fill_between(learning.steps, low, high, color=ACCENT, alpha=0.15, linewidth=0)
+    accuracy.plot(learning.steps, share, color=ACCENT, linewidth=1.8)
+    if learning.kept_score is not None:
+        at = (learning.kept, 100 * learning.kept_score[0])
+        side, shift = ("right", -7) if learning.kept > learning.steps[-1] / 2 else ("left", 7)
+        accuracy.plot(*at, "o", color=SECOND, markersize=7)
+        accuracy.annotate("kept", at, (shift, 8), textcoords="offset points", color=SECOND, fontsize=9, ha=side)
+    _draw_loss(loss, lines)
+    _panel(accuracy, "validation accuracy, %")
+    accuracy.set_ylim(0, 105)
+    accuracy.set_xlim(left=0)
+    return figure
+
+
+def _draw_loss(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> list[tuple[list[Mapping[str, Any]], str]]:
+    """Draw each task's loss and return its lines and color."""
+    tasks = sorted({line["task"] for line in lines if "loss" in line})
+    drawn: list[tuple[list[Mapping[str, Any]], str]] = []
+    for task, colour in zip(tasks, _colours(len(tasks)), strict=True):
+        of_task = [line for line in lines if line.get("task") == task and "loss" in line]
+        steps, values = np.array([(line["step"], line["loss"]) for line in of_task], dtype=float).T
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
+        axes.plot(steps, smooth(values, width=max(1, len(values) // 20)), color=colour, linewidth=1.8, label=task)
+        drawn.append((of_task, colour))
+    if len(tasks) > 1:
+        axes.legend(frameon=False, labelcolor=_INK)
+    _panel(axes, "loss")
+    return drawn
+
+
+def _panel(axes: Axes, title: str) -> None:
+    axes.set_title(title, color=_INK, fontsize=10)
+    _over_updates(axes)
+    axes.set_ylim(bottom=0)
+    axes.grid(color=_INK, alpha=0.2, linewidth=0.6)
 
 
 def plan_picture(plan: Sequence[str], minibatches: int = 1) -> Figure:
@@ -157,6 +193,12 @@ def svg(figure: Figure) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     return re.sub(r"<svg[^>]*>", lambda tag: re.sub(r' (width|height)="[^"]*"', "", tag[0]), text, count=1)
+
+
+def _plain_name(name: str) -> str:
+    """Short, and with no dollar sign that would begin a formula."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return short.replace("$", r"\$")
 
 
 def _plain(axes: Axes) -> None:

@@ -23,7 +23,8 @@ from tubelet.media.video import open_video
 from tubelet.media.write import write_sound, write_video
 from tubelet.specs import SpectrogramSpec
 
-_SECONDS, _RATE, _SHORT_SIDE = 6.0, 25.0, 192
+_SECONDS, _RATE, _SHORT_SIDE, _LONG_SIDE = 6.0, 25.0, 192, 1024
+_NARROWEST = 48  # times that a side goes into the other: a line of pixels is widened to this, so that it can be seen
 _EAR = SpectrogramSpec()  # for a person's eye: whatever the model's own bins
 _DEPTH = 12.0  # nepers below the loudest that are shown: what is fainter, an eye takes for noise
 
@@ -99,10 +100,12 @@ def _save(picture: Tensor, target: Path) -> None:
 
 
 def shrink(frames: Tensor) -> Tensor:
-    """uint8 frames (T, 3, H, W) with even sides, the short one brought down to a card's size where it is larger."""
-    short = min(frames.shape[-2:])
-    if short <= _SHORT_SIDE:
+    """uint8 frames (T, 3, H, W) with even sides of 2 pixels at least, brought down to a card's size where larger."""
+    short, long = sorted(frames.shape[-2:])
+    scale = min(1.0, _SHORT_SIDE / short, _LONG_SIDE / long)
+    least = max(2.0, scale * long / _NARROWEST)
+    if scale == 1 and short >= least:
         return frames[..., : frames.shape[-2] // 2 * 2, : frames.shape[-1] // 2 * 2]
-    size = [round(side * _SHORT_SIDE / short / 2) * 2 for side in frames.shape[-2:]]
+    size = [round(max(scale * side, least) / 2) * 2 for side in frames.shape[-2:]]
     resized = torch.nn.functional.interpolate(frames.float(), size=size, mode="bilinear", antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)

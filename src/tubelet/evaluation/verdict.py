@@ -3,89 +3,375 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
-Outcome = Literal["better", "as good", "worse"]
+from tubelet.data.manifest import LABEL
+from tubelet.evaluation.predictions import Scored
 
-_STARTS = {
-    "image": "hf:google/vit-base-patch16-224-in21k",
-    "video": "hf:google/vit-base-patch16-224-in21k",
-    "audio": "hf:google/vit-base-patch16-224-in21k",
-}
+Outcome = Literal["better", "as good", "worse", "not compared"]
+Trend = Literal["rising", "flat", "falling", "unknown"]
+
+_START = "hf:google/vit-base-patch16-224-in21k"
+_WARNINGS = ("fewer than 5 training files", "no test file")  # of an experiment's notes
+_MEMORIZED, _UNLEARNED = 0.9, 0.8  # accuracies in training above and below which they tell something
+_FEWEST_FOR_TREND = 6  # evaluations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What ``log.jsonl`` says of a training: the accuracy on validation files and on those that are trained on.
+
+    ``steps``, ``values``, ``errors``: the validations, with their standard errors; empty where nothing was held out.
+    ``kept``: the step whose weights the run ended with. ``training``: the accuracy in the last tenth of the training,
+    on files that are changed at random. ``planned``: updates; None where that is not known.
+    """
+
+    steps: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+    errors: tuple[float, ...] = ()
+    kept: int = 0
+    training: float | None = None
+    planned: int | None = None
+
+    @classmethod
+    def of(cls, lines: Sequence[Mapping[str, Any]], task: str = "", planned: int | None = None) -> Learning:
+        """From the lines of a ``log.jsonl``; ``training`` is that of the ``task``."""
+        found = [line for line in lines if "validation" in line]
+        shares = [float(line["top1"]) for line in lines if line.get("task") == task and "top1" in line]
+        last = shares[-max(1, len(shares) // 10) :]
+        return cls(
+            steps=tuple(line["step"] for line in found),
+            values=tuple(line["validation"] for line in found),
+            errors=tuple(line["standard_error"] for line in found),
+            kept=found[-1]["kept"] if found else 0,
+            training=fmean(last) if last else None,
+            planned=planned,
+        )
+
+    @property
+    def kept_score(self) -> tuple[float, float] | None:
+        """The validation accuracy of the weights that were kept, and its standard error."""
+        if self.kept not in self.steps:
+            return None
+        place = self.steps.index(self.kept)
+        return self.values[place], self.errors[place]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended early, because validation had not improved for long."""
+        return bool(self.planned and self.steps and self.steps[-1] < 0.97 * self.planned)
+
+    @property
+    def trend(self) -> Trend:
+        """Where validation was heading at the end; "rising" and "falling" are by more than a standard error."""
+        count = len(self.values)
+        if count < _FEWEST_FOR_TREND:
+            return "unknown"
+        third = count // 3
+        step = fmean(self.values[-third:]) - fmean(self.values[-2 * third : -third])
+        if abs(step) <= fmean(self.errors[-third:]):
+            return "flat"
+        return "rising" if step > 0 else "falling"
+
+    def __str__(self) -> str:
+        """What the curve means, in a sentence or two; empty where there is none."""
+        kept = self.kept_score
+        if kept is None:
+            return ""
+        said = f"The weights of update {self.kept:,} were kept, which name {percent(kept[0])} of these files right. "
+        match self.trend:
+            case "rising":
+                return said + "The curve was still rising at the end, so more time would probably help."
+            case "falling":
+                by_heart = (self.training or 0) > kept[0] + 0.15
+                why = ": the model began to learn the training files by heart" if by_heart else ""
+                return f"{said}Toward the end it got worse{why}."
+            case "flat":
+                return said + "Toward the end it no longer moved by more than its uncertainty."
+            case "unknown":
+                return said + "There are too few points to tell whether it was still improving."
+
+
+@dataclass(frozen=True)
+class Confused:
+    """Two classes, how many files of the ``first`` were taken for the ``second``, and the other way round."""
+
+    first: str
+    second: str
+    there: int
+    back: int
+
+    def __str__(self) -> str:
+        said = f"{_files(self.there)} of '{self.first}' {_were(self.there)} taken for '{self.second}'"
+        return f"{said}, {self.back:,} the other way round" if self.back else said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the files of a run tell beside its numbers. What is not known is empty, and nothing is said about it.
+
+    ``chance``: the share of the ``largest`` class of the test files. ``missed``: classes none of whose test files, two
+    at least, is named right, with their number. ``warnings``: about too few files. ``planned``: how long the run was
+    to take, in seconds. ``started``: whether the training began with weights of another. ``flags``: whether it was the
+    recipe ``folder``, whose flags can be named. ``files``: how many test files there are.
+    """
+
+    chance: float | None = None
+    largest: str = ""
+    confused: tuple[Confused, ...] = ()
+    missed: tuple[tuple[str, int], ...] = ()
+    warnings: tuple[str, ...] = ()
+    unread: int = 0
+    files: int = 0
+    source: str = ""
+    learning: Learning = field(default_factory=Learning)
+    planned: float | None = None
+    started: bool = False
+    flags: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        task: Mapping[str, Any],
+        examples: Sequence[Scored],
+        experiment: Mapping[str, Any],
+        learning: Learning,
+    ) -> Evidence:
+        """That of a task of a run. ``experiment``: what its ``config.json`` holds of it."""
+        pairs = [(e.labels[LABEL][0], e.top[LABEL][0][0]) for e in examples if e.labels.get(LABEL) and LABEL in e.top]
+        counts = Counter(truth for truth, _ in pairs)
+        right = Counter(truth for truth, answer in pairs if truth == answer)
+        largest, most = counts.most_common(1)[0] if counts else ("", 0)
+        tasks = experiment.get("tasks", {})
+        chosen = experiment.get("chosen", {})
+        notes = str(experiment.get("notes", "")).splitlines()
+        if len(tasks) > 1:
+            notes = [note.removeprefix(f"{name}: ") for note in notes if note.startswith(f"{name}: ")]
+        return cls(
+            chance=most / len(pairs) if pairs else None,
+            largest=largest,
+            confused=tuple(_confused(pairs)),
+            missed=tuple((label, count) for label, count in counts.most_common() if count > 1 and not right[label]),
+            warnings=tuple(note for note in notes if any(warning in note for warning in _WARNINGS)),
+            unread=task["coverage"]["expected"] - task["coverage"]["scored"],
+            files=task["coverage"]["expected"],
+            source=str(tasks.get(name, {}).get("source", {}).get("path", "")),
+            learning=learning,
+            planned=float(chosen["seconds"]) if "seconds" in chosen else None,
+            started=bool(experiment.get("init")),
+            flags="seconds" in chosen,
+        )
+
+
+def _confused(pairs: Sequence[tuple[str, str]]) -> Iterator[Confused]:
+    """The classes that are taken for one another more than once, the most frequent first."""
+    mistakes = Counter(pair for pair in pairs if pair[0] != pair[1])
+    both = Counter[tuple[str, str]]()
+    for (truth, answer), count in mistakes.items():
+        both[min(truth, answer), max(truth, answer)] += count
+    found = [Confused(a, b, mistakes[a, b], mistakes[b, a]) for a, b in both if both[a, b] > 1]
+    turned = [c if c.there >= c.back else Confused(c.second, c.first, c.back, c.there) for c in found]
+    yield from sorted(turned, key=lambda c: (-c.there - c.back, -c.there))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The top-1 accuracies on the same test files, the standard error of the model's, and what follows.
 
-    ``outcome``: "as good" where the two are within one standard error.
+    ``outcome``: "as good" where the two are within one standard error, "not compared" where ``baseline`` is None.
     """
 
     model: float
-    baseline: float
+    baseline: float | None
     name: str
     examples: int
     inputs: tuple[str, ...]
+    evidence: Evidence = field(default_factory=Evidence)
+
+    @classmethod
+    def of(cls, task: Mapping[str, Any], evidence: Evidence | None = None) -> Verdict | None:
+        """That of a task of ``results.json``; None where it has no top-1."""
+        if "top1" not in task["metrics"]:
+            return None
+        baseline = task.get("baseline") or {}
+        return cls(
+            model=task["metrics"]["top1"],
+            baseline=baseline["metrics"]["top1"] if baseline else None,
+            name=baseline.get("name", ""),
+            examples=task["coverage"]["scored"],
+            inputs=tuple(task.get("inputs", ())),
+            evidence=evidence or Evidence(),
+        )
 
     @property
     def error(self) -> float:
-        """The standard error of an accuracy that was measured on so many examples."""
-        return math.sqrt(self.model * (1 - self.model) / max(1, self.examples))
+        """The standard error of an accuracy measured on so many files, with one right and one wrong added to them.
+
+        Without these, ten right of ten would be certain.
+        """
+        share = (self.model * self.examples + 1) / (self.examples + 2)
+        return math.sqrt(share * (1 - share) / max(1, self.examples))
 
     @property
     def outcome(self) -> Outcome:
+        if self.baseline is None:
+            return "not compared"
         difference = self.model - self.baseline
         if abs(difference) <= self.error:
             return "as good"
         return "better" if difference > 0 else "worse"
 
-    def __str__(self) -> str:
-        files, points = f"{self.examples:,} test files", 100 * abs(self.model - self.baseline)
-        ours, theirs = f"{self.model:.1%}", f"{self.baseline:.1%}"
+    @property
+    def useless(self) -> bool:
+        """Whether it is no better than giving the same answer always."""
+        return self.evidence.chance is not None and self.model - self.evidence.chance <= self.error
+
+    @property
+    def title(self) -> str:
+        """The outcome in a sentence."""
+        if self.outcome == "worse":
+            return "A simple classifier does better."
+        if self.useless:
+            return "The model has not learned anything useful."
         match self.outcome:
-            case "worse":
-                return (
-                    f"A simple classifier does better. {_capital(self.name)}: {theirs} of {files} right; the model: "
-                    f"{ours}, {points:.1f} points fewer."
-                )
             case "as good":
-                return (
-                    f"The model is about as good as the best simple classifier: {ours} of {files} right; {self.name}: "
-                    f"{theirs}. The difference is within the standard error of {100 * self.error:.1f} points."
-                )
+                return "The model is about as good as a simple classifier."
             case "better":
-                return f"The model beats the best simple classifier: {ours} of {files} right; {self.name}: {theirs}."
+                return "The model beats the best simple classifier."
+            case _:
+                return f"The model names {self._right(self.model)} of {_test_files(self.examples)} right."
+
+    @property
+    def text(self) -> str:
+        """The numbers behind the title."""
+        said: list[str] = []
+        if self.baseline is not None or self.useless:
+            said.append(
+                f"Of {_test_files(self.examples)}, the model names {self._right(self.model)} right "
+                f"({percent(self.model)})."
+            )
+        if self.baseline is not None:
+            said.append(f"The best simple classifier, {self.name}, reaches {percent(self.baseline)}.")
+            points = 100 * abs(self.model - self.baseline)
+            if self.outcome == "worse":
+                said.append(f"That is {points:.1f} points more.")
+            if self.outcome == "as good" and points:
+                said.append(f"With so many files, a difference of {100 * self.error:.1f} points can be luck.")
+        if self.useless:
+            said.append(f"Answering '{self.evidence.largest}' every time reaches {percent(self.evidence.chance or 0)}.")
+        return " ".join(said)
+
+    def __str__(self) -> str:
+        return f"{self.title} {self.text}".rstrip()
+
+    def _right(self, share: float) -> str:
+        return f"{round(share * self.examples):,}"
 
     def advice(self) -> tuple[str, ...]:
-        """What to try next, the most promising first; nothing where the model is better and good."""
-        if self.outcome == "better" and self.model >= 0.95:
-            return ()
-        start = next((_STARTS[name] for name in self.inputs if name in _STARTS), _STARTS["image"])
-        tries = [
-            f"Start from weights that have seen more: --init {start} (fetched from the Hugging Face Hub).",
-            "Add training files, most of all of the classes that are confused below.",
-            "Give it more time: --minutes 30.",
-        ]
+        """What to try next, the most promising first; commands stand in backticks.
+
+        Nothing where the model is better and good and no file or class stands out.
+        """
+        good = self.model >= 0.95 and self.outcome in ("better", "not compared")
+        tries = [*self._about_the_files()]
+        if not good:
+            tries += self._about_the_training()
+        if self.outcome == "as good" and self.model < 1:
+            tries.append(
+                f"Add test files if you need to know which of the two is better: {self.examples:,} cannot tell."
+            )
         if self.outcome == "worse":
-            tries.append("Until then, use the simple classifier.")
+            tries.append("Until then, the simple classifier is the better choice for these files.")
         return tuple(tries)
+
+    def _about_the_files(self) -> Iterator[str]:
+        e = self.evidence
+        if e.confused:
+            yield (
+                f"Look at the classes that are confused most: {'; '.join(map(str, e.confused[:2]))}. Training files "
+                "that show the difference help most. If you cannot tell them apart either, make them one class."
+            )
+        told = {name for pair in e.confused[:2] for name in (pair.first, pair.second)}
+        if missed := [(name, count) for name, count in e.missed if name not in told]:
+            shown = ", ".join(f"'{name}' (0 of {count:,})" for name, count in missed[:4])
+            more = f" and {len(missed) - 4:,} more" if len(missed) > 4 else ""
+            yield f"Add training files to the classes that are never named right: {shown}{more}."
+        yield from e.warnings
+        if e.unread:
+            yield (
+                f"Repair or replace {_test_files(e.unread)} of {e.files:,} that cannot be read. "
+                "They are listed below and do not count in the numbers."
+                + (f" `tubelet data check {e.source}` finds all such files." if e.source else "")
+            )
+
+    def _about_the_training(self) -> Iterator[str]:
+        e, learning = self.evidence, self.evidence.learning
+        training, kept = learning.training, learning.kept_score
+        apart = training is not None and training - self.model > max(0.15, 2 * self.error)
+        memorized = training is not None and training >= _MEMORIZED and apart
+        differs = kept is not None and kept[0] - self.model > max(0.05, 2 * math.hypot(kept[1], self.error))
+        if differs and kept is not None:
+            yield (
+                f"Add training files that are more like the test files: {percent(kept[0])} of the validation files "
+                f"were named right, which come from the training files, but {percent(self.model)} of the test files. "
+                "Other speakers, scenes or cameras make such a difference."
+            )
+        elif memorized and training is not None:
+            yield (
+                f"Add training files. At the end, {percent(training)} of them were named right in training, but "
+                f"{percent(self.model)} of the test files: the model has learned them by heart. More time does not "
+                "help against that."
+            )
+        elif not e.confused and not e.warnings:
+            yield "Add training files, most of all to the classes that are confused."
+        if e.flags and not e.started:
+            yield (
+                f"Start from weights that have seen many pictures: `--init {_START}` (fetched from the Hugging Face "
+                "Hub; slow without a GPU)."
+            )
+        if not (memorized or learning.stopped):
+            yield from self._more_time(training)
+
+    def _more_time(self, training: float | None) -> Iterator[str]:
+        how = f": `--minutes {_longer(self.evidence.planned)}`" if self.evidence.flags else ""
+        if training is not None and training < _UNLEARNED:
+            yield (
+                f"Give it more time{how}. Even of the training files, which are changed at random while it learns, "
+                f"it named only {percent(training)} right at the end."
+            )
+        elif self.evidence.learning.trend == "rising":
+            yield f"Give it more time{how}. Validation was still improving at the end."
+        elif training is None and self.evidence.learning.trend == "unknown" and self.evidence.flags:
+            yield f"Give it more time{how}."
 
 
 def verdict(task: Mapping[str, Any]) -> Verdict | None:
     """That of a task of ``results.json``; None where there is no baseline, or no top-1 to compare."""
-    baseline = task.get("baseline")
-    if not baseline or "top1" not in task["metrics"]:
-        return None
-    return Verdict(
-        model=task["metrics"]["top1"],
-        baseline=baseline["metrics"]["top1"],
-        name=baseline["name"],
-        examples=task["coverage"]["scored"],
-        inputs=tuple(task.get("inputs", ())),
-    )
+    return Verdict.of(task) if task.get("baseline") else None
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def percent(value: float) -> str:
+    """A fraction with one digit behind the point, which is left out where it says nothing."""
+    return "100%" if value == 1 else "0%" if value == 0 else f"{value:.1%}"
+
+
+def _longer(seconds: float | None) -> int:
+    """Three times the minutes of a run, in tens."""
+    return 30 if seconds is None else 10 * max(1, math.ceil(3 * seconds / 600 - 0.2))
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
+def _test_files(count: int) -> str:
+    return f"{count:,} test file{'' if count == 1 else 's'}"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
