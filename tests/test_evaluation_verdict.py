@@ -99,6 +99,12 @@ def test_what_is_hardly_learned_needs_time():
     assert "like the test files" not in advice
 
 
+def test_a_curve_rises_only_where_it_ends_above_all_that_was_before():
+    assert Learning.of(scores(0.5, [0.1 * i for i in range(1, 7)])).trend == "rising"
+    assert Learning.of(scores(0.5, [0.2, 0.5, 0.1, 0.1, 0.3, 0.3])).trend == "flat"
+    assert Learning.of(scores(0.5, [0.5, 0.6, 0.6, 0.6, 0.3, 0.3])).trend == "falling"
+
+
 def test_weights_to_start_from_are_not_advised_to_who_has_some():
     assert any("--init" in sentence for sentence in of([]).advice())
     assert not any("--init" in sentence for sentence in of([], init=[{"source": "x"}]).advice())

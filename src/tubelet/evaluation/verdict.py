@@ -67,7 +67,8 @@ class Learning:
 
     @property
     def trend(self) -> Trend:
-        """Where validation was heading at the end; "rising" and "falling" are by more than a standard error."""
+        """Where validation was heading at the end; "rising" and "falling" are by more than a standard error,
+        and what rises to less than was reached before is "flat"."""
         count = len(self.values)
         if count < _FEWEST_FOR_TREND:
             return "unknown"
@@ -75,7 +76,9 @@ class Learning:
         step = fmean(self.values[-third:]) - fmean(self.values[-2 * third : -third])
         if abs(step) <= fmean(self.errors[-third:]):
             return "flat"
-        return "rising" if step > 0 else "falling"
+        if step < 0:
+            return "falling"
+        return "rising" if max(self.values[-third:]) == max(self.values) else "flat"
 
     def __str__(self) -> str:
         """What the curve means, in a sentence or two; empty where there is none."""
@@ -91,7 +94,7 @@ class Learning:
                 why = ": the model began to learn the training files by heart" if by_heart else ""
                 return f"{said}Toward the end it got worse{why}."
             case "flat":
-                return said + "Toward the end it no longer moved by more than its uncertainty."
+                return said + "Toward the end it brought nothing better, within its uncertainty."
             case "unknown":
                 return said + "There are too few points to tell whether it was still improving."
 
