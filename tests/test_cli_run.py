@@ -39,9 +39,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(clips: Path) -> Path:
     """A run of the recipe ``folder``, made small."""
     out = clips.parent / "run"
-    small = {"video.size": "32,32", "video.short-side": "36", "video.frames": "4"}
-    small |= {"backbone.width": "32", "backbone.heads": "1", "backbone.mlp": "64", "backbone.depth": "2"}
-    flags = [word for field, value in small.items() for word in (f"--model.{field}", value)]
+    flags = ["--size", "32x2", "--model.video.size", "32,32"]
     flags += ["--tasks.folder.learning-rate", "5e-3", "--tasks.folder.augment.colour", "0", "--training.workers", "1"]
     assert main(["train", "folder", str(clips), "--out", str(out), "--epochs", "10", *flags]) == 0
     return out
@@ -74,7 +72,7 @@ def test_training_learns_and_explains_itself(run: Path) -> None:
     assert task["views"] == "1x1"
     assert (run / "report.html").is_file()
     notes = json.loads((run / "config.json").read_text())["experiment"]["notes"]
-    assert "3 test clips of 3 classes; a typical clip lasts 1.0 s" in notes
+    assert "16 training, 0 validation and 3 test clips of 3 classes; a typical clip lasts 1.0 s" in notes
     assert "broken.mp4" in (run / "quarantine.jsonl").read_text()
 
 
@@ -82,7 +80,7 @@ def test_the_same_command_goes_on_and_another_experiment_is_refused(
     run: Path, clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, err = result_of(capsys, "train", "folder", str(clips), "--out", str(run), "--epochs", "3", status=2)
-    assert "tasks.folder.length.epochs: 10.0 -> 3.0" in err
+    assert "tasks.folder.length.steps: 80 -> 24" in err
     assert "--out" in err
 
 
@@ -150,8 +148,8 @@ from tubelet.recipes.folder import folder
 from tubelet.training.experiment import Length
 
 def experiment(data: str):
-    made = folder(data)
+    made = folder(data, epochs=1, size="32x1", baseline=False)
     task = replace(made.tasks["folder"], batch_size=4, length=Length(steps=2), warmup=Length())
-    video = replace(made.model.video, frames=4, size=(32, 32), short_side=36)
+    video = replace(made.model.video, frames=4, size=(32, 32))
     return replace(made, model=replace(made.model, video=video), tasks={"folder": task})
 """

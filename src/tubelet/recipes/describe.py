@@ -10,7 +10,7 @@ from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.resolve import Prepared
 
-_TIMELESS = ("notes", "seed", "tasks.folder.augment.flip", "training.log_every", "training.keep_checkpoints")
+_TIMELESS = ("notes", "seed", "training.log_every", "training.keep_checkpoints")
 
 
 def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
@@ -110,7 +110,7 @@ def _time(experiment: Experiment, changed: Collection[str]) -> list[str]:
     seconds = experiment.chosen.get("seconds")
     if seconds is None:
         return []
-    if any(path not in _TIMELESS for path in changed):
+    if any(path not in _TIMELESS and not path.endswith(".augment.flip") for path in changed):
         return ["Time: not known, as flags changed what was planned; the line of progress will tell."]
     return [
         f"Time: about {in_words(float(seconds))} from start to report, less if validation stops moving (--minutes)."
