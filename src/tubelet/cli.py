@@ -104,8 +104,7 @@ def evaluate(
         )
     )
     if speaks():
-        stored = out == run if out else not (data or split or task or views or inputs)  # in the run, with its baselines
-        told = results_json(results, Path(run) if stored and not ensemble else None)
+        told = results_json(results, None if data or split or ensemble else Path(run))
         print_json(told) if json else print_results(told)
         if (out or not ensemble) and Path(out or run, "results.json").is_file():
             report(out or run)

@@ -88,7 +88,10 @@ def evaluate_run(
         if out is not None and ranks.first:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / RESULTS, results_json(results, folder if str(out) == str(source) else None))
+            write_json(
+                folder / RESULTS,
+                results_json(results, folder if str(out) == str(source) and not (data or split) else None),
+            )
             write_details(folder, results)
         ranks.wait()
     return results

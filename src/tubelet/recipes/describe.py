@@ -74,8 +74,11 @@ def _changes(name: str, task: Task) -> str:
     done = ", ".join(_augmentations(task.augment, sound=any("audio" in given for given in task.inputs)))
     mixed = "; pairs are mixed" if task.objective.mixup.alpha else ""
     mirrored = ""
-    if task.augment.flip == 0 and any(given in ("image", "video") for given in task.inputs):
-        mirrored = f" Nothing is mirrored: --tasks.{name}.augment.flip 0.5 where left and right do not matter."
+    if any(given in ("image", "video") for given in task.inputs):
+        flip = f"--tasks.{name}.augment.flip"
+        mirrored = f" Nothing is mirrored: {flip} 0.5 where left and right do not matter."
+        if task.augment.flip:
+            mirrored = f" Left and right are mirrored: {flip} 0 where that changes what a file shows."
     return f"At random in training: {done or 'nothing'}{mixed} (--tasks.{name}.augment).{mirrored}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from math import ceil
 from statistics import median
 from typing import Annotated
 
+import torch
 from typing_extensions import Doc
 
 from tubelet.configs import ConfigError
@@ -30,6 +32,7 @@ from tubelet.weights.lanes import lanes
 _MOST_CLIPS = 4  # test views of a long video or sound
 _VALIDATIONS, _PATIENCE = 20, 12
 _WARMUP = 0.05  # of the updates
+_RATE, _STARTED_RATE = 1e-3, 1e-4  # of learning: at a width of 128, less for a wider one; from weights to start from
 _LAYER_DECAY, _STOCHASTIC_DEPTH = 0.75, 0.1  # of a training that starts from weights
 _FEWEST_PASSES = 0.02  # where not even one fits, of heads alone, so that what counts is the probe
 _PROBED = 20_000  # training examples up to which the heads start from a probe
@@ -56,7 +59,8 @@ _AUGMENT: dict[Kind, Augmentation] = {
         time_mask_share=0.12,
     ),
 }
-_MIXUP: dict[Kind, float] = {"image": 0.2, "video": 0.1, "audio": 0.2}
+_MIXUP: dict[Kind, float] = {"image": 0.2, "video": 0.2, "audio": 0.2}
+_ENOUGH: dict[Kind, int] = {"image": 250_000, "video": 100_000, "audio": 120_000}  # examples, over all passes
 
 
 def folder(
@@ -90,8 +94,8 @@ def folder(
     The recipe looks at the data, measures how fast this machine trains, plans what fits into --minutes, says all of it,
     and compares the result with simple classifiers on the same files. Pictures train an image ViT, videos a ViViT,
     sounds an AST; several folders co-train one PolyViT with a head for each, whose task has the folder's name. --model
-    names another family. --print-config shows every choice, and each is a flag. Nothing is mirrored, as that would
-    change letters, arrows and gestures: --tasks.folder.augment.flip 0.5 where left and right do not matter.
+    names another family. --print-config shows every choice, and each is a flag. Pictures are mirrored where that was
+    measured to keep their classes, which letters and arrows do not; clips are not: --tasks.folder.augment.flip 0.5.
     Expected metric and hardware: unknown, for they depend on the data.
     """
     began = time.monotonic()
@@ -113,6 +117,7 @@ def folder(
         {name: len(seen.train) for name, seen in looks.items()},
         {name: (len(seen.validating), len(seen.testing)) for name, seen in looks.items()},
         size=size or ("" if init or model else "planned"),
+        examples=max(_ENOUGH[seen.kind] for seen in looks.values()),
         fewest=_FEWEST_PASSES if init else 1.0,
         epochs=epochs,
         seconds=60 * minutes - (time.monotonic() - began),
@@ -139,7 +144,9 @@ class _Draft:
         else:
             chosen, said = choose_model(seen, self.init, plan.size)
         inputs = {name: task_inputs(chosen, look, self.model or self.init) for name, look in self.looks.items()}
-        tasks = {n: self._task(n, look, chosen, inputs[n], plan) for n, look in self.looks.items()}
+        with torch.device("meta"):
+            width = chosen.build().width
+        tasks = {n: self._task(n, look, chosen, inputs[n], plan, width) for n, look in self.looks.items()}
         updates = max(1, sum(plan.updates.values()))
         validates = any(look.validating for look in seen)
         heads_alone = bool(self.init) and plan.passes < 1
@@ -153,7 +160,7 @@ class _Draft:
             optimizer=AdamW(layer_decay=_LAYER_DECAY if self.init and lanes(chosen) else 1.0),
             training=Training(
                 ema=round(min(0.999, max(0.9, 1 - _AVERAGED / updates)), 4),
-                workers=1 if all(look.kind != "video" for look in seen) else 2,
+                workers=max(1, min(8, (os.cpu_count() or 2) // 2)),
                 checkpoint_every=max(100, min(1_000, updates // 8)),
                 cache_gib=1.0,
                 probe_first=self._probed,
@@ -173,10 +180,10 @@ class _Draft:
         few = sum(len(look.train) for look in self.looks.values()) <= _PROBED
         return bool(self.init) and few and any(not look.several for look in self.looks.values())
 
-    def _task(self, name: str, seen: Look, model: ModelConfig, inputs: tuple[str, ...], plan: Plan) -> Task:
+    def _task(self, name: str, seen: Look, model: ModelConfig, inputs: tuple[str, ...], plan: Plan, width: int) -> Task:
         specs = [model.inputs[name] for name in inputs]
         span = specs[0].seconds if isinstance(specs[0], SpectrogramSpec) else LONGEST
-        augment = _AUGMENT[seen.kind]
+        augment = replace(_AUGMENT[seen.kind], flip=0.5 if seen.mirrors else 0.0)
         updates = plan.updates[name]
         return Task(
             source=Source(
@@ -193,7 +200,7 @@ class _Draft:
             length=Length(steps=updates),
             warmup=Length(steps=ceil(_WARMUP * updates)),
             stochastic_depth=_STOCHASTIC_DEPTH if self.init else 0.0,
-            learning_rate=_learning_rate(plan.size, started=bool(self.init)),
+            learning_rate=_STARTED_RATE if self.init else round(_RATE * 128 / width, 5),
             views=Views(clips=min(_MOST_CLIPS, max(1, ceil(median(seen.seconds) / span))) if seen.seconds else 1),
         )
 
@@ -216,14 +223,6 @@ def _hub_weights(looks: Mapping[str, Look]) -> list[str]:
         f"ViT trained on the 14 million pictures of ImageNet-21k{''.join(f', {words}' for words in how)}; it has 86 M "
         "parameters, so give it a GPU or more --minutes."
     ]
-
-
-def _learning_rate(size: str, *, started: bool) -> float:
-    """1e-3 at a width of 128, less in proportion for a wider model; a tenth of that from weights to start from."""
-    if started:
-        return 1e-4
-    width = int(size.partition("x")[0]) if size else 192
-    return round(1e-3 * 128 / width, 5)
 
 
 def _objective(seen: Look) -> Classification:

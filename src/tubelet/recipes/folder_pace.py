@@ -93,8 +93,7 @@ def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: R
 
 
 SIZES = ("128x4", "192x6", "256x8", "384x12")
-_PASSES, _EXAMPLES = 60, 100_000  # seen in training where time allows: the larger of the two, at most _MOST_PASSES
-_MOST_PASSES = 600
+_PASSES, _MOST_PASSES = 60, 800  # over the training examples: at least where time allows, and at most
 _LARGER_FROM = (0, 2_000, 20_000, 100_000)  # training examples that a size can learn from
 _SHARE = 0.85  # of the budget that the updates of a larger size may take by the estimate
 _START, _END = 5.0, 8.0  # seconds of loading the program, and of the model's folder and the report
@@ -125,6 +124,7 @@ def plan_lengths(
     held_out: Mapping[str, tuple[int, int]],
     *,
     size: str,
+    examples: int,
     fewest: float = 1.0,
     epochs: float,
     seconds: float,
@@ -133,9 +133,9 @@ def plan_lengths(
     """The size and the lengths that fit into ``seconds``, by measuring.
 
     ``experiment`` makes one of a plan. ``train``: each task's training examples; ``held_out``: its validation and test
-    examples. ``size`` is "planned" where it is to be chosen, and "" where the model has its own; ``epochs`` 0 is
-    planned, too: ``fewest`` where not even one fits. Where both are given, nothing is measured. On several ranks the
-    first one decides.
+    examples. ``examples``: so many seen in training, over all passes, are enough. ``size`` is "planned" where it is to
+    be chosen, and "" where the model has its own; ``epochs`` 0 is planned, too: ``fewest`` where not even one fits.
+    Where both are given, nothing is measured. On several ranks the first one decides.
     """
     batches = {name: experiment(_draft(train, size)).tasks[name].batch_size for name in train}
     per_epoch = {name: max(1, count // batches[name]) for name, count in train.items()}
@@ -146,7 +146,9 @@ def plan_lengths(
     with join_ranks() as ranks:
         plan: list[Plan | None] = [None]
         if ranks.first:
-            planner = _Planner(experiment, train, held_out, per_epoch, fewest, epochs, seconds, fits_baseline, ranks)
+            planner = _Planner(
+                experiment, train, held_out, per_epoch, examples, fewest, epochs, seconds, fits_baseline, ranks
+            )
             plan = [planner.plan(size)]
         if ranks.control is not None:
             dist.broadcast_object_list(plan, src=0, group=ranks.control)
@@ -165,6 +167,7 @@ class _Planner:
     train: Mapping[str, int]
     held_out: Mapping[str, tuple[int, int]]
     per_epoch: Mapping[str, int]
+    examples: int
     fewest: float
     epochs: float
     seconds: float
@@ -202,7 +205,7 @@ class _Planner:
     def _wanted(self) -> float:
         """Passes where time does not matter."""
         examples = sum(self.train.values()) / len(self.train)
-        return self.epochs or min(_MOST_PASSES, max(_PASSES, _EXAMPLES / examples))
+        return self.epochs or min(_MOST_PASSES, max(_PASSES, self.examples / examples))
 
     def _others(self, paces: Mapping[str, Pace]) -> float:
         """Seconds of what is not an update: baselines, reading every file once, validation, the test."""

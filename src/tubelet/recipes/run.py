@@ -67,21 +67,33 @@ def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
             if task.objective.labels == "several" or task.objective.label_sets != (LABEL,):
                 continue
             test = read_manifest(task.source.path).split(task.source.test)
-            with Console(stderr=True, quiet=not progress).status(f"fitting simple classifiers on {name}"):
-                best = fit_baselines(kind_of(test), prepared.training[name], prepared.validation.get(name, []), test)
-            found[name] = best.as_json()
+            train, validation = prepared.training[name], prepared.validation.get(name, [])
+            console = Console(stderr=True, quiet=not progress)
+            try:
+                with console.status(f"fitting simple classifiers on {name}"):
+                    best = fit_baselines(kind_of(test), train, validation, test)
+                found[name] = best.as_json()
+            except ValueError as error:
+                console.print(f"No simple classifier to compare with: {error}", markup=False, soft_wrap=True)
         write_json(path, found)
     baselines = json.loads(path.read_text(encoding="utf-8"))
     return "; ".join(f"baseline {baseline['validation']:.1%}" for baseline in baselines.values())
 
 
 def report(folder: str | Path) -> Path | None:
-    """Write the report of a run that has results; None where matplotlib, which draws it, is not installed."""
+    """Write the report of a run that has results; None where matplotlib, which draws it, is not installed.
+
+    Whatever keeps it from being drawn is said on stderr, and loses nothing else.
+    """
     if not find_spec("matplotlib"):
         return None
     from tubelet.evaluation.report import write_report
 
-    return write_report(folder)
+    try:
+        return write_report(folder)
+    except Exception as error:
+        print(f"tubelet: {folder}: the report cannot be written ({type(error).__name__}: {error})", file=sys.stderr)
+        return None
 
 
 def check_test_data(experiment: Experiment) -> None:
