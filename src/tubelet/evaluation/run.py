@@ -88,10 +88,7 @@ def evaluate_run(
         if out is not None and ranks.first:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(
-                folder / RESULTS,
-                results_json(results, folder if str(out) == str(source) and not (data or split) else None),
-            )
+            write_json(folder / RESULTS, results_json(results, None if data or split else Path(source)))
             write_details(folder, results)
         ranks.wait()
     return results
