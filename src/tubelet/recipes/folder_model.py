@@ -80,20 +80,20 @@ class _Plan:
         own = [look for look in looks if look.kind == kind]
         match kind:
             case "image":
-                pixels, patch = self._pixels(own, _PICTURE)
+                pixels, patch = self._pixels(own, _PICTURE, fine=4)
                 return Modality(spec=pixels, patch=(1, *patch))
             case "video":
-                pixels, patch = self._pixels(own, _VIDEO)
+                pixels, patch = self._pixels(own, _VIDEO, fine=8)
                 return Modality(spec=seeing(own, pixels, _FRAMES), patch=(_TUBELET, *patch))
             case "audio":
                 if self.patch is None:
                     return hearing_slices(own)
                 return Modality(spec=hearing(own, self.patch[0]), patch=(1, *self.patch))
 
-    def _pixels(self, looks: Sequence[Look], large: int) -> tuple[ImageSpec, tuple[int, int]]:
+    def _pixels(self, looks: Sequence[Look], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
         if self.patch is not None and self.pixels is not None:
             return self.pixels, self.patch
-        return whole_pictures(looks, large)
+        return whole_pictures(looks, large, fine)
 
     def together(self, modalities: dict[str, Modality]) -> PolyViTConfig:
         own = self.config.adaptor_depth if isinstance(self.config, PolyViTConfig) else 0
@@ -148,14 +148,14 @@ def pixels_of(config: ModelConfig | None) -> ImageSpec:
     return ImageSpec(size=(112, 112), short_side=128)
 
 
-def whole_pictures(looks: Sequence[Look], large: int) -> tuple[ImageSpec, tuple[int, int]]:
+def whole_pictures(looks: Sequence[Look], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
     """Small pictures at their own size, others with ``large`` pixels on their short side, always the whole picture; and
-    a patch that makes 5 to 10 of the short side."""
-    height = median(look.height for look in looks)
-    aspect = min(max(median(look.aspect for look in looks), 1 / _FLATTEST), _FLATTEST)
-    native = min(height, height * aspect)
+    the side of the patches: 8 pixels of large pictures, ``fine`` of small ones, 2 of tiny ones."""
+    height, own = median(look.height for look in looks), median(look.aspect for look in looks)
+    aspect = min(max(own, 1 / _FLATTEST), _FLATTEST)
+    native = min(height, height * own)
     short = round(native) if native <= _NATIVE else large
-    patch = 8 if short > _NATIVE else 4 if short >= 16 else 2
+    patch = 8 if short > _NATIVE else fine if short >= 4 * fine else 4 if short >= 16 else 2
     sides = (short / min(1.0, aspect), short * max(1.0, aspect))
     size = tuple(patch * max(2, round(side / patch)) for side in sides)
     assert len(size) == 2

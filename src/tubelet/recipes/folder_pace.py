@@ -93,7 +93,7 @@ def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: R
 
 
 SIZES = ("128x4", "192x6", "256x8", "384x12")
-_PASSES, _MOST_PASSES = 60, 800  # over the training examples: at least where time allows, and at most
+_PASSES, _MOST_PASSES = 40, 800  # over the training examples: at least where time allows, and at most
 _LARGER_FROM = (0, 2_000, 20_000, 100_000)  # training examples that a size can learn from
 _SHARE = 0.85  # of the budget that the updates of a larger size may take by the estimate
 _START, _END = 5.0, 8.0  # seconds of loading the program, and of the model's folder and the report
