@@ -185,7 +185,12 @@ def hearing_slices(looks: Sequence[Look]) -> Modality:
     *_, high = spread([length for look in looks for length in look.seconds])
     if high <= _WORD:
         spec = SpectrogramSpec(
-            frames=_WORD_FRAMES, bins=_WORD_BINS, fft=512, low=60.0, loudness=_LOUDNESS, stretch=round(1.2 * high, 2)
+            frames=_WORD_FRAMES,
+            bins=_WORD_BINS,
+            fft=512,
+            low=60.0,
+            loudness=_LOUDNESS,
+            stretch=max(0.1, round(1.2 * high, 2)),
         )
         return Modality(spec=_scaled(looks, spec), patch=(1, _WORD_SLICE, spec.bins))
     seconds = min(max(three_in_four([length for look in looks for length in look.seconds]), _WORD), _LONGEST_SOUND)
