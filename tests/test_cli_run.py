@@ -88,9 +88,9 @@ def test_evaluation_prints_every_number_with_views_and_coverage(run: Path, capsy
     stored = json.loads((run / "results.json").read_text())
     out, _ = result_of(capsys, "eval", str(run), "--json")
     assert json.loads(out) == stored
-    out, _ = result_of(capsys, "eval", str(run), "--views", "2x3")
+    out, _ = result_of(capsys, "eval", str(run), "--views", "2x3")  # whole pictures have one crop
     scored, expected = (stored["tasks"]["folder"]["coverage"][name] for name in ("scored", "expected"))
-    (line,) = [line for line in out.splitlines() if "top1" in line and "2x3" in line]
+    (line,) = [line for line in out.splitlines() if "top1" in line and "2x1" in line]
     assert line.endswith(f"{scored} / {expected}")
     assert json.loads((run / "results.json").read_text()) == stored, "other views do not replace the run's results"
 

@@ -112,7 +112,7 @@ def test_several_folders_co_train_a_polyvit_with_a_task_each(tmp_path: Path) -> 
     model = polyvit(made.model)
     assert {name: (type(m.spec), m.patch) for name, m in model.modalities.items()} == {
         "image": (ImageSpec, (1, 4, 4)),
-        "video": (VideoSpec, (4, 4, 4)),
+        "video": (VideoSpec, (4, 8, 8)),
         "audio": (SpectrogramSpec, (1, 2, 40)),
     }
     assert {name: task.inputs for name, task in made.tasks.items()} == {

@@ -71,7 +71,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
         cards if several else "",
         *told,
         _comparison(read_comparison(run)),
-        _curves(run, lines, _learning(lines, next(iter(tasks)), config, several=False), several),
+        _curves(run, lines, _learning(lines, next(iter(tasks), ""), config, several=False), several),
         "" if several else f"<h2>All numbers</h2>{cards}",
         _kernels(run),
         _settings(experiment),
