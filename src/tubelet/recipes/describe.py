@@ -26,6 +26,10 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
     for name, task in experiment.tasks.items():
         lines.append(_training(prepared, name, task))
         lines.append(_changes(name, task))
+    if experiment.training.probe_first:
+        lines.append("First the heads are fitted to frozen features; validation keeps that, or what follows.")
+    if experiment.trainable == ("heads.*",):
+        lines.append("The heads alone train: no pass of fine-tuning fits (--minutes, --epochs).")
     return [*lines, *_time(experiment, changed)]
 
 

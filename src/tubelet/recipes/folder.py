@@ -150,10 +150,6 @@ class _Draft:
         updates = max(1, sum(plan.updates.values()))
         validates = any(look.validating for look in seen)
         heads_alone = bool(self.init) and plan.passes < 1
-        if self._probed:
-            said.append("The heads are fitted to its frozen features first; validation keeps that, or what follows.")
-        if heads_alone:
-            said.append("No pass of fine-tuning fits (--minutes, --epochs): heads alone train, and only briefly.")
         return Experiment(
             model=chosen,
             tasks=tasks,

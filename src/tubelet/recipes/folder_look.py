@@ -6,7 +6,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -213,27 +215,32 @@ def _is_grey(path: str) -> bool:
 
 def log_mel_scale(looks: Sequence[Look], spec: SpectrogramSpec) -> tuple[float, float]:
     """Mean and standard deviation of the log-mel energies of the files looked at, for :class:`SpectrogramSpec`."""
-    plain = replace(spec, mean=0.0, std=1.0)
-    energies = [energy for look in looks for energy in _energies(look, plain)]
-    if not energies:
+    spans = tuple(
+        (record.path, record.start, seconds)
+        for look in looks
+        for record, seconds in zip(look.looked_at, look.seconds, strict=True)
+    )
+    scale = _scale_of(spans, replace(spec, mean=0.0, std=1.0))
+    if scale is None:
         paths = ", ".join(look.path for look in looks)
         raise ConfigError(f"{paths}: the sound of none of the training files looked at can be read")
+    return scale
+
+
+@lru_cache(maxsize=16)  # a plan asks for each of the sizes it considers, whose sound is the same
+def _scale_of(spans: Sequence[tuple[str, float, float]], spec: SpectrogramSpec) -> tuple[float, float] | None:
+    energies: list[Tensor] = []
+    for path, start, seconds in spans:
+        if seconds < spec.window_samples / spec.rate:
+            continue
+        with suppress(MediaError):
+            sound = read_audio(path, start, start + min(seconds, sound_span(spec)), spec.rate)
+            values = spectrograms(sound[None], spec)
+            energies += [values.flatten()] if values.isfinite().all() else []
+    if not energies:
+        return None
     values = torch.cat(energies).double()
     return round(values.mean().item(), 2), max(0.01, round(values.std().item(), 2))
-
-
-def _energies(look: Look, spec: SpectrogramSpec) -> Iterator[Tensor]:
-    shortest = spec.window_samples / spec.rate
-    for record, seconds in zip(look.looked_at, look.seconds, strict=True):
-        if seconds < shortest:
-            continue
-        try:
-            sound = read_audio(record.path, record.start, record.start + min(seconds, sound_span(spec)), spec.rate)
-        except MediaError:
-            continue
-        values = spectrograms(sound[None], spec)
-        if values.isfinite().all():
-            yield values.flatten()
 
 
 def task_names(paths: Sequence[str]) -> list[str]:
