@@ -60,7 +60,7 @@ _AUGMENT: dict[Kind, Augmentation] = {
     ),
 }
 _MIXUP: dict[Kind, float] = {"image": 0.2, "video": 0.2, "audio": 0.2}
-_ENOUGH: dict[Kind, int] = {"image": 150_000, "video": 60_000, "audio": 80_000}  # examples, over all passes
+_ENOUGH: dict[Kind, int] = {"image": 300_000, "video": 60_000, "audio": 80_000}  # examples, over all passes
 
 
 def folder(
