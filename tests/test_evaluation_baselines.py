@@ -15,7 +15,7 @@ from PIL import Image
 
 from folders import pictures, sounds
 from tubelet.data.manifest import Record, read_manifest
-from tubelet.evaluation import baselines
+from tubelet.evaluation import baselines, handmade
 from tubelet.evaluation.baselines import Baseline, Kind, fit_baselines
 
 
@@ -207,7 +207,7 @@ def test_folds_hold_every_file_of_a_larger_class_out_once_and_single_ones_never(
 
 def test_correlation_finds_the_shift() -> None:
     first = np.random.default_rng(0).standard_normal((3, 24, 24)).astype(np.float32)
-    shifts = baselines._correlation(first, np.roll(first, (2, -3), (1, 2)))
+    shifts = handmade._correlation(first, np.roll(first, (2, -3), (1, 2)))
     assert np.unravel_index(shifts.argmax(), shifts.shape) == (5 + 2, 5 - 3)
     assert shifts.max() == pytest.approx(1, abs=1e-3)
 
@@ -224,6 +224,6 @@ def test_oriented_gradients_tell_the_direction_and_not_the_contrast() -> None:
 def test_stretching_keeps_means_whatever_the_length() -> None:
     for length in (3, 39, 40, 100, 997):
         ramp = np.linspace(0, 1, length, dtype=np.float32)[:, None].repeat(64, 1)
-        flat = baselines._stretched(ramp).reshape(40, 32)
+        flat = handmade._stretched(ramp).reshape(40, 32)
         assert flat.mean() == pytest.approx(0.5, abs=1e-3)
         assert (np.diff(flat[:, 0]) >= -1e-6).all()
