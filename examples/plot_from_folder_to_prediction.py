@@ -50,7 +50,7 @@ for split, clips in {"train": 40, "val": 10}.items():
 
 # %%
 # An experiment is a value: a model, and tasks with their data, length and rates. This one is a ViViT of two layers.
-# ``flip=0``, because mirroring would make a left of every right.
+# ``flip=0``: a mirrored clip would move the other way, and its label would be wrong.
 
 experiment = Experiment(
     model=ViViTConfig(

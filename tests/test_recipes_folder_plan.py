@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,7 @@ def planned(made: Experiment, examples: int, minutes: float, **options: Any) -> 
         {"folder": examples},
         {"folder": (examples // 10, examples // 5)},
         examples=100_000,
+        began=time.monotonic(),
         **{"size": "planned", "epochs": 0.0, "seconds": 60 * minutes, "fits_baseline": False} | options,
     )
 

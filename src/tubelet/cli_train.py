@@ -38,7 +38,7 @@ def train(
 
 @dataclass(frozen=True, kw_only=True)
 class _TrainOptions:
-    out: Annotated[str, arg(help="the run's folder, runs/RECIPE if empty; a run that stands there goes on")] = ""
+    out: Annotated[str, arg(help="the run's folder, runs/RECIPE if empty; a run that is there is resumed")] = ""
     print_config: Annotated[bool, arg(help="print the whole experiment as JSON instead of training it")] = False
 
 

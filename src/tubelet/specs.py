@@ -1,4 +1,4 @@
-"""What a model eats: one frozen, torch-free dataclass per modality.
+"""What a model takes as input: one frozen, torch-free dataclass per modality.
 
 A spec travels with the model (it is stored in ``tubelet.json``), so that training, evaluation and prediction cut and
 normalise media in exactly the same way.

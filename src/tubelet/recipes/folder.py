@@ -120,7 +120,8 @@ def folder(
         examples=max(_ENOUGH[seen.kind] for seen in looks.values()),
         fewest=_FEWEST_PASSES if init else 1.0,
         epochs=epochs,
-        seconds=60 * minutes - (time.monotonic() - began),
+        seconds=60 * minutes,
+        began=began,
         fits_baseline=baseline,
     )
     made = draft.experiment(plan)

@@ -128,9 +128,10 @@ def plan_lengths(
     fewest: float = 1.0,
     epochs: float,
     seconds: float,
+    began: float,
     fits_baseline: bool,
 ) -> Plan:
-    """The size and the lengths that fit into ``seconds``, by measuring.
+    """The size and the lengths that fit into ``seconds`` from ``began`` (time.monotonic) on, by measuring.
 
     ``experiment`` makes one of a plan. ``train``: each task's training examples; ``held_out``: its validation and test
     examples. ``examples``: so many seen in training, over all passes, are enough. ``size`` is "planned" where it is to
@@ -147,7 +148,7 @@ def plan_lengths(
         plan: list[Plan | None] = [None]
         if ranks.first:
             planner = _Planner(
-                experiment, train, held_out, per_epoch, examples, fewest, epochs, seconds, fits_baseline, ranks
+                experiment, train, held_out, per_epoch, examples, fewest, epochs, seconds, began, fits_baseline, ranks
             )
             plan = [planner.plan(size)]
         if ranks.control is not None:
@@ -171,17 +172,17 @@ class _Planner:
     fewest: float
     epochs: float
     seconds: float
+    began: float
     fits_baseline: bool
     ranks: Ranks
 
     def plan(self, size: str) -> Plan:
-        began = time.monotonic()
         draft = _draft(self.train, size)
         paces = measure(self.experiment(draft), self.ranks)
         if size == "planned" and (larger := self._larger(draft, paces)) != draft.size:
             draft = _draft(self.train, larger)
             paces = measure(self.experiment(draft), self.ranks)
-        spent = time.monotonic() - began
+        spent = time.monotonic() - self.began
         probed = self._probe(paces) if self.experiment(draft).training.probe_first else 0.0
         fixed = _START + _END + self._others(paces) + probed + spent
         left = max(0.2 * self.seconds, self.seconds - fixed)
