@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from typing_extensions import Doc
@@ -17,6 +17,7 @@ from typing_extensions import Doc
 from tubelet.configs import ConfigError
 from tubelet.data.augment import Augmentation
 from tubelet.data.kinds import Kind
+from tubelet.data.manifest import LABEL
 from tubelet.data.views import Views
 from tubelet.models.model import ModelConfig
 from tubelet.recipes.folder_look import Look, look, task_names
@@ -72,7 +73,12 @@ def folder(
         str, Doc("a model by name, such as mtv-s/2+ti/4 or tubevit-s/16; chosen by the data if empty")
     ] = "",
     size: Annotated[str, Doc("WIDTHxDEPTH of a model from scratch, such as 192x6; planned if empty")] = "",
-    baseline: Annotated[bool, Doc("fit simple classifiers on the same files, to compare with")] = True,
+    mirror: Annotated[
+        Literal["measure", "yes", "no"], Doc("whether training mirrors pictures left for right, as it may for photos")
+    ] = "measure",
+    baseline: Annotated[
+        bool, Doc("leave out the simple classifiers that are fitted on the same files to compare with")
+    ] = True,
 ) -> Experiment:
     """Train on a folder of class folders (DIR/CLASS/clip.mp4), or a manifest; on several together.
 
@@ -95,7 +101,7 @@ def folder(
     and compares the result with simple classifiers on the same files. Pictures train an image ViT, videos a ViViT,
     sounds an AST; several folders co-train one PolyViT with a head for each, whose task has the folder's name. --model
     names another family. --print-config shows every choice, and each is a flag. Pictures are mirrored where that was
-    measured to keep their classes, which letters and arrows do not; clips are not: --tasks.folder.augment.flip 0.5.
+    measured to keep their classes, as it would not for letters; clips are not: --tasks.folder.augment.flip 0.5.
     Expected metric and hardware: unknown, for they depend on the data.
     """
     began = time.monotonic()
@@ -111,7 +117,10 @@ def folder(
         for name, (seen, warnings) in found.items()
         for sentence in (str(seen), *warnings)
     ]
-    draft = _Draft(looks=looks, init=init, model=model, baseline=baseline)
+    pictures = [seen for seen in looks.values() if seen.kind == "image"]
+    if pictures and mirror == "measure":
+        mirror = "yes" if all(map(_mirrors, pictures)) else "no"
+    draft = _Draft(looks=looks, init=init, model=model, mirrors=mirror == "yes", baseline=baseline)
     plan = plan_lengths(
         draft.experiment,
         {name: len(seen.train) for name, seen in looks.items()},
@@ -126,7 +135,17 @@ def folder(
     )
     made = draft.experiment(plan)
     said += [] if init or model else _hub_weights(looks)
-    return replace(made, notes="\n".join([*said, *([made.notes] if made.notes else [])]))
+    chosen = {**plan.chosen, "mirror": mirror} if pictures else plan.chosen
+    return replace(made, notes="\n".join([*said, *([made.notes] if made.notes else [])]), chosen=chosen)
+
+
+def _mirrors(seen: Look) -> bool:
+    """Whether mirrored pictures were measured to be of the same classes."""
+    if seen.several or seen.label_sets != (LABEL,):
+        return False
+    from tubelet.evaluation.baselines import mirror_keeps_classes  # a second of scikit-learn
+
+    return mirror_keeps_classes(seen.train, seen.validating)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +155,7 @@ class _Draft:
     looks: Mapping[str, Look]
     init: str
     model: str
+    mirrors: bool
     baseline: bool
 
     def experiment(self, plan: Plan) -> Experiment:
@@ -180,7 +200,7 @@ class _Draft:
     def _task(self, name: str, seen: Look, model: ModelConfig, inputs: tuple[str, ...], plan: Plan, width: int) -> Task:
         specs = [model.inputs[name] for name in inputs]
         span = specs[0].seconds if isinstance(specs[0], SpectrogramSpec) else LONGEST
-        augment = replace(_AUGMENT[seen.kind], flip=0.5 if seen.mirrors else 0.0)
+        augment = replace(_AUGMENT[seen.kind], flip=0.5 if seen.kind == "image" and self.mirrors else 0.0)
         updates = plan.updates[name]
         return Task(
             source=Source(

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind, kind_of
-from tubelet.data.manifest import LABEL, Manifest, Record, read_manifest
+from tubelet.data.manifest import Manifest, Record, read_manifest
 from tubelet.data.sound import sound_span, spectrograms
 from tubelet.data.split import hold_out
-from tubelet.evaluation.baselines import mirror_keeps_classes
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
 from tubelet.media.images import read_image
@@ -45,8 +44,7 @@ class Look:
     ``validation``: the split that validates, or ``held_out``: the share of the training examples that does; ``how``
     says how they were chosen. ``several``: whether an example may have several labels. ``seconds``, ``sizes``: the
     lengths, and the (height, width) in pixels, of the files ``looked_at``; empty where the kind has none. ``grey``:
-    whether all pictures looked at are without color. ``mirrors``: whether mirrored pictures were measured to be of the
-    same classes; False where that was not measured.
+    whether all pictures looked at are without color.
     """
 
     path: str
@@ -66,7 +64,6 @@ class Look:
     sizes: tuple[tuple[int, int], ...]
     fps: tuple[float, ...]
     grey: bool
-    mirrors: bool
 
     def __str__(self) -> str:
         one, many = _WORDS[self.kind]
@@ -131,8 +128,6 @@ def look(path: str) -> tuple[Look, list[str]]:
     if not found:
         raise ConfigError(f"{path}: none of the training files looked at can be read; see `tubelet data check`")
     pictures = [info for _, info, _ in found if info.width]
-    several = any(len(labels) != 1 for record in records for labels in record.labels.values())
-    measurable = kind == "image" and manifest.label_sets == (LABEL,) and not several
     seen = Look(
         path=path,
         kind=kind,
@@ -144,14 +139,13 @@ def look(path: str) -> tuple[Look, list[str]]:
         held_out=HELD_OUT if validating and not validation else 0.0,
         how=how,
         label_sets=manifest.label_sets,
-        several=several,
+        several=any(len(labels) != 1 for record in records for labels in record.labels.values()),
         classes=classes,
         looked_at=[record for record, _, _ in found],
         seconds=() if kind == "image" else tuple(seconds for _, _, seconds in found),
         sizes=() if kind == "audio" else tuple((info.height, info.width) for info in pictures),
         fps=tuple(info.fps for info in pictures if info.fps),
         grey=kind == "image" and all(map(_is_grey, [record.path for record, _, _ in found][:_OPENED])),
-        mirrors=measurable and mirror_keeps_classes(train, validating),
     )
     return seen, _warnings(manifest, seen)
 

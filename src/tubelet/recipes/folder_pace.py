@@ -73,6 +73,7 @@ def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: R
     ends = [time.perf_counter()]
 
     def note(update: Update) -> None:
+        update.gradient_norm.item()  # waits for the device
         ends.append(time.perf_counter())
 
     def enough() -> bool:
