@@ -322,7 +322,7 @@ def run(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_measured_is_in_the_experiment(run: Path) -> None:
     saved = json.loads((run / "config.json").read_text())
     chosen, task = saved["experiment"]["chosen"], saved["experiment"]["tasks"]["folder"]
-    assert chosen.keys() == {"epochs", "size", "seconds"}
+    assert chosen.keys() == {"epochs", "size", "seconds", "mirror"}
     assert (chosen["epochs"], chosen["size"]) == (1, "128x4"), "no more has room"
     assert task["length"]["steps"] == saved["data"]["folder"]["updates"] == 86 // 10
     assert saved["data"]["folder"]["examples"] == 86, "without the 10 that validate"

@@ -31,7 +31,7 @@ from tubelet.weights.initialise import Init
 from tubelet.weights.lanes import lanes
 
 _MOST_CLIPS = 4  # test views of a long video or sound
-_VALIDATIONS, _PATIENCE = 20, 12
+_VALIDATIONS, _PATIENCE = 20, 15  # so that a training ends no earlier than at four fifths of the time that was said
 _WARMUP = 0.05  # of the updates
 _RATE, _STARTED_RATE = 1e-3, 1e-4  # of learning: at a width of 128, less for a wider one; from weights to start from
 _LAYER_DECAY, _STOCHASTIC_DEPTH = 0.75, 0.1  # of a training that starts from weights
