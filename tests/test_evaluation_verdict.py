@@ -112,3 +112,7 @@ def test_weights_to_start_from_are_not_advised_to_who_has_some():
 
 def test_a_good_result_needs_nothing():
     assert of([example("a", "a"), example("b", "b")] * 50, model=1.0, baseline=0.8).advice() == ()
+
+
+def test_nothing_is_left_to_do_where_both_are_always_right() -> None:
+    assert of([example("a", "a"), example("b", "b")] * 50, model=1.0, baseline=1.0).advice() == ()

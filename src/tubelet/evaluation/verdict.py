@@ -278,9 +278,9 @@ class Verdict:
     def advice(self) -> tuple[str, ...]:
         """What to try next, the most promising first; commands stand in backticks.
 
-        Nothing where the model is better and good and no file or class stands out.
+        Nothing where the model is good and no worse, and no file or class stands out.
         """
-        good = self.model >= 0.95 and self.outcome in ("better", "not compared")
+        good = self.model >= 0.95 and self.outcome != "worse"
         tries = [*self._about_the_files()]
         if not good:
             tries += self._about_the_training()
