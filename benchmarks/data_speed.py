@@ -1,7 +1,7 @@
 """How much of bare decoding's speed is left once clips are cropped, resized, augmented and brought to the trainer.
 
 The loader (ViViT's augmentation for Kinetics, 32 x 224 x 224 clips) beside bare decoding of the same clips, in turns,
-with the same worker processes of one thread each. The videos are synthetic: coloured noise that moves, with a fresh
+with the same worker processes of one thread each. The videos are synthetic: colored noise that moves, with a fresh
 grain in every frame, written as H.264 at 30 frames per second.
 
     python benchmarks/data_speed.py --json data_speed.json
@@ -41,7 +41,7 @@ from tubelet.media.video import open_video
 from tubelet.specs import VideoSpec
 
 HEIGHT, WIDTH, FPS = 256, 456, 30
-GEOMETRY = Augmentation(colour=0, greyscale=0)
+GEOMETRY = Augmentation(color=0, grayscale=0)
 
 
 @dataclass(frozen=True)

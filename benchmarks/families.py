@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from tubelet.costs.cost import cost
 from tubelet.data.talking_digits import make
 from tubelet.evaluation.comparison import compare
-from tubelet.evaluation.cost import cost
 from tubelet.evaluation.run import evaluator
 from tubelet.recipes.families import Senses, mbt_duet, mtv_duet, mtv_motion, token_learner_motion, tubevit_motion
 from tubelet.training.experiment import Experiment

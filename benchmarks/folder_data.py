@@ -1,4 +1,4 @@
-"""Real labelled data sets as plain folders, from packages of public registries, each at its natural split.
+"""Real labeled data sets as plain folders, from packages of public registries, each at its natural split.
 
     python benchmarks/folder_data.py handwritten spoken --root folder_data
 

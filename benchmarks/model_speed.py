@@ -35,13 +35,13 @@ from rich.table import Table
 from torch import Tensor
 from transformers import VivitConfig, VivitForVideoClassification
 
-from tubelet.evaluation.cost import cost, input_shape, work
+from tubelet.costs.cost import cost, input_shape, work
 from tubelet.hardware import bfloat16_fault
 from tubelet.models.model import Model
 from tubelet.models.names import model_config
 from tubelet.models.tubevit import TubeViT
 from tubelet.nn.heads import LinearHead
-from tubelet.weights.huggingface import from_state
+from tubelet.weights.formats.huggingface import from_state
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

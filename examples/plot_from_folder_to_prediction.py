@@ -32,7 +32,7 @@ draw = torch.Generator().manual_seed(0)
 
 
 def square_moving(direction, frames=12):
-    """(frames, 3, 32, 32): a square of any colour, from any place, over the edges of the picture and back in."""
+    """(frames, 3, 32, 32): a square of any color, from any place, over the edges of the picture and back in."""
     square = torch.zeros(3, 32, 32)
     square[:, :10, :10] = torch.randint(100, 256, (3, 1, 1), generator=draw)
     y, x = torch.randint(0, 32, (2,), generator=draw).tolist()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import goldens_initialisation as initialisation
+import goldens_initialization as initialization
 import goldens_layers as layers
 import goldens_mbt as mbt
 import goldens_models as models
@@ -48,13 +48,13 @@ CHECKS: dict[str, Check] = {
     "scenic.projects.vivit.model.EncoderBlock": layers.check_unscaled_depth,
     "scenic.model_lib.layers.attention_layers": layers.check_sinusoids,
     "scenic.common_lib.video_utils": layers.check_uniform_frames,
-    "ViViT": initialisation.check_from_image,
-    "SpaceTimeViViT": initialisation.check_from_image,
-    "scenic.projects.vivit.model_utils.init_embedding": initialisation.check_inflation,
-    "scenic.projects.vivit.model_utils.init_posemb": initialisation.check_positions,
-    "vivit.model_utils / mbt.model_utils": initialisation.check_position_helpers,
-    "scenic.projects.vivit.model_utils": initialisation.check_from_scratch,
-    "jax.grad through ViViT Model 3 zero init": initialisation.check_dead_saddle,
+    "ViViT": initialization.check_from_image,
+    "SpaceTimeViViT": initialization.check_from_image,
+    "scenic.projects.vivit.model_utils.init_embedding": initialization.check_inflation,
+    "scenic.projects.vivit.model_utils.init_posemb": initialization.check_positions,
+    "vivit.model_utils / mbt.model_utils": initialization.check_position_helpers,
+    "scenic.projects.vivit.model_utils": initialization.check_from_scratch,
+    "jax.grad through ViViT Model 3 zero init": initialization.check_dead_saddle,
     "scenic.model_lib.base_models.model_utils / vivit.model_utils": training.check_losses,
     "scenic.train_lib.lr_schedules": training.check_learning_rates,
     "scenic.dataset_lib.dataset_utils.mixup": training.check_mixup,

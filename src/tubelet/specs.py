@@ -1,7 +1,7 @@
 """What a model takes as input: one frozen, torch-free dataclass per modality.
 
 A spec travels with the model (it is stored in ``tubelet.json``), so that training, evaluation and prediction cut and
-normalise media in exactly the same way.
+normalize media in exactly the same way.
 """
 
 from __future__ import annotations

@@ -12,21 +12,21 @@ class Augmentation:
     """What may happen to a training clip, image or spectrogram; the defaults are ViViT's row for Kinetics (Table 7).
 
     A probability or an amount of 0 turns a step off; with all of them off (:meth:`none`) the clip is only resized and
-    cut at the centre. Steps run in the order of the fields. All frames of a clip share one draw.
+    cut at the center. Steps run in the order of the fields. All frames of a clip share one draw.
 
     ``speed``: the time between a clip's frames is multiplied by a factor from [1 / (1 + speed), 1 + speed]; a clip that
     fits into its video still does.
 
     ``scale_jitter``: probability that height and width are scaled by two independent factors from
     [``min_scale``, ``max_scale``] before the crop. ``crop``: probability that the crop lies anywhere instead of at the
-    centre. ``flip``: probability of mirroring left and right; set it to 0 where the direction is the label.
+    center. ``flip``: probability of mirroring left and right; set it to 0 where the direction is the label.
     ``rotate``: at most so many degrees either way. ``shift``: up and down, and left and right, by at most this share
     of the size. ``zoom``: larger or smaller by a factor from [1 / (1 + zoom), 1 + zoom]. ``shear``: upright lines are
     slanted by at most so many degrees. These four are one warp; what it pulls into the picture repeats the border.
     ``randaugment_layers`` operations of RandAugment are applied at ``randaugment_magnitude`` (on the scale 0 to 10 of
-    the TensorFlow models; the released code goes up to 20). ``colour``: probability of changing brightness, saturation,
+    the TensorFlow models; the released code goes up to 20). ``color``: probability of changing brightness, saturation,
     contrast and hue, by ``color_strength`` times what the released code does (32 levels, 0.4, 0.4 and 0.2 turns at
-    most); ``greyscale``: of then dropping colour. The released code runs either RandAugment or the colour steps; here
+    most); ``grayscale``: of then dropping color. The released code runs either RandAugment or the color steps; here
     both run if both are set. ``erase``: probability that a rectangle of 2 to 20 % of the picture gets the spec's mean.
 
     Of sound, first the waveform is changed. ``tempo``: it is played faster and higher, or slower and lower, by a factor
@@ -36,7 +36,7 @@ class Augmentation:
     ``noise``: probability of white noise, 10 to 40 dB below the sound.
 
     Then the spectrogram is: ``frequency_warp``: its frequency axis is stretched by a factor from [1 - frequency_warp,
-    1 + frequency_warp], as if another person spoke. After normalisation follows SpecAugment: ``frequency_masks`` bands
+    1 + frequency_warp], as if another person spoke. After normalization follows SpecAugment: ``frequency_masks`` bands
     of fewer than ``frequency_mask_bins`` bins and ``time_masks`` bands of fewer than ``time_mask_frames`` frames, and
     of at most ``time_mask_share`` of all frames, are set to 0, their widths uniform. The default is what the released
     MBT and PolyViT code really does: its configuration asks for 4 time masks of 48 frames as well, but with a share of
@@ -55,9 +55,9 @@ class Augmentation:
     shear: float = 0.0
     randaugment_layers: int = 0
     randaugment_magnitude: float = 0.0
-    colour: float = 0.8
+    color: float = 0.8
     color_strength: float = 1.0
-    greyscale: float = 0.1
+    grayscale: float = 0.1
     erase: float = 0.0
     tempo: float = 0.0
     time_shift: float = 0.0
@@ -71,7 +71,7 @@ class Augmentation:
     time_mask_share: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("scale_jitter", "crop", "flip", "colour", "greyscale", "erase", "noise", "time_mask_share"):
+        for name in ("scale_jitter", "crop", "flip", "color", "grayscale", "erase", "noise", "time_mask_share"):
             if not 0 <= (p := getattr(self, name)) <= 1:
                 raise ValueError(f"{name}={p} must lie between 0 and 1")
         for name in ("speed", "zoom", "tempo", "gain"):
@@ -91,8 +91,8 @@ class Augmentation:
 
     @classmethod
     def none(cls) -> Augmentation:
-        """No augmentation: the short side brought to the spec's, and a centre crop; spectrograms as they are."""
-        return cls(scale_jitter=0, crop=0, flip=0, colour=0, greyscale=0, frequency_masks=0)
+        """No augmentation: the short side brought to the spec's, and a center crop; spectrograms as they are."""
+        return cls(scale_jitter=0, crop=0, flip=0, color=0, grayscale=0, frequency_masks=0)
 
 
 def random_factor(most: float, random: Random) -> float:

@@ -19,7 +19,7 @@ class Batch:
     """A minibatch of one task; picklable, pinned and moved as a whole.
 
     ``inputs``: by the names of the model's specs, rasters still uint8; "<name>_mask" (B,) where an example may lack an
-    input. ``targets``: class indices (B,), multi-hot (B, K), or a dict of them by label set; None where unlabelled.
+    input. ``targets``: class indices (B,), multi-hot (B, K), or a dict of them by label set; None where unlabeled.
     ``keys``: each example's id, carried to the metrics. ``replaced``: unreadable examples that a worker passed over.
     ``seed``: of the objective's own random numbers, such as mixup's weight; the same for all micro-batches.
     """

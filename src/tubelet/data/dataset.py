@@ -45,7 +45,7 @@ class Example:
 class VideoViews:
     """All views of one example, clip by clip, with the same V for every input.
 
-    ``inputs`` by name: uint8 (V, T, C, H, W) or (V, C, H, W), spectrograms float32 (V, T, M), normalised. ``silent``:
+    ``inputs`` by name: uint8 (V, T, C, H, W) or (V, C, H, W), spectrograms float32 (V, T, M), normalized. ``silent``:
     the names of inputs whose sound is digital silence in all of the clips: every sample is zero. ``missing``: those
     that the file does not hold, which are not among ``inputs``.
     """

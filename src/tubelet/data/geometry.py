@@ -43,7 +43,7 @@ def pixels_needed(spec: RasterSpec) -> int:
 
 
 def place(picture: tuple[int, int], crop: tuple[int, int], y: float, x: float) -> Box:
-    """The crop at the fractions ``y`` and ``x`` of its room to move; 0.5 rounds up, as the released code's centre."""
+    """The crop at the fractions ``y`` and ``x`` of its room to move; 0.5 rounds up, as the released code's center."""
     top, left = (math.ceil(f * (have - cut)) for f, have, cut in zip((y, x), picture, crop, strict=True))
     return Box(top, left, *crop)
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from tubelet.data.colour import greyscale
+from tubelet.data.color import grayscale
 
 Clip = UInt8[Tensor, "T 3 H W"]
 _LEVELS = np.arange(256)
@@ -25,9 +25,9 @@ def randaugment(clip: Clip, layers: int, magnitude: float, random: Random) -> Cl
     """``layers`` operations, each drawn uniformly from the eleven and "leave it as it is"."""
     for _ in range(layers):
         index = random.randrange(len(OPERATIONS) + 1)
-        centre = random.random(), random.random()
+        center = random.random(), random.random()
         if index < len(OPERATIONS):
-            clip = OPERATIONS[index](clip, magnitude, centre)
+            clip = OPERATIONS[index](clip, magnitude, center)
     return clip
 
 
@@ -72,15 +72,15 @@ def solarize_add(clip: Clip, addition: int) -> Clip:
     return _look_up(clip, [np.where(_LEVELS < 128, (_LEVELS + addition).clip(0, 255), _LEVELS)] * 3)
 
 
-def colour(clip: Clip, factor: float) -> Clip:
-    """Between the grey clip (0) and the clip itself (1), or beyond."""
-    return _blend(greyscale(clip), clip, factor)
+def color(clip: Clip, factor: float) -> Clip:
+    """Between the gray clip (0) and the clip itself (1), or beyond."""
+    return _blend(grayscale(clip), clip, factor)
 
 
 def contrast(clip: Clip, factor: float) -> Clip:
-    """Distances to the mean grey of the clip times ``factor``."""
-    grey = greyscale(clip)[:, 0]
-    mean = int(int(grey.sum()) / grey.numel() + 0.5)
+    """Distances to the mean gray of the clip times ``factor``."""
+    gray = grayscale(clip)[:, 0]
+    mean = int(int(gray.sum()) / gray.numel() + 0.5)
     return _look_up(clip, [(mean + factor * (_LEVELS - mean)).clip(0, 255)] * 3)
 
 
@@ -99,13 +99,13 @@ def sharpness(clip: Clip, factor: float) -> Clip:
     return _blend(smooth, clip, factor)
 
 
-def cutout(clip: Clip, half: int, centre: tuple[float, float]) -> Clip:
-    """A square of up to 2 ``half`` pixels a side around ``centre`` (fractions of height and width) made grey.
+def cutout(clip: Clip, half: int, center: tuple[float, float]) -> Clip:
+    """A square of up to 2 ``half`` pixels a side around ``center`` (fractions of height and width) made gray.
 
     The released code stacks the frames to one tall image, and so cuts one or two of them; here all, alike.
     """
     height, width = clip.shape[-2:]
-    y, x = int(centre[0] * height), int(centre[1] * width)
+    y, x = int(center[0] * height), int(center[1] * width)
     clip = clip.clone()
     clip[..., max(0, y - half) : y + half, max(0, x - half) : x + half] = 128
     return clip
@@ -116,17 +116,17 @@ def _enhancement(magnitude: float) -> float:
 
 
 OPERATIONS: tuple[Callable[[Clip, float, tuple[float, float]], Clip], ...] = (
-    lambda clip, m, centre: auto_contrast(clip),
-    lambda clip, m, centre: equalize(clip),
-    lambda clip, m, centre: invert(clip),
-    lambda clip, m, centre: posterize(clip, int(m / 10 * 4)),
-    lambda clip, m, centre: solarize(clip, int(m / 10 * 256)),
-    lambda clip, m, centre: colour(clip, _enhancement(m)),
-    lambda clip, m, centre: contrast(clip, _enhancement(m)),
-    lambda clip, m, centre: brightness(clip, _enhancement(m)),
-    lambda clip, m, centre: sharpness(clip, _enhancement(m)),
-    lambda clip, m, centre: cutout(clip, int(m / 10 * 40), centre),
-    lambda clip, m, centre: solarize_add(clip, int(m / 10 * 110)),
+    lambda clip, m, center: auto_contrast(clip),
+    lambda clip, m, center: equalize(clip),
+    lambda clip, m, center: invert(clip),
+    lambda clip, m, center: posterize(clip, int(m / 10 * 4)),
+    lambda clip, m, center: solarize(clip, int(m / 10 * 256)),
+    lambda clip, m, center: color(clip, _enhancement(m)),
+    lambda clip, m, center: contrast(clip, _enhancement(m)),
+    lambda clip, m, center: brightness(clip, _enhancement(m)),
+    lambda clip, m, center: sharpness(clip, _enhancement(m)),
+    lambda clip, m, center: cutout(clip, int(m / 10 * 40), center),
+    lambda clip, m, center: solarize_add(clip, int(m / 10 * 110)),
 )
 
 

@@ -127,11 +127,11 @@ def sound_span(spec: SpectrogramSpec, tempo: float = 1.0) -> float:
 
 
 def spectrograms(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V T M"]:
-    """What a model hears: sound of one loudness, its log-mel energies, stretched in time, normalised.
+    """What a model hears: sound of one loudness, its log-mel energies, stretched in time, normalized.
 
     Each as the spec says.
     """
-    return normalised(energies(evened(waves, spec), spec), spec)
+    return normalized(energies(evened(waves, spec), spec), spec)
 
 
 def evened(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V S"]:
@@ -144,7 +144,7 @@ def evened(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tens
 
 
 def energies(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V T M"]:
-    """Log-mel energies, not yet normalised; those of a stretched spectrogram at its number of frames.
+    """Log-mel energies, not yet normalized; those of a stretched spectrogram at its number of frames.
 
     Less sound than a window is then filled up with silence.
     """
@@ -154,7 +154,7 @@ def energies(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Te
     return stretched(log_mel(F.pad(waves, (0, missing)) if missing > 0 else waves, spec), spec.frames)
 
 
-def normalised(energies: Float32[Tensor, "*V T M"], spec: SpectrogramSpec) -> Float32[Tensor, "*V T M"]:
+def normalized(energies: Float32[Tensor, "*V T M"], spec: SpectrogramSpec) -> Float32[Tensor, "*V T M"]:
     return (energies - spec.mean) / spec.std
 
 
@@ -172,7 +172,7 @@ def train_spectrogram(
     (energy,) = energies(waves, spec)
     if most := augmentation.frequency_warp:
         energy = frequency_warped(energy, random.uniform(1 - most, 1 + most))
-    return spec_augment(normalised(energy, spec), augmentation, random)
+    return spec_augment(normalized(energy, spec), augmentation, random)
 
 
 def frequency_warped(energies: Float32[Tensor, "T M"], factor: float) -> Float32[Tensor, "T M"]:
@@ -187,7 +187,7 @@ def frequency_warped(energies: Float32[Tensor, "T M"], factor: float) -> Float32
 def spec_augment(
     spectrogram: Float32[Tensor, "T M"], augmentation: Augmentation, random: Random
 ) -> Float32[Tensor, "T M"]:
-    """SpecAugment's masks (Park et al. 2019) on a normalised spectrogram: bands of bins and of frames become 0."""
+    """SpecAugment's masks (Park et al. 2019) on a normalized spectrogram: bands of bins and of frames become 0."""
     frames, bins = spectrogram.shape
     masked = spectrogram.clone()
     for _ in range(augmentation.frequency_masks):

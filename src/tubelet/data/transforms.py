@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from tubelet.data import colour
+from tubelet.data import color
 from tubelet.data.augment import Augmentation, random_factor
 from tubelet.data.geometry import Box, crop_size, cut, place
 from tubelet.data.randaugment import randaugment
 from tubelet.specs import RasterSpec
 
-# tf.image's colour jitter as the released code calls it
+# tf.image's color jitter as the released code calls it
 _BRIGHTNESS = 32.0  # levels, up or down
 _SATURATION = _CONTRAST = 0.4  # of the factor 1, up or down
 _HUE = 0.2  # turns, either way
@@ -37,19 +37,19 @@ def train_clip(
     if augmentation.rotate or augmentation.shift or augmentation.zoom or augmentation.shear:
         clip = _warp(clip, augmentation, random)
     clip = randaugment(clip, augmentation.randaugment_layers, augmentation.randaugment_magnitude, random)
-    if random.random() < augmentation.colour:
+    if random.random() < augmentation.color:
         brightness, saturation, contrast, hue = (
             augmentation.color_strength * most for most in (_BRIGHTNESS, _SATURATION, _CONTRAST, _HUE)
         )
-        clip = colour.jitter(
+        clip = color.jitter(
             clip,
             brightness=random.uniform(-brightness, brightness),
             saturation=random.uniform(1 - saturation, 1 + saturation),
             contrast=random.uniform(1 - contrast, 1 + contrast),
             hue=random.uniform(-hue, hue),
         )
-    if random.random() < augmentation.greyscale:
-        clip = colour.greyscale(clip)
+    if random.random() < augmentation.grayscale:
+        clip = color.grayscale(clip)
     return _erased(clip, spec, random) if augmentation.erase and random.random() < augmentation.erase else clip
 
 
@@ -99,7 +99,7 @@ def _train_box(picture: tuple[int, int], spec: RasterSpec, augmentation: Augment
 
 
 def view_boxes(picture: tuple[int, int], spec: RasterSpec, crops: int) -> list[Box]:
-    """Where the test's crops lie: the centre, or three along the longer side, from its start to its end.
+    """Where the test's crops lie: the center, or three along the longer side, from its start to its end.
 
     Of a picture that is stretched, each is the whole picture.
     """

@@ -11,8 +11,8 @@ from tubelet.specs import InputSpec, SpectrogramSpec
 class Views:
     """``clips`` clips spread evenly over the video, times ``crops`` spatial crops of each; written "4x3".
 
-    One clip is the middle one. One crop is the centre; three crops are left, centre and right of a wide picture, or
-    top, centre and bottom of a tall one.
+    One clip is the middle one. One crop is the center; three crops are left, center and right of a wide picture, or
+    top, center and bottom of a tall one.
     """
 
     clips: int = 1
@@ -23,7 +23,7 @@ class Views:
             raise ValueError(f"views need at least 1 clip, not {self.clips}")
         if self.crops not in (1, 3):
             raise ValueError(
-                f"views have 1 crop (the centre) or 3 (both ends of the longer side too), not {self.crops}"
+                f"views have 1 crop (the center) or 3 (both ends of the longer side too), not {self.crops}"
             )
 
     def __len__(self) -> int:

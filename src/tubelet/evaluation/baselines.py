@@ -40,7 +40,7 @@ from tubelet.evaluation.handmade import (
     frame_correlation,
     frame_differences,
     gradients_and_colors,
-    grey_pixels,
+    gray_pixels,
     mean_frame,
     mean_gradients_and_colors,
     mel_statistics,
@@ -289,7 +289,7 @@ def _boosting(feature: Feature) -> Member:
 
 
 def _image_panel() -> list[Member]:
-    grey = Feature("16 x 16 grey pixels", read_picture, grey_pixels)
+    gray = Feature("16 x 16 gray pixels", read_picture, gray_pixels)
     pixels = Feature("24 x 24 color pixels", read_picture, color_pixels)
     colors = Feature("a color histogram", read_picture, color_histogram)
     gradients = Feature("oriented gradients", read_picture, oriented_gradients)
@@ -298,13 +298,13 @@ def _image_panel() -> list[Member]:
         _logistic(colors),
         _logistic(gradients),
         _logistic(both),
-        _neighbors(grey, 1),
-        _neighbors(grey, 5),
-        _logistic(grey),
+        _neighbors(gray, 1),
+        _neighbors(gray, 5),
+        _logistic(gray),
         _neighbors(gradients, 5),
         _rbf(gradients, 10),
         _rbf(both, 10),
-        _rbf(grey, 10),
+        _rbf(gray, 10),
         _rbf(pixels, 10),
         _rbf(colors, 10),
         _linear(both),

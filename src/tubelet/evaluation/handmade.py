@@ -94,14 +94,14 @@ def _pooled(picture: NDArray[Any], side: int) -> Floats:
     return squares.mean(axis=(-4, -2), dtype=np.float32) / 255
 
 
-def _grey(picture: NDArray[Any]) -> Floats:
+def _gray(picture: NDArray[Any]) -> Floats:
     """(..., H, W), from 0 to 255."""
     return picture @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def grey_pixels(picture: Bytes) -> Floats:
-    """256: grey values of 16 x 16 pixels."""
-    return _pooled(_grey(picture)[..., None], 16).ravel()
+def gray_pixels(picture: Bytes) -> Floats:
+    """256: gray values of 16 x 16 pixels."""
+    return _pooled(_gray(picture)[..., None], 16).ravel()
 
 
 def color_pixels(picture: Bytes) -> Floats:
@@ -117,7 +117,7 @@ def color_histogram(pictures: Bytes) -> Floats:
 
 def oriented_gradients(picture: Bytes) -> Floats:
     """1764: 9 directions in 8 x 8 cells of 6 x 6 pixels, evened in blocks of 2 x 2 cells (Dalal and Triggs 2005)."""
-    y, x = np.gradient(np.sqrt(_grey(picture)))
+    y, x = np.gradient(np.sqrt(_gray(picture)))
     strength = np.hypot(x, y)
     direction = np.arctan2(y, x) / np.pi % 1 * 9
     low = np.floor(direction)
@@ -158,13 +158,13 @@ def mean_gradients_and_colors(frames: Bytes) -> Floats:
 
 
 def small_frames(frames: Bytes) -> Floats:
-    """1152: grey values of 12 x 12 pixels at each of the 8 times."""
-    return _pooled(_grey(frames[:, 0])[..., None], 12).ravel()
+    """1152: gray values of 12 x 12 pixels at each of the 8 times."""
+    return _pooled(_gray(frames[:, 0])[..., None], 12).ravel()
 
 
 def frame_differences(frames: Bytes) -> Floats:
-    """2304: signed differences of 12 x 12 grey pixels, within the 8 pairs and from time to time (and round)."""
-    small = _pooled(_grey(frames)[..., None], 12)
+    """2304: signed differences of 12 x 12 gray pixels, within the 8 pairs and from time to time (and round)."""
+    small = _pooled(_gray(frames)[..., None], 12)
     return np.concatenate([(small[:, 1] - small[:, 0]).ravel(), (np.roll(small[:, 0], -1, 0) - small[:, 0]).ravel()])
 
 
@@ -172,9 +172,9 @@ _SHIFTS = 5  # of 24 pixels
 
 
 def frame_correlation(frames: Bytes) -> Floats:
-    """484: how well a frame of 24 x 24 grey pixels, shifted by up to 5 pixels up, down, left and right, agrees with the
+    """484: how well a frame of 24 x 24 gray pixels, shifted by up to 5 pixels up, down, left and right, agrees with the
     next one: the mean over the pairs and the mean from time to time, of the frames and of what moves in them."""
-    small = _pooled(_grey(frames)[..., None], 24)[..., 0]
+    small = _pooled(_gray(frames)[..., None], 24)[..., 0]
     kinds = (small - small.mean(axis=(-2, -1), keepdims=True), small - small.mean(axis=(0, 1)))
     return np.concatenate(
         [

@@ -57,7 +57,7 @@ class Segment:
 
 
 def merged(segments: Iterable[Segment]) -> list[Segment]:
-    """Neighbouring segments with one label (or silence) as one, whose probability is their mean weighted by time."""
+    """Neighboring segments with one label (or silence) as one, whose probability is their mean weighted by time."""
     runs: list[list[Segment]] = []
     for segment in segments:
         if runs and (runs[-1][-1].label, runs[-1][-1].silent) == (segment.label, segment.silent):

@@ -147,11 +147,11 @@ class Predictor:
         return torch.cat(pooled).float().cpu().mean(0)
 
     def explain(self, path: Path_, *, inputs: str | Sequence[str] = (), show: str = "") -> Explanation:
-        """Where the model looks in the middle clip: attention rollout, as its factorisation computes attention.
+        """Where the model looks in the middle clip: attention rollout, as its factorization computes attention.
 
         ``inputs``: as for :meth:`embed`. ``show``: which of them, where it looks at several together; the first, if
         empty. Raises TypeError for a model whose rollout is not written. All attention maps are in memory at once:
-        12 heads x 12 layers x 3,137^2 numbers for ViViT-B/16x2's joint attention, 6 GB; the factorised models take far
+        12 heads x 12 layers x 3,137^2 numbers for ViViT-B/16x2's joint attention, 6 GB; the factorized models take far
         less.
         """
         info = probe(path)

@@ -1,4 +1,4 @@
-"""Attention rollout (Abnar & Zuidema 2020): how much of each token reaches the pooled feature, by factorisation.
+"""Attention rollout (Abnar & Zuidema 2020): how much of each token reaches the pooled feature, by factorization.
 
 A block's attention, averaged over its heads and mixed half and half with the residual connection, moves shares of the
 result from tokens to the tokens they were made of. Starting at what reads the result (the class token, or the mean of

@@ -75,7 +75,7 @@ def plan_windows(
 def window_clips(
     frames_at: Callable[[list[float]], FrameBatch], spec: VideoSpec, plan: Plan
 ) -> Iterator[UInt8[Tensor, "V T C H W"]]:
-    """The clips of each window, centre crops; every frame is decoded once, and kept as long as a window needs it.
+    """The clips of each window, center crops; every frame is decoded once, and kept as long as a window needs it.
 
     ``frames_at``: a decoder's; it is asked for ever later times. Raises MediaError, with the time, where the video
     cannot be read; the windows before have been given out by then.
@@ -91,7 +91,7 @@ def window_clips(
             first = start
         for here in range(first + len(kept), end, _FRAMES_AT_ONCE):
             times = [i * plan.step for i in range(here, min(here + _FRAMES_AT_ONCE, end))]
-            kept.extend(centre_crop(frames_at(times).frames, spec))
+            kept.extend(center_crop(frames_at(times).frames, spec))
         yield torch.stack([_clip(kept, clip - first, plan) for clip in window.clips])
 
 
@@ -105,8 +105,8 @@ def window_sounds(record: Record, spec: SpectrogramSpec, plan: Plan) -> Iterator
         yield spectrograms(waves, spec), not waves.any()
 
 
-def centre_crop(frames: UInt8[Tensor, "T C H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:
-    """The frames as the model sees them: short side and centre crop of its spec."""
+def center_crop(frames: UInt8[Tensor, "T C H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:
+    """The frames as the model sees them: short side and center crop of its spec."""
     picture = (frames.shape[-2], frames.shape[-1])
     return cut(frames, place(picture, crop_size(picture, spec), 0.5, 0.5), spec.size)
 

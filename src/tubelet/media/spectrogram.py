@@ -13,7 +13,7 @@ from tubelet.specs import SpectrogramSpec
 
 
 def log_mel(samples: Float32[Tensor, "*V S"], spec: SpectrogramSpec) -> Float32[Tensor, "*V T M"]:
-    """The log-mel energies of samples at ``spec.rate``, not yet normalised: ``spec.frames`` of ``spec.samples``.
+    """The log-mel energies of samples at ``spec.rate``, not yet normalized: ``spec.frames`` of ``spec.samples``.
 
     Frame t is the window that begins at sample t * hop. Nothing is padded: as many windows are taken as lie wholly on
     the samples. The taper is the periodic one; a window is filled with zeros up to ``spec.fft`` points.
@@ -39,8 +39,8 @@ def mel_filters(spec: SpectrogramSpec) -> Float32[Tensor, "F M"]:
     """The weight of each of the transform's frequencies in each bin: triangles of height 1, straight in hertz."""
     hertz = torch.arange(spec.fft // 2 + 1, dtype=torch.float64)[:, None] * (spec.rate / spec.fft)
     corners = torch.tensor(spec.corners, dtype=torch.float64)
-    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
-    rising, falling = (hertz - left) / (centre - left), (right - hertz) / (right - centre)
+    left, center, right = corners[:-2], corners[1:-1], corners[2:]
+    rising, falling = (hertz - left) / (center - left), (right - hertz) / (right - center)
     return torch.minimum(rising, falling).clamp(min=0).float()
 
 

@@ -30,7 +30,7 @@ def write_video(
     """Write an MP4 file: H.264 in yuv420p and, with ``audio`` (mono, in [-1, 1]), AAC; the index comes first.
 
     ``keyframe_every`` frames one is coded by itself; with 1 all are, and none carries faint traces of those before it.
-    Both sides must be even, as yuv420p halves them for colour. One version of PyAV always writes the same
+    Both sides must be even, as yuv420p halves them for color. One version of PyAV always writes the same
     bytes for the same input.
     """
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):

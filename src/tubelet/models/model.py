@@ -16,7 +16,7 @@ Logits = Tensor | dict[str, Tensor]
 
 
 class Encoder(nn.Module, ABC):
-    """Raw, normalised inputs to features: tokenizer(s) and transformer(s), one class per paper.
+    """Raw, normalized inputs to features: tokenizer(s) and transformer(s), one class per paper.
 
     ``inputs`` names and describes what the encoder eats; ``width`` is the D of its features. ``may_miss``: see
     :class:`ModelConfig`.
@@ -37,7 +37,7 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def build(self) -> Encoder:
-        """The encoder, freshly initialised."""
+        """The encoder, freshly initialized."""
 
     @property
     @abstractmethod
@@ -76,11 +76,11 @@ class Model(nn.Module):
     def preprocess(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """uint8 rasters, as the loader gives them, to the floats the encoder eats.
 
-        Floats pass unchanged: spectrograms come normalised from the loader, which masks them after that.
+        Floats pass unchanged: spectrograms come normalized from the loader, which masks them after that.
         """
-        return {name: self._normalise(name, x) for name, x in inputs.items()}
+        return {name: self._normalize(name, x) for name, x in inputs.items()}
 
-    def _normalise(self, name: str, x: Tensor) -> Tensor:
+    def _normalize(self, name: str, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8:
             return x
         mean, std = self.get_buffer(f"mean_{name}"), self.get_buffer(f"std_{name}")

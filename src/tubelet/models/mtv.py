@@ -33,7 +33,7 @@ from tubelet.nn.fusion import (
     Streams,
     TokensInTime,
 )
-from tubelet.nn.initialisers import init_attention_, lecun_normal_
+from tubelet.nn.initializers import init_attention_, lecun_normal_
 from tubelet.nn.positions import Grid, grid_boxes
 from tubelet.nn.streams import StreamEncoder
 from tubelet.nn.tokenizers import Tubelet, grid_of
@@ -199,9 +199,9 @@ class MTV(Encoder):
             init_attention_(*cast("Sequence[nn.Linear]", list(self.project.values())))
         self.global_encoder = TokenEncoder(config.global_encoder, (length, 1, 1), config.pool)
         if isinstance(config.fusion, CrossViewFusion):
-            self._initialise_as_released(config.fusion.layers)
+            self._initialize_as_released(config.fusion.layers)
 
-    def _initialise_as_released(self, layers: Sequence[int]) -> None:
+    def _initialize_as_released(self, layers: Sequence[int]) -> None:
         """The released code draws the self-attention beside a cross-view attention as any dense layer."""
         for stream in self._streams().values():
             for layer in layers:

@@ -3,7 +3,7 @@
 ``vit-b/16`` is an image ViT and ``ast-b/16`` the same on spectrograms; ``polyvit-b/16x4`` takes images, audio and, in
 tubelets of 16x16 pixels and 4 frames, video; ``tubevit-b/16`` takes images in patches of 16x16 and videos in sparse
 tubes, too. ``vivit-b/16x2`` is ViViT's Model 1 with tubelets of 16x16 pixels and 2 frames, and the suffixes ``-fe``,
-``-fsa``, ``-fdp`` name Models 2 (factorised encoder), 3 (self-attention) and 4 (dot product). ``vit-l/16-tl16@12`` is
+``-fsa``, ``-fdp`` name Models 2 (factorized encoder), 3 (self-attention) and 4 (dot product). ``vit-l/16-tl16@12`` is
 TokenLearner (v1.1): 16 tokens learned before layer 12, counted from 0; ``-tlf`` fuses them back, ``+11`` adds so many
 layers, and ``vivit-b/16x2-tl8@6`` learns 8 tokens from every time index.
 
@@ -208,7 +208,7 @@ def _stream(size: str, t: int) -> Stream:
 
 
 def model_name(config: ModelConfig) -> str | None:
-    """The name whose config is ``config``, up to the input's size and the regularisers; None where no name says it."""
+    """The name whose config is ``config``, up to the input's size and the regularizers; None where no name says it."""
     if isinstance(config, MTVConfig):
         return _mtv_name(config)
     if not isinstance(config, _Sized):

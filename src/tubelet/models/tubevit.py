@@ -21,10 +21,10 @@ from tubelet.specs import ImageSpec, RasterSpec, VideoSpec
 
 PATCH = Tube(kernel=(1, 16, 16), stride=(32, 16, 16))
 
-# Table 12; "2x temporal" and "4x spatial" are the neighbours.
+# Table 12; "2x temporal" and "4x spatial" are the neighbors.
 TUBES = (
-    Tube(kernel=(8, 8, 8), stride=(16, 32, 32), neighbours=(2, 1, 1)),
-    Tube(kernel=(16, 4, 4), stride=(6, 32, 32), offset=(4, 8, 8), neighbours=(1, 2, 2)),
+    Tube(kernel=(8, 8, 8), stride=(16, 32, 32), neighbors=(2, 1, 1)),
+    Tube(kernel=(16, 4, 4), stride=(6, 32, 32), offset=(4, 8, 8), neighbors=(1, 2, 2)),
     Tube(kernel=(4, 12, 12), stride=(16, 32, 32), offset=(0, 16, 16)),
 )
 
@@ -77,7 +77,7 @@ class TubeViTConfig(ModelConfig):
 
 
 class TubeViT(Encoder):
-    """Patches of an image, or patches and tubes of a video; the positions of their centres; one transformer.
+    """Patches of an image, or patches and tubes of a video; the positions of their centers; one transformer.
 
     A forward pass takes images or videos. The first ``gate`` layers are ``before``, the others ``transformer``:
     training only ``encoder.transformer.*`` and ``encoder.gate.*`` is the scaling method of Sec. 3.6.
@@ -114,7 +114,7 @@ class TubeViT(Encoder):
 
 
 class TubeSequence(nn.Module):
-    """z^0: a class token, which has no place, and the tokens with the fixed positions of their centres."""
+    """z^0: a class token, which has no place, and the tokens with the fixed positions of their centers."""
 
     def __init__(self, config: TubeViTConfig) -> None:
         super().__init__()
@@ -152,9 +152,9 @@ class Gate(nn.Module):
 def scaled(large: TubeViTConfig, small: TubeViTConfig, gate: int = 0) -> TubeViTConfig:
     """``large`` with the kernels of ``small``'s tubes (Sec. 3.6) and a gate; its patches and layers are its own.
 
-    Space-to-depth brings the kernels' channels to the larger width. Which neighbours, and what is done where the widths
+    Space-to-depth brings the kernels' channels to the larger width. Which neighbors, and what is done where the widths
     do not divide, the paper does not say. The rule here: no fewer tokens on ``large``'s clip, if possible; then the
-    fewest neighbours that fill the width, in time before height before width; of their concatenation the first channels
+    fewest neighbors that fill the width, in time before height before width; of their concatenation the first channels
     are taken. Raises ValueError where no stride can be divided so.
     """
     extent, width = large.video.extent, small.backbone.width
@@ -165,24 +165,24 @@ def scaled(large: TubeViTConfig, small: TubeViTConfig, gate: int = 0) -> TubeViT
 
 
 def _widened(tube: Tube, width: int, extent: Extent) -> Tube:
-    """``tube`` with as many more neighbours as its channels need to fill ``width``."""
+    """``tube`` with as many more neighbors as its channels need to fill ``width``."""
 
     def cost(candidate: Tube) -> tuple[int, ...]:
-        t, h, _ = candidate.neighbours
-        return -math.prod(candidate.grid(extent)), math.prod(candidate.neighbours), -t, -h
+        t, h, _ = candidate.neighbors
+        return -math.prod(candidate.grid(extent)), math.prod(candidate.neighbors), -t, -h
 
-    found = [c for c in _denser(tube) if c.channels * math.prod(c.neighbours) >= width and _fits(c, extent)]
+    found = [c for c in _denser(tube) if c.channels * math.prod(c.neighbors) >= width and _fits(c, extent)]
     if not found:
-        raise ValueError(f"no neighbours bring the {tube.channels} channels of {tube} to a {width=}")
+        raise ValueError(f"no neighbors bring the {tube.channels} channels of {tube} to a {width=}")
     return min(found, key=cost)
 
 
 def _denser(tube: Tube) -> Iterator[Tube]:
-    """The tube with every number of neighbours that divides its strides further."""
+    """The tube with every number of neighbors that divides its strides further."""
     factors = [[f for f in range(1, s + 1) if s % f == 0] for s in tube.step]
     for a, b, c in product(*factors):
-        t, h, w = tube.neighbours
-        yield replace(tube, neighbours=(t * a, h * b, w * c))
+        t, h, w = tube.neighbors
+        yield replace(tube, neighbors=(t * a, h * b, w * c))
 
 
 def _fits(tube: Tube, extent: Extent) -> bool:

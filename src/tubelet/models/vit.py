@@ -12,7 +12,7 @@ from tubelet.models.model import Encoder, ModelConfig
 from tubelet.nn.blocks import Backbone
 from tubelet.nn.encoding import Pool, TokenEncoder
 from tubelet.nn.features import Features
-from tubelet.nn.initialisers import init_dense_
+from tubelet.nn.initializers import init_dense_
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of
 from tubelet.specs import ImageSpec
 

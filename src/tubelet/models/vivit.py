@@ -222,7 +222,7 @@ class DotProductAttention(Attention):
 
 
 class DotProductBlock(Block):
-    """Model 4's block: Eq. 2-3 with attention factorised over the heads."""
+    """Model 4's block: Eq. 2-3 with attention factorized over the heads."""
 
     attention: DotProductAttention
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.compiling import constant_result
-from tubelet.nn.initialisers import init_attention_
+from tubelet.nn.initializers import init_attention_
 
 # Queries per matrix product of the chunked path: the scores of one chunk stay in the cache.
 _CHUNK = 1024

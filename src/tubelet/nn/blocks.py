@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention
 from tubelet.nn.depth import Layers, StochasticDepth
-from tubelet.nn.initialisers import init_mlp_, mimetic_attention_
+from tubelet.nn.initializers import init_mlp_, mimetic_attention_
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """The size of a stack of blocks, and its regularisers.
+    """The size of a stack of blocks, and its regularizers.
 
     ``gelu`` "tanh" and ``norm_eps`` 1e-6 are the released JAX code's; weights of other origin may want others.
     ``rescale_depth``: see :class:`~tubelet.nn.depth.StochasticDepth`. ``start``: what attention and positions start as;
     "released" is the released code's random numbers, "mimetic" what trained models look like (see
-    :func:`~tubelet.nn.initialisers.mimetic_attention_` and :class:`~tubelet.nn.positions.LearnedPositions`), from which
+    :func:`~tubelet.nn.initializers.mimetic_attention_` and :class:`~tubelet.nn.positions.LearnedPositions`), from which
     a model learns a small data set in a fraction of the updates.
     """
 
@@ -105,7 +105,7 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """The blocks ``first`` to ``end`` of a transformer of ``size.depth`` blocks; all of them, unless told otherwise.
 
-    ``block`` makes a block of the size and its rate of stochastic depth: the factorised models bring their own.
+    ``block`` makes a block of the size and its rate of stochastic depth: the factorized models bring their own.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tubelet.nn.attention import CrossAttention
 from tubelet.nn.blocks import Backbone, Block
 from tubelet.nn.depth import Layers
-from tubelet.nn.initialisers import init_attention_, lecun_normal_
+from tubelet.nn.initializers import init_attention_, lecun_normal_
 from tubelet.nn.positions import interpolate_grid
 
 Streams = dict[str, Tensor]  # (b, r, n, D) by name: r frames of n tokens each, that attend to one another

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.features import Features
-from tubelet.nn.initialisers import init_dense_, lecun_normal_
+from tubelet.nn.initializers import init_dense_, lecun_normal_
 
 
 class LinearHead(nn.Module):

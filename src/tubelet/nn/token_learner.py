@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tubelet.nn.attention import CrossAttention, attention_weights
 from tubelet.nn.blocks import Backbone, Block
-from tubelet.nn.initialisers import init_mlp_, lecun_normal_
+from tubelet.nn.initializers import init_mlp_, lecun_normal_
 
 Form = Literal["conv", "mlp", "attention"]
 Over = Literal["frame", "clip"]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.compiling import constant_result
-from tubelet.nn.initialisers import init_dense_
+from tubelet.nn.initializers import init_dense_
 
 Tubelet = tuple[int, int, int]
 

@@ -12,10 +12,10 @@ from tubelet.data.manifest import Record, read_manifest
 from tubelet.data.talking_digits import make
 from tubelet.data.views import Views
 from tubelet.evaluation.comparison import Comparison, compare
-from tubelet.evaluation.report import write_report
 from tubelet.evaluation.run import evaluator
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.nn.blocks import Backbone
+from tubelet.reports.report import write_report
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification
@@ -29,7 +29,7 @@ NOTES = """
 A small PolyViT learned three tasks from files alone, with one transformer for all of them: which digit a picture shows,
 which of eight ways a handwritten digit moves in a video, and which digit a voice says.
 
-What is real: the handwriting, from scikit-learn's digits. What is synthetic: the colours, the motion, and the voices,
+What is real: the handwriting, from scikit-learn's digits. What is synthetic: the colors, the motion, and the voices,
 which eSpeak NG speaks. Test pictures and videos show the digits of writers, and test sounds have voices, that never
 appear in training. A single frame says nothing about the direction. The tasks are small: their accuracy says nothing
 about Kinetics, ImageNet or AudioSet.
@@ -45,7 +45,7 @@ _MODALITIES = {
 }
 _STEPS = {"digit": 1000, "motion": 250, "spoken": 250}
 _AUGMENT = {
-    "digit": Augmentation(min_scale=1.0, max_scale=1.15, flip=0.0, colour=0.0, greyscale=0.0),
+    "digit": Augmentation(min_scale=1.0, max_scale=1.15, flip=0.0, color=0.0, grayscale=0.0),
     "motion": Augmentation.none(),
     "spoken": Augmentation.none(),
 }

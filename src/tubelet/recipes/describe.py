@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from tubelet.costs.cost import costs
 from tubelet.data.augment import Augmentation
-from tubelet.evaluation.cost import costs
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.resolve import Prepared
@@ -105,7 +105,7 @@ def _augmentations(augment: Augmentation, *, sound: bool) -> Iterator[str]:
             "rotation": augment.rotate,
             "slant": augment.shear,
             "mirroring": augment.flip,
-            "color": augment.colour,
+            "color": augment.color,
             "RandAugment": augment.randaugment_layers,
             "a part erased": augment.erase,
             "speed": augment.speed,

@@ -175,8 +175,8 @@ def _task(
 
 
 def _randaugment(layers: int, magnitude: float) -> Augmentation:
-    """It takes the place of the colour steps, which the configurations ask for as well and the released code skips."""
-    return Augmentation(randaugment_layers=layers, randaugment_magnitude=magnitude, colour=0, greyscale=0)
+    """It takes the place of the color steps, which the configurations ask for as well and the released code skips."""
+    return Augmentation(randaugment_layers=layers, randaugment_magnitude=magnitude, color=0, grayscale=0)
 
 
 def _one(init: str) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def audioset_task(data: str, epochs: float, mixup: float) -> Task:
 
 
 def table_9(data: str) -> dict[str, Task]:
-    """The eleven tasks of linear probes, with the regularisation of ViViT's and MBT's trainings on video and audio.
+    """The eleven tasks of linear probes, with the regularization of ViViT's and MBT's trainings on video and audio.
 
     The image tasks have the rate in the middle of the three that the paper chooses from.
     """

@@ -87,7 +87,7 @@ def report(folder: str | Path) -> Path | None:
     """
     if not find_spec("matplotlib"):
         return None
-    from tubelet.evaluation.report import write_report
+    from tubelet.reports.report import write_report
 
     try:
         return write_report(folder)

@@ -169,7 +169,7 @@ def _task(data: str, modality: str, learning_rate: float) -> Task:
         source=Source(path=data),
         inputs=(modality,),
         augment=Augmentation(
-            scale_jitter=0, flip=0, colour=0, greyscale=0, randaugment_layers=2, randaugment_magnitude=10
+            scale_jitter=0, flip=0, color=0, grayscale=0, randaugment_layers=2, randaugment_magnitude=10
         ),
         batch_size=256,
         length=Length(steps=300_000),

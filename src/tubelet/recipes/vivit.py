@@ -40,7 +40,7 @@ def kinetics400_b16x2(data: Data = "data/kinetics400", init: ImageViT = "") -> E
 
 
 def kinetics400_b16x2_fe(data: Data = "data/kinetics400", init: ImageViT = "") -> Experiment:
-    """Kinetics 400, ViViT-B/16x2, Model 2 (factorised encoder, L_t = 4).
+    """Kinetics 400, ViViT-B/16x2, Model 2 (factorized encoder, L_t = 4).
 
     tubelet train vivit.kinetics400_b16x2_fe --data K400 --init hf:google/vit-base-patch16-224-in21k
 
@@ -51,7 +51,7 @@ def kinetics400_b16x2_fe(data: Data = "data/kinetics400", init: ImageViT = "") -
 
 
 def kinetics400_b16x2_fsa(data: Data = "data/kinetics400", init: ImageViT = "") -> Experiment:
-    """Kinetics 400, ViViT-B/16x2, Model 3 (factorised self-attention).
+    """Kinetics 400, ViViT-B/16x2, Model 3 (factorized self-attention).
 
     tubelet train vivit.kinetics400_b16x2_fsa --data K400 --init hf:google/vit-base-patch16-224-in21k
 
@@ -63,7 +63,7 @@ def kinetics400_b16x2_fsa(data: Data = "data/kinetics400", init: ImageViT = "") 
 
 
 def kinetics400_b16x2_fdp(data: Data = "data/kinetics400", init: ImageViT = "") -> Experiment:
-    """Kinetics 400, ViViT-B/16x2, Model 4 (factorised dot-product attention).
+    """Kinetics 400, ViViT-B/16x2, Model 4 (factorized dot-product attention).
 
     tubelet train vivit.kinetics400_b16x2_fdp --data K400 --init hf:google/vit-base-patch16-224-in21k
 
@@ -119,7 +119,7 @@ def kinetics400_l16x2_320(data: Data = "data/kinetics400", init: ImageViT = "") 
 
 
 def kinetics400_l16x2_fe(data: Data = "data/kinetics400", init: ImageViT = "") -> Experiment:
-    """Kinetics 400, ViViT-L/16x2, Model 2 (factorised encoder, L_t = 4).
+    """Kinetics 400, ViViT-L/16x2, Model 2 (factorized encoder, L_t = 4).
 
     tubelet train vivit.kinetics400_l16x2_fe --data K400 --init hf:google/vit-large-patch16-224-in21k
 
@@ -153,7 +153,7 @@ def kinetics600_l16x2_320(data: Data = "data/kinetics600", init: ImageViT = "") 
 
 
 def kinetics600_l16x2_fe(data: Data = "data/kinetics600", init: ImageViT = "") -> Experiment:
-    """Kinetics 600, ViViT-L/16x2, Model 2 (factorised encoder, L_t = 4).
+    """Kinetics 600, ViViT-L/16x2, Model 2 (factorized encoder, L_t = 4).
 
     tubelet train vivit.kinetics600_l16x2_fe --data K600 --init hf:google/vit-large-patch16-224-in21k
 
@@ -262,8 +262,8 @@ def _epic_kitchens(model: ViViTConfig, data: str, init: str, views: Views) -> Ex
 
 
 def randaugment(magnitude: float) -> Augmentation:
-    """Two layers, which take the place of the colour steps."""
-    return Augmentation(randaugment_layers=2, randaugment_magnitude=magnitude, colour=0, greyscale=0)
+    """Two layers, which take the place of the color steps."""
+    return Augmentation(randaugment_layers=2, randaugment_magnitude=magnitude, color=0, grayscale=0)
 
 
 def _experiment(name: str, model: ViViTConfig, task: Task, init: str) -> Experiment:

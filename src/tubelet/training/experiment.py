@@ -12,7 +12,7 @@ from tubelet.data.views import Views
 from tubelet.models.model import ModelConfig
 from tubelet.training.objectives import Classification
 from tubelet.training.schedules import Decay, Schedule, Weighted
-from tubelet.weights.initialise import Init
+from tubelet.weights.initialize import Init
 
 
 @dataclass(frozen=True, kw_only=True)

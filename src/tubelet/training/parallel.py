@@ -94,7 +94,7 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     return [block for stack in stacks if isinstance(stack, nn.ModuleList) for block in stack]
 
 
-def parallelise(learner: Learner, training: Training, ranks: Ranks) -> nn.Module:
+def parallelize(learner: Learner, training: Training, ranks: Ranks) -> nn.Module:
     """``learner`` on its device, recomputing, compiled and spread over the ranks as ``training`` says.
 
     The learner's own modules keep their names and classes; what is returned is called in its place.

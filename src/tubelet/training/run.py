@@ -28,14 +28,14 @@ from tubelet.training.learner import Learner
 from tubelet.training.loop import Hook, Loop
 from tubelet.training.optimizers import build_optimizer, choose_trainable, rate_scales
 from tubelet.training.outcome import Evaluate, Outcome, Validate, cards, write_json
-from tubelet.training.parallel import Ranks, join_ranks, parallelise
+from tubelet.training.parallel import Ranks, join_ranks, parallelize
 from tubelet.training.probing import probe_heads
 from tubelet.training.quarantine import Quarantine
 from tubelet.training.records import Health, Records
 from tubelet.training.resolve import Prepared, Resolved, check_same_run, resolve, write_run
 from tubelet.training.validation import Validation
 from tubelet.version import __version__
-from tubelet.weights.initialise import initialise
+from tubelet.weights.initialize import initialize
 
 CHECKPOINTS, MODEL, RESULTS, SESSIONS = "checkpoints", "model", "results.json", "sessions.jsonl"
 _INITIAL = 4  # keeps the random numbers of the fresh weights apart from the plan's, the model's and the objective's
@@ -96,7 +96,7 @@ def _finished(folder: Path, resolved: Resolved, evaluate: Evaluate | None) -> Ru
 
 
 def build_model(experiment: Experiment) -> Model:
-    """The model with a head for every task, freshly initialised from the experiment's seed."""
+    """The model with a head for every task, freshly initialized from the experiment's seed."""
     torch.manual_seed(mix(experiment.seed, _INITIAL))
     encoder = experiment.model.build()
     return Model(encoder, {name: task.objective.head(encoder.width) for name, task in experiment.tasks.items()})
@@ -119,7 +119,7 @@ def _session(
             records.say(note)
         model = build_model(experiment)
         if start == 0:
-            reports = initialise(model, experiment.model, experiment.init, cards(experiment, {}))
+            reports = initialize(model, experiment.model, experiment.init, cards(experiment, {}))
             for report in reports:
                 records.say(str(report))
             if training.probe_first:
@@ -128,7 +128,7 @@ def _session(
                     records.say(said)
         choose_trainable(model, experiment.trainable)
         learner = Learner(model, experiment.tasks)
-        module = parallelise(learner, training, ranks)
+        module = parallelize(learner, training, ranks)
         optimizer = build_optimizer(
             experiment.optimizer, model.parameters(), rate_scales(experiment.optimizer, model, experiment.model)
         )

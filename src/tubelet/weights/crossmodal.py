@@ -11,7 +11,7 @@ from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
-from tubelet.weights.initialise import Init, initialise_from
+from tubelet.weights.initialize import Init, initialize_from
 from tubelet.weights.lanes import best_source, lanes
 from tubelet.weights.loaded import Loaded, assemble
 
@@ -34,7 +34,7 @@ def for_modality(loaded: Loaded, spec: InputSpec, *, frames: int = 4) -> Loaded:
     config = _single(loaded.config, spec, frames)
     model = assemble(config, {})
     source = str(loaded.provenance.get("source", "the model"))
-    report = initialise_from(loaded, model, config, Init(source=source, kernel="repeat"))
+    report = initialize_from(loaded, model, config, Init(source=source, kernel="repeat"))
     return Loaded(model, config, provenance=loaded.provenance, dropped=report.dropped)
 
 

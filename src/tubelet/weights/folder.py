@@ -16,10 +16,10 @@ from tubelet.configs import ConfigError, from_json, to_json
 from tubelet.models.model import Model, ModelConfig
 from tubelet.specs import SpectrogramSpec, value_range
 from tubelet.version import __version__
-from tubelet.weights import huggingface, scenic, timm
 from tubelet.weights.card import model_card
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.files import read_json, read_tensors
+from tubelet.weights.formats import huggingface, scenic, timm
 from tubelet.weights.hub import HUB, fetch
 from tubelet.weights.loaded import Loaded, TaskCard, assemble, fill
 from tubelet.weights.unfinished import unfinished_run

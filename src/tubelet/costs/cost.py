@@ -1,0 +1,240 @@
+"""What a model costs, counted without allocating it: tokens, parameters, multiply-adds and activations.
+
+Multiply-adds are those of every matrix product (the attention's two included) for one clip; element-wise work is left
+out. The papers call one multiply-add a FLOP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from tubelet.models.model import Model, ModelConfig
+from tubelet.nn.blocks import Block, Stack
+from tubelet.nn.heads import LinearHead
+from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+
+_PARALLEL = re.compile(r"\b(streams|modalities)\.[^.]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of the model, by its name in the model: its learned numbers and its multiply-adds."""
+
+    name: str
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one example takes at batch size 1.
+
+    ``tokens`` enter the first blocks, special tokens included: those of all streams or modalities. ``parameters``: the
+    model's, also where a pass uses only a part of them; ``parts`` are those that it uses.
+    """
+
+    inputs: dict[str, tuple[int, ...]]
+    tokens: int
+    parameters: int
+    multiply_adds: int
+    parts: tuple[Part, ...]
+
+    @property
+    def parameter_bytes(self) -> int:
+        """In float32."""
+        return 4 * self.parameters
+
+    @property
+    def used_parameters(self) -> int:
+        return sum(part.parameters for part in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Work):
+    """The work and ``activation_bytes``: what a training step keeps for the backward pass in float32, under the fused
+    attention kernel."""
+
+    activation_bytes: int
+
+
+def costs(config: ModelConfig, classes: int = 400) -> list[Cost]:
+    """The cost of every set of inputs that ``config`` takes: one, or one for each modality of a PolyViT."""
+    return [cost(config, classes, inputs) for inputs in config.input_sets]
+
+
+def cost(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Cost:
+    """Count ``config`` with one linear head of ``classes`` classes on ``inputs``, which a model of one set need not be
+    told."""
+    counted = work(config, classes, inputs)
+    return Cost(**vars(counted), activation_bytes=_activation_bytes(_unallocated(config, classes), counted.inputs))
+
+
+def work(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Work:
+    """:func:`cost` without the bytes of activations, which take most of the time."""
+    if not inputs and len(config.input_sets) > 1:
+        raise ValueError(f"say which inputs: {', '.join(' and '.join(names) for names in config.input_sets)}")
+    model = _unallocated(config, classes)
+    shapes = {name: input_shape(config.inputs[name]) for name in inputs or config.inputs}
+    count = _Count(model)
+    count.run(shapes)
+    return Work(
+        inputs=shapes,
+        tokens=count.first_tokens(),
+        parameters=_numbers(model),
+        multiply_adds=sum(count.products.values()),
+        parts=tuple(_parts(model, count.products)),
+    )
+
+
+def parameters(config: ModelConfig, classes: int) -> int:
+    """The learned numbers of ``config`` with one linear head of ``classes`` classes."""
+    return _numbers(_unallocated(config, classes))
+
+
+def _unallocated(config: ModelConfig, classes: int) -> Model:
+    with torch.device("meta"), _NoInitialization():
+        encoder = config.build()
+        return Model(encoder, {"head": LinearHead(encoder.width, classes)}).train()
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Leaves out the drawing of random numbers, which takes long although there are no numbers."""
+
+    _DRAWS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return (*args, *kwargs.values())[0] if func in self._DRAWS else func(*args, **kwargs)
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def input_shape(spec: InputSpec) -> tuple[int, ...]:
+    """The shape of one example: (C, H, W), (T, C, H, W), or (T, M) of a spectrogram."""
+    match spec:
+        case ImageSpec():
+            return (spec.channels, *spec.size)
+        case VideoSpec():
+            return (spec.frames, spec.channels, *spec.size)
+        case SpectrogramSpec():
+            return (spec.frames, spec.bins)
+
+
+class _Count:
+    """One forward pass of a model on the meta device. Of blocks that are alike only one is run for inputs of a shape.
+
+    ``products``: the multiply-adds of every module that is used, by name, without those of the modules that it calls.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.products = model, Counter[str]()
+        self._tokens = Counter[str]()  # that enter each block
+        self._running: list[str] = []
+        self._counted = 0
+        self._known: dict[tuple[object, ...], int] = {}
+
+    def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """To be called once: the model's blocks stay changed."""
+        inputs = {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
+        with FlopCounterMode(display=False) as counter:
+            for name, module in self.model.named_modules():
+                module.register_forward_pre_hook(partial(self._enter, counter, name))
+                module.register_forward_hook(partial(self._leave, counter))
+                if isinstance(module, Block):
+                    module.forward = partial(self._block, counter, name, module, module.forward)
+            self.model(inputs, "head")
+
+    def first_tokens(self) -> int:
+        """The tokens that enter the first block, or the first ones of all streams or modalities."""
+        parallel = {name: _PARALLEL.sub(r"\1.*", name) for name in self._tokens}
+        first = next(iter(parallel.values()))
+        return sum(self._tokens[name] for name, pattern in parallel.items() if pattern == first)
+
+    def _enter(self, counter: FlopCounterMode, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._add(counter)
+        self._running.append(name)
+        self.products[name] += 0
+        block = name if isinstance(module, Block) else name.removesuffix(".norm_attention")
+        inside = isinstance(module, Block) or (block != name and block not in self._running)
+        if inside:
+            self._tokens[block] += args[0].numel() // args[0].shape[-1]
+
+    def _leave(self, counter: FlopCounterMode, *_: object) -> None:
+        self._add(counter)
+        self._running.pop()
+
+    def _add(self, counter: FlopCounterMode) -> None:
+        """What was counted since the last call is of the module that runs now."""
+        now = counter.get_total_flops() // 2
+        if self._running:
+            self.products[self._running[-1]] += now - self._counted
+        self._counted = now
+
+    def _block(
+        self, counter: FlopCounterMode, name: str, block: Block, forward: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Tensor:
+        parts = tuple((n, p.shape) for n, p in block.named_parameters())
+        alike = (type(block), block.attention.heads, parts, x.shape)
+        if alike in self._known:
+            self.products[name] += self._known[alike]
+            return x
+        before = counter.get_total_flops()
+        y = forward(x)
+        self._known[alike] = (counter.get_total_flops() - before) // 2
+        return y
+
+
+def _parts(model: Model, products: Mapping[str, int]) -> Iterator[Part]:
+    """The encoder's children that are used, those that hold several stacks opened up, its own numbers, and the head."""
+    for name, parameter in model.encoder.named_parameters(recurse=False):
+        yield Part(name=f"encoder.{name}", parameters=parameter.numel(), multiply_adds=0)
+    for name, module in [*_open(model.encoder, "encoder"), ("heads.head", model.heads["head"])]:
+        inner = [n for n in products if n == name or n.startswith(f"{name}.")]
+        if (count := _numbers(module)) and inner:
+            multiply_adds = sum(products[n] for n in inner)
+            yield Part(name=name.removeprefix("heads."), parameters=count, multiply_adds=multiply_adds)
+
+
+def _open(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    for child_name, child in module.named_children():
+        stacks = sum(isinstance(part, Stack) for part in child.modules())
+        path = f"{name}.{child_name}"
+        if stacks > 1 or isinstance(child, nn.ModuleDict):
+            yield from _open(child, path)
+        else:
+            yield path, child
+
+
+def _activation_bytes(model: Model, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Bytes that autograd saves in one forward pass, each storage once, parameters left out."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        kept[id(storage)] = storage
+        return x
+
+    with FakeTensorMode():
+        state = {name: torch.empty(p.shape, requires_grad=True) for name, p in model.named_parameters()}
+        state |= {name: torch.empty(b.shape) for name, b in model.named_buffers()}
+        inputs = {name: torch.empty(1, *shape) for name, shape in shapes.items()}
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            functional_call(model, state, (inputs, "head"))
+        given = {id(x.untyped_storage()) for x in (*state.values(), *inputs.values())}
+        return sum(storage.nbytes() for key, storage in kept.items() if key not in given)

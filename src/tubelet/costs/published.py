@@ -1,0 +1,228 @@
+"""The papers' printed costs beside ours."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+from tubelet.costs.cost import parameters, work
+from tubelet.models.model import ModelConfig
+from tubelet.models.mtv import CrossViewFusion, MTVConfig
+from tubelet.models.names import model_config
+from tubelet.models.polyvit import PolyViTConfig
+from tubelet.models.tubevit import TubeViTConfig
+from tubelet.models.vit import ViTConfig
+from tubelet.models.vivit import ViViTConfig
+
+Quantities = dict[str, float]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """A printed row: ``published``, ``ours`` and ``ratio`` (ours / published) by quantity.
+
+    Quantities: ``gflops`` (1e9 multiply-adds, one view), ``params_m`` (1e6), ``tokens``, or those of a modality, such
+    as ``tokens of video``. ``reason``: why ours cannot be the published figure, where it cannot.
+    """
+
+    source: str
+    model: str
+    input: str
+    published: Quantities
+    ours: Quantities
+    ratio: Quantities
+    reason: str = ""
+
+
+def _named(name: str) -> Callable[[Row], Quantities]:
+    return lambda row: _count(model_config(name, **_clip(row)), row["classes"])
+
+
+def _average_pool(row: Row) -> Quantities:
+    config = cast("ViViTConfig", model_config("vivit-b/16x2-fe", **_clip(row)))
+    return _count(replace(config, temporal_depth=0), row["classes"])
+
+
+def _clip(row: Row) -> dict[str, int]:
+    frames, height, _ = (int(n) for n in row["input"].split("x"))
+    return {"frames": frames, "size": height}
+
+
+def _count(config: ModelConfig, classes: int, *inputs: str) -> Quantities:
+    counted = work(config, classes, inputs)
+    return {
+        "gflops": counted.multiply_adds / 1e9,
+        "params_m": counted.parameters / 1e6,
+        "tokens": float(counted.tokens),
+    }
+
+
+# The classes of PolyViT's nine tasks (Table 6): ImageNet-1k, CIFAR 100 and 10, Pets, RESISC45; Kinetics 400, Moments in
+# Time; Mini-AudioSet, VGGSound. Linear heads of several tasks have together the parameters of one with all classes.
+_CLASSES = {"image": (1000, 100, 10, 37, 45), "video": (400, 339), "audio": (527, 309)}
+
+
+def _one_for_all(name: str, adaptors: int = 0) -> Callable[[Row], Quantities]:
+    return lambda _: _sum((_polyvit(name, *_CLASSES, adaptors=adaptors), sum(sum(n) for n in _CLASSES.values())))
+
+
+def _one_per_modality(name: str) -> Callable[[Row], Quantities]:
+    return lambda _: _sum(*((_polyvit(name, modality), sum(n)) for modality, n in _CLASSES.items()))
+
+
+def _one_per_task(name: str) -> Callable[[Row], Quantities]:
+    return lambda _: _sum(*((_polyvit(name, modality), n) for modality, tasks in _CLASSES.items() for n in tasks))
+
+
+def _one_modality(name: str, modality: str, *classes: int) -> Callable[[Row], Quantities]:
+    return lambda _: _sum((_polyvit(name, modality), sum(classes)))
+
+
+def _polyvit(name: str, *modalities: str, adaptors: int = 0) -> PolyViTConfig:
+    config = cast("PolyViTConfig", model_config(name))
+    return replace(config, modalities={m: config.modalities[m] for m in modalities}, adaptor_depth=adaptors)
+
+
+def _sum(*models: tuple[PolyViTConfig, int]) -> Quantities:
+    """The parameters of several models with so many classes each."""
+    return {"params_m": sum(parameters(config, classes) for config, classes in models) / 1e6}
+
+
+def _sequence_lengths(_: Row) -> Quantities:
+    config = model_config("polyvit-b/16x4")
+    return {f"tokens of {' '.join(names)}": float(work(config, 1, names).tokens) for names in config.input_sets}
+
+
+def _tubes(_: Row) -> Quantities:
+    config = cast("TubeViTConfig", model_config("tubevit-b/16"))
+    return {"tokens": float(sum(math.prod(tube.grid(config.video.extent)) for tube in (*config.tubes, config.patch)))}
+
+
+def _tubevit(row: Row) -> Quantities:
+    return _count(model_config("tubevit-b/16", **_clip(row)), row["classes"], "video")
+
+
+def _mtv(name: str, global_mlp: int = 3072) -> Callable[[Row], Quantities]:
+    """Cross-view attention has the width of the stream that is looked at, which the printed GFLOPs fit."""
+
+    def count(row: Row) -> Quantities:
+        config = cast("MTVConfig", model_config(name, **_clip(row)))
+        if isinstance(config.fusion, CrossViewFusion):
+            config = replace(config, fusion=replace(config.fusion, width="source"))
+        config = replace(config, global_encoder=replace(config.global_encoder, mlp=global_mlp))
+        return _count(config, row["classes"])
+
+    return count
+
+
+def _ensemble(*counts: Callable[[Row], Quantities]) -> Callable[[Row], Quantities]:
+    def count(row: Row) -> Quantities:
+        models = [count(row) for count in counts]
+        return {name: sum(model[name] for model in models) for name in models[0]}
+
+    return count
+
+
+def _vit_by_mean(name: str) -> Callable[[Row], Quantities]:
+    return lambda row: _count(
+        replace(cast("ViTConfig", model_config(name, size=_clip(row)["size"])), pool="mean"), row["classes"]
+    )
+
+
+def _token_learner(name: str) -> Callable[[Row], Quantities]:
+    return lambda row: _count(model_config(name, size=_clip(row)["size"]), row["classes"])
+
+
+def _image_vit(name: str) -> Callable[[Row], Quantities]:
+    """TubeViT's Table 11 prints the image models' parameters, with ImageNet's head."""
+    return lambda _: {"params_m": parameters(model_config(name), 1000) / 1e6}
+
+
+# How the library counts a printed row, by its (source, model).
+_COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
+    ("ViViT Tab. 2", "ViViT-B/16x2 Model 1 spatio-temporal"): _named("vivit-b/16x2"),
+    ("ViViT Tab. 2", "ViViT-B/16x2 Model 2 factorized encoder, L_t=4"): _named("vivit-b/16x2-fe"),
+    ("ViViT Tab. 2", "ViViT-B/16x2 Model 3 factorized self-attention"): _named("vivit-b/16x2-fsa"),
+    ("ViViT Tab. 2", "ViViT-B/16x2 Model 4 factorized dot-product"): _named("vivit-b/16x2-fdp"),
+    ("ViViT Tab. 2", "ViViT-B/16x2 Model 2 average-pool baseline, L_t=0"): _average_pool,
+    ("ViViT Tab. 5", "ViViT-L/16x2 Model 1"): _named("vivit-l/16x2"),
+    ("slides, MTV", "MTV B/4"): _mtv("mtv-b/4"),
+    ("slides, MTV", "MTV S/8"): _mtv("mtv-s/8"),
+    ("slides, MTV", "MTV Ti/16"): _mtv("mtv-ti/16", 768),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 ensemble"): _ensemble(_mtv("mtv-b/4"), _mtv("mtv-s/8"), _mtv("mtv-ti/16", 768)),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 late fusion"): _mtv("mtv-b/4+s/8+ti/16-late"),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 MLP fusion"): _mtv("mtv-b/4+s/8+ti/16-mlp"),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 bottleneck"): _mtv("mtv-b/4+s/8+ti/16-bottleneck"),
+    ("slides, MTV", "MTV B/4+S/8+Ti/16 CVA"): _mtv("mtv-b/4+s/8+ti/16"),
+    ("slides, MTV", "MTV B/8+Ti/2"): _mtv("mtv-b/8+ti/2"),
+    ("slides, MTV", "MTV B/2+Ti/8"): _mtv("mtv-b/2+ti/8"),
+    ("slides, MTV", "MTV B/8+S/4+Ti/2"): _mtv("mtv-b/8+s/4+ti/2"),
+    ("slides, MTV", "MTV B/2+S/4+Ti/8"): _mtv("mtv-b/2+s/4+ti/8"),
+    ("slides, MTV", "MTV B/4+B/8+B/16"): _mtv("mtv-b/4+b/8+b/16"),
+    ("slides, MTV", "MTV B/2+B/8"): _mtv("mtv-b/2+b/8"),
+    ("slides, MTV", "MTV B/2+B/4+B/8"): _mtv("mtv-b/2+b/4+b/8"),
+    ("slides, TokenLearner", "ViT-L/16"): _vit_by_mean("vit-l/16"),
+    ("slides, TokenLearner", "ViT-L/16, 16 tokens learned at layer 12"): _token_learner("vit-l/16-tl16@12"),
+    ("slides, TokenLearner", "ViT-L/16, 24+11 layers, 16 tokens learned at layer 12"): _token_learner(
+        "vit-l/16-tl16@12+11"
+    ),
+    ("slides, TokenLearner", "ViT-L/14, 24+11 layers, 16 tokens learned at layer 18"): _token_learner(
+        "vit-l/14-tl16@18+11"
+    ),
+    ("slides, TokenLearner", "TokenLearner L/10 (24+11)"): _token_learner("vit-l/10-tl16@12+11"),
+    ("TubeViT Sec. 4.1", "TubeViT, 4 tubes"): _tubes,
+    ("TubeViT Tab. 7b", "TubeViT-B, 4 tubes, one view"): _tubevit,
+    ("TubeViT Tab. 11", "ViT-Base"): _image_vit("vit-b/16"),
+    ("TubeViT Tab. 11", "ViT-Large"): _image_vit("vit-l/16"),
+    ("TubeViT Tab. 11", "ViT-Huge"): _image_vit("vit-h/14"),
+    ("PolyViT Tab. 2", "9 single-task Base baselines, total"): _one_per_task("polyvit-b/16x4"),
+    ("PolyViT Tab. 2", "PolyViT-Base, one model per modality, total of 3"): _one_per_modality("polyvit-b/16x4"),
+    ("PolyViT Tab. 2", "PolyViT-Base, 9 tasks, L_adapt=0"): _one_for_all("polyvit-b/16x4"),
+    ("PolyViT Tab. 2", "PolyViT-Base, 9 tasks, L_adapt=L/2"): _one_for_all("polyvit-b/16x4", adaptors=6),
+    ("PolyViT Tab. 8", "9 single-task Large baselines, total"): _one_per_task("polyvit-l/16x4"),
+    ("PolyViT Tab. 8", "PolyViT-Large, one model per modality, total of 3"): _one_per_modality("polyvit-l/16x4"),
+    ("PolyViT Tab. 8", "PolyViT-Large, 9 tasks, L_adapt=0"): _one_for_all("polyvit-l/16x4"),
+    ("PolyViT Tab. 8", "PolyViT-Large, 9 tasks, L_adapt=L/2"): _one_for_all("polyvit-l/16x4", adaptors=12),
+    ("PolyViT Tab. 5", "PolyViT-L/16x2, K400+K600+MiT"): _one_modality("polyvit-l/16x2", "video", 400, 600, 339),
+    ("PolyViT Tab. 4", "PolyViT-Base, AS-500k+VGGSound"): _one_modality("polyvit-b/16x4", "audio", 527, 309),
+    ("PolyViT Tab. 7", "sequence lengths, patches of 16x16 and 4x16x16"): _sequence_lengths,
+}
+
+
+@cache
+def published_rows() -> tuple[PublishedRow, ...]:
+    """Every printed row, ours beside it."""
+    text = files("tubelet.evaluation").joinpath("published_costs.json").read_text(encoding="utf-8")
+    rows = list[PublishedRow]()
+    for row in json.loads(text)["rows"]:
+        published, counted = _published(row), _COUNTS[row["source"], row["model"]](row)
+        ours = {name: counted[name] for name in published}
+        rows.append(
+            PublishedRow(
+                source=row["source"],
+                model=row["model"],
+                input=row["input"],
+                published=published,
+                ours=ours,
+                ratio={name: ours[name] / published[name] for name in published},
+                reason=row.get("reason", ""),
+            )
+        )
+    return tuple(rows)
+
+
+def _published(row: Row) -> Quantities:
+    """The row's figures; sequence lengths are by modality."""
+    found: Quantities = {}
+    for name in ("gflops", "params_m", "tokens"):
+        if isinstance(value := row.get(name), dict):
+            found |= {f"{name} of {modality}": float(n) for modality, n in cast("dict[str, float]", value).items()}
+        elif value is not None:
+            found[name] = float(value)
+    return found

@@ -1,0 +1,257 @@
+"""How fast this machine trains an experiment: measured on a few real updates before the training is planned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
+
+import torch
+import torch.distributed as dist
+
+from tubelet.costs.cost import costs
+from tubelet.data.loader import train_batches
+from tubelet.data.manifest import Record
+from tubelet.training.experiment import Experiment
+from tubelet.training.learner import Learner
+from tubelet.training.loop import Loop, Update
+from tubelet.training.optimizers import build_optimizer
+from tubelet.training.parallel import Ranks, join_ranks, parallelize
+from tubelet.training.resolve import resolve
+from tubelet.training.run import build_model, train_set
+
+_BATCHES = 8  # of different examples
+_SECONDS = 5.0  # of measuring, and as much for reading the files
+_FEWEST = 4  # updates that are measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds of one update of a task, and what reading an example for the first time adds; its head's parameters."""
+
+    update: float
+    first_read: float
+    head: int = 0
+
+
+def measure(experiment: Experiment, ranks: Ranks) -> dict[str, Pace]:
+    """The pace of each task's minibatches, on evenly spaced training examples of it. The weights are thrown away."""
+    prepared = resolve(experiment)
+    experiment = prepared.resolved.experiment
+    return {name: _pace(experiment, name, records, ranks) for name, records in prepared.training.items()}
+
+
+def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: Ranks) -> Pace:
+    task, training = experiment.tasks[name], experiment.training
+    wanted = _BATCHES * task.batch_size
+    some = records[:: max(1, len(records) // wanted)][:wanted]
+    cache = training.cache_gib * len(some) / len(records)  # as large a share of what is read again as in the training
+    examples = train_set(replace(experiment, training=replace(training, cache_gib=cache)), name, some)
+    first_pass, most = len(some) // task.batch_size or 1, 2_000
+    workers = training.workers
+    batches = train_batches(
+        {name: examples},
+        [name] * most,
+        {name: task.batch_size // ranks.size},
+        seed=experiment.seed,
+        workers=workers,
+    )
+    model = build_model(experiment)
+    alone = replace(ranks, control=None, size=1, rank=0)
+    learner = Learner(model, experiment.tasks)
+    loop = Loop(
+        module=parallelize(learner, training, alone),
+        optimizer=build_optimizer(experiment.optimizer, model.parameters()),
+        ranks=alone,
+        seed=experiment.seed,
+        learning_rate=lambda step, tasks: 0.0,
+        clip_norm=training.clip_norm,
+        precision=torch.bfloat16 if training.precision == "bfloat16" else torch.float32,
+    )
+    ends = [time.perf_counter()]
+
+    def note(update: Update) -> None:
+        update.gradient_norm.item()  # waits for the device
+        ends.append(time.perf_counter())
+
+    def enough() -> bool:
+        spent, done = ends[-1] - ends[0], len(ends) - 1
+        reading = ends[min(first_pass, done)] - ends[0]
+        measured = done >= first_pass + _FEWEST and spent - reading > _SECONDS
+        return measured or (done >= _FEWEST and spent > 4 * _SECONDS)
+
+    done = loop.run(batches, 0, most, [note], enough)
+    del batches
+    times = [b - a for a, b in pairwise(ends)]
+    warm = times[first_pass + 1 :] or times[1:] or times
+    cold = sum(times[1:first_pass]) / max(1, first_pass - 1) if done > first_pass > 1 else median(warm)
+    # The loader is ahead of the model, so that a mean over many updates is what counts, not the middle one.
+    update = sum(warm) / len(warm)
+    head = sum(parameter.numel() for parameter in model.heads[name].parameters())
+    return Pace(update=update, first_read=max(0.0, cold - update) / task.batch_size, head=head)
+
+
+SIZES = ("128x4", "192x6", "256x8", "384x12")
+_PASSES, _MOST_PASSES = 40, 800  # over the training examples: at least where time allows, and at most
+_LARGER_FROM = (0, 2_000, 20_000, 100_000)  # training examples that a size can learn from
+_SHARE = 0.85  # of the budget that the updates of a larger size may take by the estimate
+_START, _END = 5.0, 8.0  # seconds of loading the program, and of the model's folder and the report
+_FIT_START, _FIT = 3.0, 2.5e-8  # seconds of fitting a probe, and for each example and parameter of the head
+_FORWARD = 0.45  # of an update's time, for the same examples without a gradient
+_VALIDATIONS = 20
+_BASELINE, _BASELINE_EXAMPLES = 30.0, 5_000  # seconds and examples that fitting the baselines takes at most
+_FIXED_PART = 0.4  # of an update's time at the smallest size that does not grow with the model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How large the model is and how long each task trains.
+
+    ``passes``: over the examples; below 1 only heads train, where there are weights to start from. ``chosen``: what was
+    measured, for whoever goes on with the training (see :class:`Experiment`).
+    """
+
+    size: str
+    updates: Mapping[str, int]
+    passes: float = 1.0
+    chosen: dict[str, float | str]
+
+
+def plan_lengths(
+    experiment: Callable[[Plan], Experiment],
+    train: Mapping[str, int],
+    held_out: Mapping[str, tuple[int, int]],
+    *,
+    size: str,
+    examples: int,
+    fewest: float = 1.0,
+    epochs: float,
+    seconds: float,
+    began: float,
+    fits_baseline: bool,
+) -> Plan:
+    """The size and the lengths that fit into ``seconds`` from ``began`` (time.monotonic) on, by measuring.
+
+    ``experiment`` makes one of a plan. ``train``: each task's training examples; ``held_out``: its validation and test
+    examples. ``examples``: so many seen in training, over all passes, are enough. ``size`` is "planned" where it is to
+    be chosen, and "" where the model has its own; ``epochs`` 0 is planned, too: ``fewest`` where not even one fits.
+    Where both are given, nothing is measured. On several ranks the first one decides.
+    """
+    batches = {name: experiment(_draft(train, size)).tasks[name].batch_size for name in train}
+    per_epoch = {name: max(1, count // batches[name]) for name, count in train.items()}
+    if epochs and size != "planned":
+        return Plan(
+            size=size, updates=updates_of(epochs, per_epoch), passes=epochs, chosen={"epochs": epochs, "size": size}
+        )
+    with join_ranks() as ranks:
+        plan: list[Plan | None] = [None]
+        if ranks.first:
+            planner = _Planner(
+                experiment, train, held_out, per_epoch, examples, fewest, epochs, seconds, began, fits_baseline, ranks
+            )
+            plan = [planner.plan(size)]
+        if ranks.control is not None:
+            dist.broadcast_object_list(plan, src=0, group=ranks.control)
+        (decided,) = plan
+        assert decided is not None
+        return decided
+
+
+def _draft(train: Mapping[str, int], size: str) -> Plan:
+    return Plan(size=SIZES[0] if size == "planned" else size, updates=dict.fromkeys(train, 1_000), chosen={})
+
+
+@dataclass(frozen=True)
+class _Planner:
+    experiment: Callable[[Plan], Experiment]
+    train: Mapping[str, int]
+    held_out: Mapping[str, tuple[int, int]]
+    per_epoch: Mapping[str, int]
+    examples: int
+    fewest: float
+    epochs: float
+    seconds: float
+    began: float
+    fits_baseline: bool
+    ranks: Ranks
+
+    def plan(self, size: str) -> Plan:
+        draft = _draft(self.train, size)
+        paces = measure(self.experiment(draft), self.ranks)
+        if size == "planned" and (larger := self._larger(draft, paces)) != draft.size:
+            draft = _draft(self.train, larger)
+            paces = measure(self.experiment(draft), self.ranks)
+        spent = time.monotonic() - self.began
+        probed = self._probe(paces) if self.experiment(draft).training.probe_first else 0.0
+        fixed = _START + _END + self._others(paces) + probed + spent
+        left = max(0.2 * self.seconds, self.seconds - fixed)
+        one_pass = self._one_pass(paces)
+        room = left / one_pass
+        passes = self.epochs or float(f"{self.fewest if room < 1 else min(self._wanted(), room):.4g}")
+        if passes < 1 and self.experiment(replace(draft, passes=passes)).trainable != ("*",):
+            one_pass *= _FORWARD  # heads alone have no gradient to compute through the model
+            fixed -= (_VALIDATIONS - 1) * self._validation(paces)
+        return Plan(
+            size=draft.size,
+            updates=updates_of(passes, self.per_epoch),
+            passes=passes,
+            chosen={"epochs": passes, "size": draft.size, "seconds": round(fixed + passes * one_pass, 1)},
+        )
+
+    def _one_pass(self, paces: Mapping[str, Pace]) -> float:
+        """Seconds of a pass over all tasks' examples."""
+        return sum(self.per_epoch[name] * pace.update for name, pace in paces.items())
+
+    def _wanted(self) -> float:
+        """Passes where time does not matter."""
+        examples = sum(self.train.values()) / len(self.train)
+        return self.epochs or min(_MOST_PASSES, max(_PASSES, self.examples / examples))
+
+    def _others(self, paces: Mapping[str, Pace]) -> float:
+        """Seconds of what is not an update: baselines, reading every file once, validation, the test."""
+        seconds = _VALIDATIONS * self._validation(paces)
+        for name, pace in paces.items():
+            validating, testing = self.held_out[name]
+            batch = self.train[name] / self.per_epoch[name]
+            seconds += pace.first_read * (self.train[name] + validating + testing)
+            seconds += _FORWARD * pace.update / batch * testing
+            if self.fits_baseline:
+                fitted = min(_BASELINE_EXAMPLES, self.train[name])
+                seconds += min(_BASELINE, 5.0 + 0.005 * fitted) + pace.first_read * (fitted + testing) / 2
+        return seconds
+
+    def _validation(self, paces: Mapping[str, Pace]) -> float:
+        """Seconds of a validation of all tasks."""
+        each = {name: self.train[name] / self.per_epoch[name] for name in paces}
+        return sum(_FORWARD * pace.update / each[name] * self.held_out[name][0] for name, pace in paces.items())
+
+    def _probe(self, paces: Mapping[str, Pace]) -> float:
+        """Seconds of encoding the examples once without a gradient, of fitting the heads to that, and of validating."""
+        seconds = self._validation(paces)
+        for name, pace in paces.items():
+            batch = self.train[name] / self.per_epoch[name]
+            examples = self.train[name] + self.held_out[name][0]
+            seconds += (_FORWARD * pace.update / batch + pace.first_read) * examples
+            seconds += _FIT_START + _FIT * self.train[name] * pace.head
+        return seconds
+
+    def _larger(self, draft: Plan, paces: Mapping[str, Pace]) -> str:
+        """The largest size that the data can use and that has time for all the passes that are wanted."""
+        examples, chosen = sum(self.train.values()), draft.size
+        needed = self._wanted() * self._one_pass(paces)
+        base = self._work(draft)
+        for size, least in zip(SIZES, _LARGER_FROM, strict=True):
+            grown = _FIXED_PART + (1 - _FIXED_PART) * self._work(replace(draft, size=size)) / base
+            if examples >= least and needed * grown <= _SHARE * self.seconds:
+                chosen = size
+        return chosen
+
+    def _work(self, draft: Plan) -> int:
+        return sum(cost.multiply_adds for cost in costs(self.experiment(draft).model, 10))
+
+
+def updates_of(passes: float, per_epoch: Mapping[str, int]) -> dict[str, int]:
+    """Each task's updates."""
+    return {name: max(1, round(passes * count)) for name, count in per_epoch.items()}

@@ -1,0 +1,360 @@
+"""A run as one HTML page: did it work, against what, where it fails and what to do next; then every number."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import date
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tubelet.configs import ConfigError
+from tubelet.evaluation.comparison import Comparison, comparison_cells, read_comparison
+from tubelet.evaluation.predictions import Scored, read_predictions
+from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
+from tubelet.evaluation.verdict import Evidence, Learning, Verdict, percent
+from tubelet.media.errors import MediaError
+from tubelet.reports.gallery import gallery
+from tubelet.reports.kernels import learned_kernels
+from tubelet.training.records import LOG
+from tubelet.training.resolve import CONFIG, read_run
+from tubelet.training.run import MODEL
+from tubelet.version import __version__
+
+_TITLES = {
+    "top1": "named right at the first try",
+    "top5": "right among the first five answers",
+    "map": "mean average precision",
+    "mean_class_accuracy": "mean of the classes, each counted the same",
+}
+_NOTHING = "Nothing stands out. Try it on files of your own: <code>tubelet predict RUN FILE</code>."
+_LONG = 30  # rows of a table that scrolls
+
+
+def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
+    """Write ``report.html`` (and the media it shows, in ``report_media/``) into a run folder; returns the page's path.
+
+    It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``classes.json``, ``comparison.json``,
+    ``log.jsonl``, ``config.json`` and ``model/``.
+    ``notes``: paragraphs about the data (what is real, what is synthetic); without them, the experiment's own notes.
+    ``clips``: how many mistakes, and how many right answers, are shown per task.
+    """
+    run = Path(run)
+    if not (run / RESULTS).is_file():
+        raise FileNotFoundError(f"{run} has no {RESULTS}: run `tubelet eval {run}` first")
+    tasks = _read_json(run / RESULTS)["tasks"]
+    classes = _read_json(run / CLASSES)
+    config = _read_json(run / CONFIG)
+    experiment = config.get("experiment", {})
+    predictions = read_predictions(run / PREDICTIONS) if (run / PREDICTIONS).is_file() else []
+    lines = _log_lines(run / LOG) if (run / LOG).is_file() else []
+    media = run / "report_media"
+    media.mkdir(exist_ok=True)
+    several = len(tasks) > 1
+    told: list[str] = []
+    for name, task in tasks.items():
+        examples = [example for example in predictions if example.task == name]
+        learning = _learning(lines, name, config, several)
+        evidence = Evidence.of(name, task, examples, experiment, learning)
+        section = _task(task, Verdict.of(task, evidence), examples, classes.get(name, {}), media, clips)
+        told.append(f"<h2>{escape(name)}</h2>{section}" if several and section else section)
+    cards = _cards(tasks)
+    sections = [
+        _head(run, experiment, notes or str(experiment.get("notes", ""))),
+        cards if several else "",
+        *told,
+        _comparison(read_comparison(run)),
+        _curves(run, lines, _learning(lines, next(iter(tasks), ""), config, several=False), several),
+        "" if several else f"<h2>All numbers</h2>{cards}",
+        _kernels(run),
+        _settings(experiment),
+    ]
+    page = run / "report.html"
+    page.write_text(_page(f"{run.resolve().name} · Tubelet", "\n".join(sections)), encoding="utf-8")
+    return page
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The updates of a ``log.jsonl``; a last line that a killed run has not finished is left out."""
+    return [line for line in _log_lines(path) if "loss" in line]
+
+
+def _log_lines(path: Path) -> list[dict[str, Any]]:
+    whole = (text for text in path.read_text(encoding="utf-8").splitlines(keepends=True) if text.endswith("\n"))
+    return list(map(json.loads, whole))
+
+
+def _learning(lines: Sequence[Mapping[str, Any]], task: str, config: Mapping[str, Any], several: bool) -> Learning:
+    """``several``: the validation is a mean over tasks, and says nothing about one of them."""
+    if several:
+        lines = [line for line in lines if "validation" not in line]
+    updates = [data.get("updates", 0) for data in config.get("data", {}).values()]
+    return Learning.of(lines, task, planned=sum(updates) or None)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _page(title: str, body: str) -> str:
+    css = files("tubelet.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{css}</style>\n</head>\n'
+        f"<body><main>\n{body}\n<footer>Written by Tubelet {__version__}, {date.today():%d %B %Y}.</footer>\n"
+        "</main></body>\n</html>\n"
+    )
+
+
+def _head(run: Path, experiment: Mapping[str, Any], notes: str) -> str:
+    parts = (part for paragraph in notes.split("\n\n") for part in paragraph.split("\n"))
+    paragraphs = "".join(f"<p>{escape(part.strip())}</p>" for part in parts if part.strip())
+    model = str(experiment.get("model", {}).get("kind", "")).removesuffix("Config")
+    subtitle = f'<p class="soft">{escape(model)}</p>' if model else ""
+    return f'<h1>{escape(run.resolve().name)}</h1>{subtitle}<div class="notes">{paragraphs}</div>'
+
+
+def _title(metric: str) -> str:
+    known = _TITLES.get(metric)
+    return known or metric.replace("_top", " top-").replace("_", " ")
+
+
+def _coverage(task: Mapping[str, Any]) -> tuple[str, bool]:
+    scored, expected = task["coverage"]["scored"], task["coverage"]["expected"]
+    return f"{scored:,} of {expected:,} scored", scored == expected
+
+
+def _cards(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    return f'<div class="cards">{"".join(_card(name, task) for name, task in tasks.items())}</div>'
+
+
+def _card(name: str, task: Mapping[str, Any]) -> str:
+    metrics = dict(task["metrics"])
+    first = headline(metrics)
+    value = metrics.pop(first)
+    coverage, whole = _coverage(task)
+    chips = [f'<span class="chip">{escape(name)}</span>' for name in task.get("inputs", ())]
+    chips.append(f'<span class="chip">{escape(task["views"])} views</span>')
+    chips.append(f'<span class="chip{"" if whole else " warn"}">{coverage}</span>')
+    chips += [f'<span class="chip warn">{escape(warning)}</span>' for warning in task.get("warnings", ())]
+    numbers = [(_title(metric), number) for metric, number in metrics.items()]
+    single = task.get("single_view")
+    if single:
+        numbers += [
+            (f"{_title(metric)}, {single['views']} view", number)
+            for metric, number in single["metrics"].items()
+            if metric == first
+        ]
+    rows = "".join(f"<dt>{escape(title)}</dt><dd>{percent(number)}</dd>" for title, number in numbers)
+    return (
+        f'<div class="card"><div class="name">{escape(name)}</div>'
+        f'<div class="headline">{percent(value)}<small>{escape(_title(first))}</small></div>'
+        f'<div class="chips">{"".join(chips)}</div><dl class="numbers">{rows}</dl></div>'
+    )
+
+
+def _comparison(comparison: Comparison | None) -> str:
+    """PolyViT's Table 2 of this run."""
+    if comparison is None:
+        return ""
+    header, *rows = comparison_cells(comparison)
+    note = f'<p class="soft">{escape(comparison.note)}</p>' if comparison.note else ""
+    return (
+        f'<h2>Comparison</h2>{note}<div class="scroll"><table><thead>{_row("th", header)}</thead>'
+        f"<tbody>{''.join(_row('td', row) for row in rows)}</tbody></table></div>"
+    )
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    """A row of a table whose first column is a name and whose others are numbers."""
+    first, *others = map(escape, cells)
+    numbers = "".join(f'<{tag} class="number">{cell}</{tag}>' for cell in others)
+    return f"<tr><{tag}>{first}</{tag}>{numbers}</tr>"
+
+
+def _drawn(figure: Callable[[Any], Any]) -> str:
+    """What ``figure`` makes with the module of pictures, or what to install for it."""
+    try:
+        from tubelet.reports import pictures
+    except ModuleNotFoundError:
+        return '<span class="soft">Pictures need matplotlib: pip install "tubelet[demo]"</span>'
+    return pictures.svg(figure(pictures))
+
+
+def _curves(run: Path, lines: Sequence[Mapping[str, Any]], learning: Learning, several: bool) -> str:
+    """Validation and loss, or loss and learning rate; and which task trained when, where there are several."""
+    updates = [line for line in lines if "loss" in line]
+    if len(updates) < 2:
+        return ""
+    if learning.steps:
+        which = "files held out of the training" + (", the mean over the tasks" if several else "")
+        text = (
+            f"Left: how many of the validation files ({which}) the model names right as it learns; the band is the "
+            f"uncertainty that comes of their number. {learning} Right: the loss, which is how far the answers are "
+            "from the truth on the training files; it should fall."
+        )
+        picture = _drawn(lambda draw: draw.learning_picture(updates, learning))
+    else:
+        text = (
+            "Left: the loss, which is how far the answers are from the truth on the training files; it should fall. "
+            "Right: the learning rate, the size of each step."
+        )
+        picture = _drawn(lambda draw: draw.curves_picture(updates))
+    html = f'<h2>How it learned</h2><p class="soft">{escape(text)}</p><div class="picture">{picture}</div>'
+    plan, together = _plan(run)
+    if len(set(plan)) < 2:
+        return html
+    counts = ", ".join(f"{name} {count:,}" for name, count in sorted(Counter(plan).items()))
+    how = f"each update sums the gradients of {together}" if together > 1 else "one an update"
+    return (
+        f'{html}<h3>Which task trained when</h3><p class="soft">Minibatches: {escape(counts)}; {how}.</p>'
+        f'<div class="picture">{_drawn(lambda draw: draw.plan_picture(plan, together))}</div>'
+    )
+
+
+def _plan(run: Path) -> tuple[list[str], int]:
+    """The task of each minibatch, and the minibatches of an update; none for a folder that is no whole run."""
+    with suppress(ConfigError):
+        resolved = read_run(run)
+        return resolved.plan(), resolved.experiment.schedule.tasks_per_update(len(resolved.experiment.tasks))
+    return [], 1
+
+
+def _task(
+    task: Mapping[str, Any],
+    verdict: Verdict | None,
+    examples: Sequence[Scored],
+    classes: Mapping[str, Mapping[str, Any]],
+    media: Path,
+    clips: int,
+) -> str:
+    unread = "".join(f"<li><code>{escape(str(MediaError(**error)))}</code></li>" for error in task.get("errors", ()))
+    parts = [
+        _verdict(verdict) if verdict else "",
+        gallery(examples, media, clips, heard=task.get("inputs") == ["audio"]) if examples else "",
+        f"<h3>Not scored, because they cannot be read</h3><ul>{unread}</ul>" if unread else "",
+        _panel(task.get("baseline")),
+        *(_classes(label_set, table["classes"], table["confusion"]) for label_set, table in classes.items()),
+    ]
+    return "".join(parts)
+
+
+def _verdict(verdict: Verdict) -> str:
+    """The outcome in words and as bars, and what to do next."""
+    chance, largest = verdict.evidence.chance, verdict.evidence.largest
+    bars = ""
+    if chance is not None:
+        bars += _bar("Chance", f"always answering '{largest}', the most frequent class", chance)
+    if verdict.baseline is not None:
+        bars += _bar("Best simple classifier", verdict.name, verdict.baseline)
+    kind = "worse" if verdict.useless else verdict.outcome.replace(" ", "-")
+    bars += _bar(
+        "This model", f"uncertainty ±{100 * verdict.error:.1f} points", verdict.model, verdict.error, f"model {kind}"
+    )
+    text = f"<p>{escape(verdict.text)}</p>" if verdict.text else ""
+    advice = "".join(f"<li>{_with_code(sentence)}</li>" for sentence in verdict.advice())
+    steps = (
+        f"<ol>{advice}</ol>"
+        if advice
+        else "<p>Nothing stands out. Try it on new files: <code>tubelet predict</code></p>"
+    )
+    return (
+        f'<div class="verdict {kind}"><div class="outcome">{escape(verdict.title)}</div>'
+        f'{text}<div class="bars">{bars}</div></div><h3>What to do next</h3>{steps}'
+    )
+
+
+def _bar(title: str, detail: str, share: float, error: float = 0.0, kind: str = "") -> str:
+    """A row of the bar chart: a share, with a line over the standard ``error`` on both sides of it."""
+    low, high = max(0.0, share - error), min(1.0, share + error)
+    line = f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>' if error else ""
+    return (
+        f'<div class="row {kind}"><div class="what">{escape(title)}<small>{escape(detail)}</small></div>'
+        f'<div class="track"><i style="width:{100 * share:.1f}%"></i>{line}</div>'
+        f'<div class="share">{percent(share)}</div></div>'
+    )
+
+
+def _with_code(sentence: str) -> str:
+    """HTML of a sentence whose commands stand in backticks."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence, quote=False))
+
+
+def _panel(baseline: Mapping[str, Any] | None) -> str:
+    """The simple classifiers, the best first."""
+    if not baseline:
+        return ""
+    tried = sorted(baseline["tried"].items(), key=lambda pair: (pair[0] != baseline["name"], -pair[1]))
+    rows = "".join(f"<tr><td>{escape(name)}</td>{_cell('', value)}</tr>" for name, value in tried)
+    return (
+        f'<h3>What it was compared with</h3><p class="soft">{len(tried):,} simple classifiers, each a standard method '
+        "on a handful of measurements of a file, were fitted to the same training files. The one that did best on "
+        f"files held out of them, {escape(baseline['name'])}, was then fitted to {baseline['train']:,} files and "
+        f"tested on the same test files. All of it took {baseline['seconds']:.0f} s.</p>"
+        f"<details><summary>all {len(tried):,} simple classifiers</summary><table><thead><tr><th>classifier</th>"
+        f'<th class="number">held-out files named right</th></tr></thead><tbody>{rows}</tbody></table></details>'
+    )
+
+
+def _classes(label_set: str, rows: Sequence[Mapping[str, Any]], confusion: Sequence[Sequence[int]] | None) -> str:
+    title = "Classes" if label_set == "label" else f"Classes: {label_set}"
+    table = _class_table(rows)
+    if confusion is None:
+        return f"<h3>{escape(title)}</h3>{table}"
+    names = [row["name"] for row in rows]
+    picture = _drawn(lambda draw: draw.confusion_picture(np.array(confusion), names))
+    return (
+        f'<h3>{escape(title)}</h3><div class="columns"><div class="picture square">{picture}</div>'
+        f'<div class="scroll{" long" if len(rows) > _LONG else ""}">{table}</div></div>'
+    )
+
+
+def _class_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = [key for key in rows[0] if key != "name"]
+    head = "".join(f'<th class="{_align(name)}">{escape(name.replace("_", " "))}</th>' for name in names)
+    body = "".join(
+        f"<tr><td>{escape(row['name'])}</td>{''.join(_cell(name, row[name]) for name in names)}</tr>" for row in rows
+    )
+    return f"<table><thead><tr><th>class</th>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _align(name: str) -> str:
+    return "" if name == "mistaken_for" else "number"
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return f'<td class="{_align(name)} soft">–</td>'
+    if isinstance(value, float):
+        bar = f'<span class="bar"><i style="width:{100 * value:.1f}%"></i></span>'
+        return f'<td class="number">{percent(value)}{bar}</td>'
+    return f'<td class="{_align(name)}">{escape(str(value))}</td>'
+
+
+def _kernels(run: Path) -> str:
+    """What the tokenizers look for, where the run has a model that takes images or videos."""
+    kernels = learned_kernels(run) if (run / MODEL).is_dir() else {}
+    if not kernels:
+        return ""
+    return (
+        "<h2>Learned patches and tubes</h2>"
+        '<p class="soft">The principal components of each tokenizer\'s kernels, the strongest first; frames x height x '
+        "width. Frames run to the right; gray is zero.</p>"
+        f'<div class="picture">{_drawn(lambda draw: draw.kernels_picture(kernels))}</div>'
+    )
+
+
+def _settings(experiment: Mapping[str, Any]) -> str:
+    if not experiment:
+        return ""
+    text = escape(json.dumps(experiment, indent=2, ensure_ascii=False))
+    return (
+        f"<h2>Technical settings</h2><details><summary>every setting of this run</summary><pre>{text}</pre></details>"
+    )

@@ -1,0 +1,155 @@
+"""Goldens of whole models: ViT and ViViT's Models 1-4."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from goldens_golden import TOLERANCE, Golden, close
+from tubelet.models import Encoder, ViTConfig, ViViT, ViViTConfig
+from tubelet.models.vivit import FactorizedEncoder
+from tubelet.nn.blocks import Backbone
+from tubelet.nn.features import Features
+from tubelet.nn.heads import LinearHead
+from tubelet.nn.tokenizers import grid_of
+from tubelet.specs import ImageSpec, VideoSpec
+from tubelet.weights.formats import scenic
+from tubelet.weights.formats.tree import Tree
+from tubelet.weights.loaded import fill
+
+# Between the layers values are several times those of the logits, and so is what float32 rounds off on either side.
+INNER_TOLERANCE = 4 * TOLERANCE
+
+ATTENDS = {
+    "spacetime": "joint",
+    "factorized_encoder": "factorized_encoder",
+    "factorized_self_attention_block": "factorized_self_attention",
+    "factorized_dot_product_attention": "factorized_dot_product",
+}
+
+
+def check_vit(golden: Golden) -> None:
+    config = vit_config(golden.config)
+    tree = golden.tree("param/")
+    encoder = config.build()
+    fill(encoder, scenic.vit(tree, config), tree.origin)
+    if config.image.size[0] == config.image.size[1]:
+        assert scenic.vit_config(tree) == config, "the config read off the shapes"
+    inputs = {"image": golden.tensor("input/image").permute(0, 3, 1, 2)}
+    check_logits(golden, tree, encoder, inputs, golden.config["classifier"])
+
+
+def vit_config(config: dict[str, Any]) -> ViTConfig:
+    height, width = config["image"]
+    return ViTConfig(
+        backbone=Backbone(width=config["hidden"], depth=config["layers"], heads=config["heads"], mlp=config["mlp"]),
+        patch=tuple(config["patch"]),
+        image=ImageSpec(size=(height, width), short_side=min(height, width)),
+        pool=pool(config["classifier"]),
+        representation=config.get("representation_size") or 0,
+    )
+
+
+def check_vivit(golden: Golden) -> None:
+    check_vivit_of(golden, golden.config)
+
+
+def check_vivit_short(golden: Golden) -> None:
+    """Model 1 by fewer keys; its tokens vary so little that a wrong epsilon of the norms is a gross error."""
+    c = golden.config
+    full = {
+        "input_shape_BTHWC": golden.arrays["input/video"].shape,
+        "patches_size_hwt": c["patch"],
+        "hidden_size": c["hidden"],
+        "num_layers": c["layers"],
+        "num_heads": c["heads"],
+        "mlp_dim": c["mlp"],
+        "classifier": c["classifier"],
+        "attention_config": {"type": "spacetime"},
+        "temporal_encoding_config": {"method": "3d_conv"},
+    }
+    check_vivit_of(golden, full)
+
+
+def check_vivit_of(golden: Golden, c: dict[str, Any]) -> None:
+    config = vivit_config(c)
+    tree = golden.tree("param/")
+    encoder = config.build()
+    if config.attends == "factorized_encoder":
+        encoder.encoder = factorized_encoder(config, c["temporal_transformer"])
+    fill(encoder, scenic.vivit(tree, config), tree.origin)
+    check_logits(golden, tree, encoder, {"video": golden.tensor("input/video").permute(0, 1, 4, 2, 3)}, c["classifier"])
+
+
+def vivit_config(c: dict[str, Any]) -> ViViTConfig:
+    _, frames, height, width, channels = c["input_shape_BTHWC"]
+    attention, encoding = c["attention_config"], c["temporal_encoding_config"]
+    size = c.get("spatial_transformer", c)
+    sampled = encoding["n_sampled_frames"] if encoding["method"] == "temporal_sampling" else 0
+    h, w, *t = c["patches_size_hwt"]
+    factorized_encoder = attention["type"] == "factorized_encoder"
+    averaged = attention.get("spatial_only_baseline", False)
+    return ViViTConfig(
+        backbone=Backbone(
+            width=c["hidden_size"], depth=size["num_layers"], heads=size["num_heads"], mlp=size["mlp_dim"]
+        ),
+        tubelet=(1 if sampled else t[0], h, w),
+        video=VideoSpec(
+            frames=frames,
+            size=(height, width),
+            short_side=min(height, width),
+            mean=(0.5,) * channels,
+            std=(0.5,) * channels,
+        ),
+        attends=ATTENDS[attention["type"]],
+        pool=pool(c["classifier"]),
+        sampled_frames=sampled,
+        temporal_depth=c["temporal_transformer"]["num_layers"] if factorized_encoder and not averaged else 0,
+        order=attention.get("attention_order", "time_space"),
+        representation=c.get("representation_size") or 0,
+    )
+
+
+def factorized_encoder(config: ViViTConfig, temporal: dict[str, int]) -> FactorizedEncoder:
+    """Model 2 whose temporal transformer has heads and an MLP of its own, as some goldens and no paper have it."""
+    grid = grid_of((config.clip_frames, *config.video.size), config.tubelet)
+    sizes = replace(config.temporal_backbone, heads=temporal["num_heads"], mlp=temporal["mlp_dim"])
+    return FactorizedEncoder(config.backbone, sizes, grid, config.pool)
+
+
+def pool(classifier: str) -> Literal["token", "mean"]:
+    return "token" if classifier == "token" else "mean"
+
+
+def pooled(encoder: Encoder, features: Features, classifier: str) -> Tensor:
+    """The pooled features; the released code's three other classifiers are computed from the tokens."""
+    others = {"0": lambda x: x[:, 0], "gmp": lambda x: x.amax(1), "gsp": lambda x: x.sum(1)}
+    if classifier not in others:
+        return features.pooled
+    assert not isinstance(encoder, ViViT) or not isinstance(encoder.encoder, FactorizedEncoder), classifier
+    x = others[classifier](features.tokens)
+    return encoder.representation(x) if hasattr(encoder, "representation") else x
+
+
+@torch.no_grad()
+def check_logits(golden: Golden, tree: Tree, encoder: Encoder, inputs: dict[str, Tensor], classifier: str) -> None:
+    head = LinearHead(encoder.width, golden.arrays["output/logits"].shape[-1])
+    fill(head, scenic.head(tree), tree.origin)
+    assert tree.finish() == (), "the golden's parameters are all used"
+    encoder.eval()
+    features = encoder(inputs)
+    features = replace(features, pooled=pooled(encoder, features, classifier))
+    close(head(features), golden.arrays["output/logits"], what="logits")
+    expected = {
+        "output/pre_logits": features.pooled,
+        "output/inter/pre_logits": features.pooled,
+        "output/inter/Transformer": features.tokens,
+        "output/inter/TemporalTransformer": features.tokens,
+    }
+    for name in expected.keys() & golden.arrays.keys():
+        ours, theirs = expected[name], golden.arrays[name]
+        without_class_token = theirs[:, -ours.shape[1] :] if theirs.ndim == 3 else theirs
+        close(ours, without_class_token, tolerance=INNER_TOLERANCE, what=name)

@@ -1,0 +1,152 @@
+"""Every kind of model that the library names, small enough to run in a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tubelet.costs.cost import input_shape
+from tubelet.models import (
+    ASTConfig,
+    MBTConfig,
+    Modality,
+    Model,
+    ModelConfig,
+    MTVConfig,
+    PolyViTConfig,
+    TokenLearnerConfig,
+    TubeViTConfig,
+    ViTConfig,
+    ViViTConfig,
+)
+from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, MLPFusion, Stream
+from tubelet.nn.blocks import Backbone
+from tubelet.nn.heads import LinearHead
+from tubelet.nn.tubes import Tube
+from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
+
+SMALL = Backbone(width=16, depth=2, heads=2, mlp=32)
+IMAGE = ImageSpec(size=(16, 24), short_side=24)
+VIDEO = VideoSpec(frames=6, size=(16, 24), short_side=24)
+AUDIO = SpectrogramSpec(frames=24, bins=16)
+_MODALITIES = {
+    "image": Modality(spec=IMAGE, patch=(1, 8, 8)),
+    "video": Modality(spec=VIDEO, patch=(2, 8, 8)),
+    "audio": Modality(spec=AUDIO, patch=(1, 8, 8)),
+}
+
+_LEARNER = TokenLearnerConfig(backbone=SMALL, spec=IMAGE, patch=(1, 8, 8), tokens=3, layer=1)
+_VIDEO_LEARNER = replace(_LEARNER, spec=VIDEO, patch=(2, 8, 8))
+_VIVIT = ViViTConfig(backbone=SMALL, tubelet=(2, 8, 8), video=VIDEO)
+_TUBEVIT = TubeViTConfig(
+    backbone=SMALL,
+    image=IMAGE,
+    video=VIDEO,
+    patch=Tube(kernel=(1, 8, 8), stride=(4, 8, 8)),
+    tubes=(
+        Tube(kernel=(2, 4, 4), stride=(4, 8, 8), neighbors=(2, 1, 1)),
+        Tube(kernel=(4, 2, 2), stride=(2, 8, 8), offset=(0, 2, 2), neighbors=(1, 2, 2)),
+    ),
+)
+
+_MTV = MTVConfig(
+    streams={
+        "coarse": Stream(backbone=SMALL, tubelet=(6, 8, 8)),
+        "middle": Stream(backbone=Backbone(width=8, depth=1, heads=2, mlp=16), tubelet=(2, 8, 8)),
+        "fine": Stream(backbone=SMALL, tubelet=(1, 8, 8)),
+    },
+    media={"video": replace(VIDEO, frames=6)},
+    global_encoder=Backbone(width=40, depth=1, heads=2, mlp=32),
+    fusion=CrossViewFusion(layers=(0, 1)),
+)
+_TWO = replace(
+    _MTV,
+    streams={name: _MTV.streams[name] for name in ("coarse", "fine")},
+    global_encoder=Backbone(width=32, depth=1, heads=2, mlp=32),
+)
+_MBT = MBTConfig(
+    backbone=SMALL,
+    modalities={name: _MODALITIES[name] for name in ("video", "audio")},
+    fusion_layer=1,
+    bottlenecks=2,
+)
+
+ZOO: dict[str, ModelConfig] = {
+    "vit": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE),
+    "vit-mean": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE, pool="mean"),
+    "vit-representation": ViTConfig(backbone=SMALL, patch=(8, 8), image=IMAGE, representation=12),
+    "model1": _VIVIT,
+    "model1-mean": replace(_VIVIT, pool="mean"),
+    "model1-sampling": replace(_VIVIT, tubelet=(1, 8, 8), sampled_frames=3),
+    "model2": replace(_VIVIT, attends="factorized_encoder", temporal_depth=2),
+    "model2-mean": replace(_VIVIT, attends="factorized_encoder", temporal_depth=1, pool="mean"),
+    "model2-average": replace(_VIVIT, attends="factorized_encoder", temporal_depth=0),
+    "model3": replace(_VIVIT, attends="factorized_self_attention", pool="mean"),
+    "model3-time-space": replace(_VIVIT, attends="factorized_self_attention", pool="mean", order="time_space"),
+    "ast": ASTConfig(backbone=SMALL, patch=(8, 8), audio=AUDIO),
+    **{
+        f"polyvit-{name}": PolyViTConfig(backbone=SMALL, modalities={name: modality}, adaptor_depth=depth)
+        for depth, (name, modality) in enumerate(_MODALITIES.items())
+    },
+    "model4": replace(_VIVIT, attends="factorized_dot_product", pool="mean"),
+    "tubevit": _TUBEVIT,
+    "tubevit-mean-gated": replace(_TUBEVIT, pool="mean", gate=1),
+    "tubevit-interpolated": replace(_TUBEVIT, learned=((2, 2, 2), (2, 4, 4))),
+    "mtv": _MTV,
+    "mtv-source-fine": replace(_TWO, fusion=CrossViewFusion(layers=(1,), width="source", towards="fine")),
+    "mtv-bottleneck": replace(_MTV, fusion=BottleneckFusion(layers=(0, 1), tokens=2)),
+    "mtv-mlp": replace(_TWO, fusion=MLPFusion()),
+    "mtv-late-time": replace(_TWO, fusion=None, merge="time", pool="mean", keep_space=True),
+    "mtv-sound": replace(
+        _TWO,
+        media=_TWO.media | {"audio": AUDIO},
+        streams=_TWO.streams | {"sound": Stream(backbone=SMALL, tubelet=(1, 4, 8), input="audio", segments=6)},
+        global_encoder=Backbone(width=48, depth=1, heads=2, mlp=32),
+    ),
+    "mbt": _MBT,
+    "mbt-shared-late": replace(_MBT, shared=True, fusion_layer=2),
+    "mbt-concatenated": replace(_MBT, fusion="concatenate", pool="mean"),
+    "mbt-concatenated-shared": replace(_MBT, fusion="concatenate", shared=True, fusion_layer=0, representation=12),
+    "token-learner": _LEARNER,
+    "token-learner-conv": replace(_LEARNER, form="conv", layer=0),
+    "token-learner-attention": replace(_LEARNER, form="attention", representation=12),
+    "token-learner-fused": replace(_LEARNER, fuse=True),
+    "token-learner-video": _VIDEO_LEARNER,
+    "token-learner-video-fused": replace(_VIDEO_LEARNER, fuse=True, layer=0),
+    "token-learner-clip": replace(_VIDEO_LEARNER, over="clip", form="conv"),
+    "token-learner-clip-fused": replace(_VIDEO_LEARNER, over="clip", form="attention", fuse=True),
+}
+
+
+def build(config: ModelConfig, classes: int = 5) -> Model:
+    """A model whose every parameter is random, heads included, so that gradients reach all of it."""
+    torch.manual_seed(0)
+    encoder = config.build()
+    model = Model(encoder, {"task": LinearHead(encoder.width, classes, init="lecun")})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def example(config: ModelConfig, batch: int = 2) -> dict[str, Tensor]:
+    """Inputs for one forward pass that goes through all of the model."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = {name: input_shape(config.inputs[name]) for name in whole(config)}
+    return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}
+
+
+def whole(config: ModelConfig) -> tuple[str, ...]:
+    """The inputs that use all of the model: of images or videos, the videos; of video and sound, both."""
+    return max(reversed(config.input_sets), key=len)
+
+
+def noisy(config: ModelConfig, rate: float = 0.4) -> ModelConfig:
+    """The config with dropout of every kind."""
+    drops = {"dropout": rate, "attention_dropout": rate, "stochastic_depth": rate}
+    if isinstance(config, MTVConfig):
+        streams = {n: replace(s, backbone=replace(s.backbone, **drops)) for n, s in config.streams.items()}
+        return replace(config, streams=streams, global_encoder=replace(config.global_encoder, **drops))
+    return replace(config, backbone=replace(SMALL, **drops))

@@ -1,0 +1,119 @@
+"""The recipe ``folder`` with weights to start from, and what it says where there are few files and none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from folders import TINY, pictures, sounds
+from tubelet.evaluation.run import validator
+from tubelet.media.write import write_video
+from tubelet.models.ast import ASTConfig
+from tubelet.models.model import Model
+from tubelet.models.vit import ViTConfig
+from tubelet.models.vivit import ViViTConfig
+from tubelet.recipes.folder import folder
+from tubelet.recipes.folder import pace as folder_pace
+from tubelet.recipes.folder.pace import Pace
+from tubelet.specs import ImageSpec
+from tubelet.training.experiment import AdamW, Experiment
+from tubelet.training.parallel import Ranks
+from tubelet.training.run import train
+from tubelet.weights.folder import save_model
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "vit"
+    config = ViTConfig(backbone=TINY, patch=(8, 8), image=ImageSpec(size=(16, 16), short_side=16))
+    torch.manual_seed(0)
+    save_model(path, Model(config.build(), {}), config, {})
+    return str(path)
+
+
+def many_pictures(path: Path, files: int = 50) -> str:
+    """Two classes of noise of different brightness."""
+    random = np.random.default_rng(0)
+    for gray in (60, 190):
+        (path / str(gray)).mkdir(parents=True)
+        for i in range(files):
+            pixels = np.clip(random.normal(gray, 40, (24, 24, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(path / str(gray) / f"{i}.png")
+    return str(path)
+
+
+def clips(path: Path) -> str:
+    for gray in (60, 190):
+        (path / str(gray)).mkdir(parents=True)
+        for i in range(5):
+            frames = torch.full((8, 3, 32, 32), gray + i, dtype=torch.uint8)
+            write_video(path / str(gray) / f"{i}.mp4", frames, fps=8.0)
+    return str(path)
+
+
+def test_weights_are_probed_first_and_fine_tuned_by_layers(tmp_path: Path, vit: str) -> None:
+    made = folder(many_pictures(tmp_path / "data"), init=vit, epochs=2)
+    assert made.training.probe_first
+    assert made.optimizer == AdamW(layer_decay=0.75)
+    assert made.tasks["folder"].stochastic_depth == 0.1
+    assert made.trainable == ("*",)
+    scratch = folder(str(tmp_path / "data"), epochs=2, size="128x4")
+    assert not scratch.training.probe_first
+    assert scratch.optimizer == AdamW()
+    assert made.tasks["folder"].learning_rate <= scratch.tasks["folder"].learning_rate
+
+
+def test_where_no_pass_fits_heads_alone_train(tmp_path: Path, vit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = many_pictures(tmp_path / "data")
+
+    def measured(update: float) -> Experiment:
+        def measure(experiment: Experiment, ranks: Ranks) -> dict[str, Pace]:
+            return {"folder": Pace(update=update, first_read=0.0, head=100)}
+
+        monkeypatch.setattr(folder_pace, "measure", measure)
+        return folder(data, init=vit, minutes=2, baseline=False)
+
+    fast, slow = measured(0.01), measured(60.0)
+    assert (fast.trainable, slow.trainable) == (("*",), ("heads.*",))
+    assert slow.tasks["folder"].length.steps == 1
+    assert slow.training.validate_every == 1
+    batch = slow.tasks["folder"].batch_size
+    forward = 0.45 * 60.0 / batch
+    seconds = float(slow.chosen["seconds"])
+    assert seconds > 100 * forward, "the forward over all examples is said"
+    assert seconds < 200 * forward + 60.0 + 60.0
+    again = folder(data, init=vit, epochs=float(slow.chosen["epochs"]), baseline=False)
+    assert (again.trainable, again.tasks, again.training) == (slow.trainable, slow.tasks, slow.training)
+    train(slow, tmp_path / "run", validate=validator(), progress=False)
+
+
+@pytest.mark.parametrize("kind", ["pictures", "clips", "sounds"])
+def test_a_transformers_image_vit_starts_any_modality(kind: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)
+    transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=16, **size)).save_pretrained(
+        tmp_path / "vit"
+    )
+    make = {"pictures": pictures, "clips": clips, "sounds": sounds}[kind]
+    made = folder(make(tmp_path / "data"), init=str(tmp_path / "vit"), epochs=1)
+    assert isinstance(made.model, {"pictures": ViTConfig, "clips": ViViTConfig, "sounds": ASTConfig}[kind])
+    assert made.training.probe_first
+    train(made, tmp_path / "run", validate=validator(), progress=False)
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_few_files_without_weights_name_some(tmp_path: Path, vit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = pictures(tmp_path / "pictures")
+    notes = folder(seen, epochs=1, size="128x4").notes
+    assert f"`tubelet train folder {seen} --init hf:google/vit-base-patch16-224-in21k`" in notes
+    assert "as a ViViT" not in notes
+    assert "as a ViViT" in folder(clips(tmp_path / "clips"), epochs=1, size="128x4").notes
+    assert "as AST and MBT do" in folder(sounds(tmp_path / "sounds"), epochs=1, size="128x4").notes
+    assert "hf:google" not in folder(seen, epochs=1, init=vit).notes
+    monkeypatch.setattr("tubelet.recipes.folder._FEW", 5)
+    assert "hf:google" not in folder(seen, epochs=1, size="128x4").notes

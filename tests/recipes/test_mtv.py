@@ -1,0 +1,123 @@
+"""MTV's recipes say what the released configurations say, and build without the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tubelet.configs import ConfigError, from_json, to_json
+from tubelet.data.views import Views
+from tubelet.models.mtv import CrossViewFusion, MTVConfig
+from tubelet.models.names import model_name
+from tubelet.recipes import mtv, recipes
+from tubelet.recipes.mtv import BASE, LARGE
+from tubelet.specs import VideoSpec
+from tubelet.training.experiment import SGD, Experiment, Length, Task
+
+MTV = {name.removeprefix("mtv."): recipe for name, recipe in recipes().items() if name.startswith("mtv.")}
+
+# Model, learning rate, epochs, batch size, frames and stride, stochastic depth, label smoothing, mixup, layers and
+# magnitude of RandAugment, views
+RELEASED: dict[str, tuple[Any, ...]] = {
+    "kinetics400_b": (BASE, 0.1, 30, 64, (32, 2), 0.1, 0, 0, (0, 0), Views(4, 3)),
+    "kinetics600_b": (BASE, 0.2, 30, 64, (32, 2), 0.1, 0, 0, (0, 0), Views(4, 3)),
+    "kinetics600_l": (LARGE, 0.1, 30, 64, (32, 2), 0.1, 0, 0, (0, 0), Views(4, 3)),
+    "kinetics700_b": (BASE, 0.1, 30, 64, (32, 2), 0, 0, 0, (0, 0), Views(4, 3)),
+    "kinetics700_l": (LARGE, 0.1, 30, 64, (32, 2), 0.1, 0, 0, (0, 0), Views(4, 3)),
+    "moments_in_time_l": (LARGE, 0.2, 20, 256, (32, 3), 0.1, 0, 0.2, (0, 0), Views(1, 3)),
+    "epic_kitchens_b": (BASE, 0.2, 80, 128, (64, 1), 0.1, 0.2, 0, (3, 10), Views(4, 1)),
+    "ssv2_b": (BASE, 0.2, 60, 256, (48, 1), 0.1, 0.2, 0.3, (1, 15), Views(4, 3)),
+}
+
+
+def only_task(experiment: Experiment) -> Task:
+    (task,) = experiment.tasks.values()
+    return task
+
+
+def model_of(experiment: Experiment) -> MTVConfig:
+    assert isinstance(experiment.model, MTVConfig)
+    return experiment.model
+
+
+def video_of(experiment: Experiment) -> VideoSpec:
+    video = experiment.model.inputs["video"]
+    assert isinstance(video, VideoSpec)
+    return video
+
+
+def test_every_released_configuration_is_a_recipe() -> None:
+    assert set(MTV) == set(RELEASED)
+
+
+@pytest.mark.parametrize("name", MTV)
+def test_a_recipe_has_the_hyper_parameters_of_its_configuration(name: str) -> None:
+    experiment = MTV[name]()
+    task, video = only_task(experiment), video_of(experiment)
+    augment, objective = task.augment, task.objective
+    row = (
+        model_name(experiment.model),
+        task.learning_rate,
+        task.length.epochs,
+        task.batch_size,
+        (video.frames, video.stride),
+        task.stochastic_depth,
+        objective.smoothing,
+        objective.mixup.alpha,
+        (augment.randaugment_layers, augment.randaugment_magnitude),
+        task.views,
+    )
+    assert row == RELEASED[name]
+    assert (augment.color, augment.grayscale) == ((0, 0) if augment.randaugment_layers else (0.8, 0.1))
+    assert (augment.scale_jitter, augment.min_scale, augment.max_scale, augment.flip) == (1.0, 0.9, 1.33, 0.5)
+    assert (task.warmup, experiment.optimizer) == (Length(epochs=2.5), SGD(momentum=0.9))
+    assert (experiment.training.decay, experiment.training.clip_norm) == ("cosine", 1)
+    assert (video.size, video.short_side) == ((224, 224), 256)
+
+
+@pytest.mark.parametrize("name", MTV)
+def test_the_model_is_the_released_one(name: str) -> None:
+    model = model_of(MTV[name]())
+    large = name.endswith("_l")
+    assert model.fusion == CrossViewFusion(layers=(11, 23) if large else (5, 11))
+    assert list(model.streams.values()) == sorted(model.streams.values(), key=lambda stream: -stream.tubelet[0])
+    assert [stream.tubelet[0] for stream in model.streams.values()] == ([16, 8, 4, 2] if large else [8, 4, 2])
+    outer = model.global_encoder
+    assert (outer.width, outer.depth, outer.heads, outer.mlp) == (2368 if large else 1344, 12, 8, 3072)
+    assert (model.merge, model.pool) == ("channel", "token")
+    assert all(size.rescale_depth for size in (outer, *(stream.backbone for stream in model.streams.values())))
+
+
+@pytest.mark.parametrize("name", ["kinetics400_b", "kinetics600_b", "epic_kitchens_b", "ssv2_b"])
+def test_larger_pixels_change_the_crop_alone(name: str) -> None:
+    small, large = MTV[name](), MTV[name](size=320)
+    assert (video_of(large).size, video_of(large).short_side) == ((320, 320), 366)
+    assert (large.tasks, model_of(large).streams) == (small.tasks, model_of(small).streams)
+
+
+def test_an_image_vit_starts_every_stream_or_one_mtv_all_of_them() -> None:
+    inits = mtv.kinetics400_b(init=("b", "s", "ti")).init
+    streams = model_of(mtv.kinetics400_b()).streams
+    assert [(init.source, streams[init.into].tubelet[0]) for init in inits] == [("b", 2), ("s", 4), ("ti", 8)]
+    assert {init.kernel for init in inits} == {"central"}
+    assert [(init.source, init.into) for init in mtv.kinetics400_b(init=("runs/mtv",)).init] == [("runs/mtv", "")]
+    assert [(init.source, init.into) for init in mtv.ssv2_b(init="runs/mtv").init] == [("runs/mtv", "")]
+    with pytest.raises(ConfigError, match="init: 2 image ViTs for the 3 streams"):
+        mtv.kinetics400_b(init=("b", "s"))
+
+
+def test_epic_kitchens_predicts_verb_and_noun() -> None:
+    objective = only_task(mtv.epic_kitchens_b()).objective
+    assert (objective.label_sets, objective.metric) == (("verb", "noun"), "action_top1")
+
+
+@pytest.mark.parametrize("name", MTV)
+def test_a_recipe_can_be_saved_read_back_and_shown(name: str) -> None:
+    experiment = MTV[name](data="there.csv")
+    assert from_json(Experiment, to_json(experiment)) == experiment
+    assert only_task(experiment).source.path == "there.csv"
+    assert experiment.notes, "without weights a person is told so"
+    text = " ".join((MTV[name].__doc__ or "").split())
+    for needed in (f"tubelet train mtv.{name} --data", " % ", "Data: ", "Hardware and time"):
+        assert needed in text, f"{name} lacks {needed!r}"
