@@ -34,7 +34,7 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.talking_digits import make
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification, Mixup
@@ -62,7 +62,7 @@ def task(path: Path, name: str, steps: int, rate: float, batch_size: int = 16, l
 def experiment(case: str, manifests: Mapping[str, Path], updates: int, *, random: bool) -> Experiment:
     """``updates`` minibatches: of one task, of three in turn, or of three together in each update."""
     rate = 0.1 if random else 0.0
-    backbone = Backbone(width=64, depth=3, heads=4, mlp=256, dropout=rate, attention_dropout=rate)
+    backbone = TransformerConfig(width=64, depth=3, heads=4, mlp=256, dropout=rate, attention_dropout=rate)
     video = VideoSpec(frames=8, stride=2, size=(32, 32), short_side=32)
     settings = Training(workers=2, log_every=1, checkpoint_every=max(1, updates // 3), ema=0.99)
     if case == "motion":

@@ -30,7 +30,7 @@ from tubelet.data.talking_digits import make
 from tubelet.evaluation.comparison import compare
 from tubelet.evaluation.run import evaluator
 from tubelet.models.tubevit import TubeViTConfig, scaled
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.tubes import Tube
 from tubelet.recipes.demo import demo
 from tubelet.recipes.families import tubevit_motion
@@ -38,7 +38,7 @@ from tubelet.recipes.tubevit import last_layers
 from tubelet.training.experiment import Experiment, Init, Length
 from tubelet.training.optimizers import choose_trainable
 from tubelet.training.outcome import write_json
-from tubelet.training.run import build_model, train
+from tubelet.training.run import initial_model, train
 
 # Of the recipe's model, the tubes that are needed, set further apart: 64 tokens.
 TUBES = (
@@ -87,7 +87,7 @@ class Job:
         base = replace(motion.model, tubes=TUBES)
         if self.name in JOINT:
             return base
-        small = replace(base, backbone=Backbone(width=64, depth=4, heads=2, mlp=256))
+        small = replace(base, backbone=TransformerConfig(width=64, depth=4, heads=2, mlp=256))
         if self.name == "small":
             return small
         large = replace(base, backbone=replace(base.backbone, depth=6))
@@ -152,7 +152,7 @@ def _trained(experiment: Experiment) -> int:
         name: replace(task, objective=replace(task.objective, classes=("",) * (8 if name == "motion" else 10)))
         for name, task in experiment.tasks.items()
     }
-    model = build_model(replace(experiment, tasks=tasks))
+    model = initial_model(replace(experiment, tasks=tasks))
     choose_trainable(model, experiment.trainable)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 

@@ -18,7 +18,7 @@ from tubelet.data.views import Views
 from tubelet.evaluation.run import evaluate_run, evaluator
 from tubelet.media.write import write_video
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import VideoSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.run import train
@@ -54,7 +54,7 @@ for split, clips in {"train": 40, "val": 10}.items():
 
 experiment = Experiment(
     model=ViViTConfig(
-        backbone=Backbone(width=64, depth=2, heads=4, mlp=128),
+        backbone=TransformerConfig(width=64, depth=2, heads=4, mlp=128),
         tubelet=(2, 8, 8),
         video=VideoSpec(frames=8, stride=1, size=(32, 32), short_side=32),
     ),

@@ -15,18 +15,18 @@ from tubelet.data.manifest import ManifestError
 from tubelet.data.views import Views
 from tubelet.evaluation.run import evaluate_run, evaluator
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import VideoSpec
 from tubelet.training.experiment import Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification
 from tubelet.training.outcome import cards
 from tubelet.training.parallel import Ranks
 from tubelet.training.resolve import Resolved, write_run
-from tubelet.training.run import build_model
+from tubelet.training.run import initial_model
 from tubelet.weights.folder import save_model
 
 MODEL = ViViTConfig(
-    backbone=Backbone(width=16, depth=1, heads=2, mlp=32),
+    backbone=TransformerConfig(width=16, depth=1, heads=2, mlp=32),
     tubelet=(2, 8, 8),
     video=VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16),
 )
@@ -49,7 +49,7 @@ def run(experiment, tmp_path):
     """A run as training leaves it, without having trained."""
     folder = tmp_path / "run"
     write_run(folder, Resolved(experiment=experiment, data={}))
-    save_model(folder / "model", build_model(experiment), MODEL, cards(experiment, {}), {})
+    save_model(folder / "model", initial_model(experiment), MODEL, cards(experiment, {}), {})
     return folder
 
 
@@ -107,7 +107,7 @@ def test_labels_that_the_model_does_not_know_are_refused(run, tmp_path):
 
 
 def test_training_gets_an_evaluator_that_keeps_the_details(experiment, tmp_path):
-    model = build_model(experiment)
+    model = initial_model(experiment)
     results = evaluator(tmp_path, progress=False)(model, experiment, Ranks(torch.device("cpu")))
     assert set(results["tasks"]["color"]["metrics"]) == {"top1", "mean_class_accuracy"}
     assert json.loads(json.dumps(results, allow_nan=False)) == results
@@ -117,6 +117,6 @@ def test_training_gets_an_evaluator_that_keeps_the_details(experiment, tmp_path)
 def test_the_evaluator_measures_every_task(experiment):
     second = replace(experiment.tasks["color"], views=Views())
     both = replace(experiment, tasks={**experiment.tasks, "second": second})
-    results = evaluator(progress=False)(build_model(both), both, Ranks(torch.device("cpu")))["tasks"]
+    results = evaluator(progress=False)(initial_model(both), both, Ranks(torch.device("cpu")))["tasks"]
     assert [results[name]["views"] for name in ("color", "second")] == ["2x1", "1x1"]
     assert "single_view" not in results["second"]

@@ -19,8 +19,8 @@ from tubelet.media.write import write_video
 from tubelet.models.model import Encoder, Model, ModelConfig
 from tubelet.nn.features import Features
 from tubelet.specs import InputSpec, VideoSpec
-from tubelet.training.parallel import join_ranks
-from tubelet.weights.loaded import Loaded, TaskCard
+from tubelet.training.parallel import init_distributed
+from tubelet.weights.loaded import LoadedModel, TaskCard
 
 NAMES = ("red", "green", "blue")
 CARD = TaskCard(classes=NAMES, views="2x1")
@@ -59,8 +59,8 @@ class Pooled(nn.Module):
         return features.pooled
 
 
-def color_model(config: ColorConfig = ColorConfig(), card: TaskCard = CARD) -> Loaded:
-    return Loaded(Model(config.build(), {"color": Pooled()}), config, {"color": card})
+def color_model(config: ColorConfig = ColorConfig(), card: TaskCard = CARD) -> LoadedModel:
+    return LoadedModel(Model(config.build(), {"color": Pooled()}), config, {"color": card})
 
 
 def frames_of(*colors: str, each: int = 10, size: int = 16) -> Tensor:
@@ -98,6 +98,6 @@ def evaluate_on_rank(rank: int, world: int, port: int, manifest: Path, views: Vi
     model = color_model().model
     calls: list[int] = []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    with join_ranks() as ranks:
+    with init_distributed() as ranks:
         result = evaluate_task(model, "color", CARD, view_set(manifest, views), views_per_forward=4, ranks=ranks)
     torch.save({"json": result.as_json(), "keys": [e.key for e in result.examples], "forwards": len(calls)}, out)

@@ -13,10 +13,10 @@ from PIL import Image
 from media_files import record_sound
 from tubelet.data.manifest import Record, write_manifest
 from tubelet.media.write import write_video
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.recipes.folder import folder
 
-TINY = Backbone(width=32, depth=2, heads=2, mlp=64)
+TINY = TransformerConfig(width=32, depth=2, heads=2, mlp=64)
 quick = partial(folder, epochs=1.0, size="32x1", baseline=False)  # measures nothing
 _FPS = 5
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from goldens_golden import Golden, close
 from goldens_models import factorized_encoder, vivit_config
 from tubelet.models import Model, ViTConfig, ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.heads import LinearHead
 from tubelet.nn.initializers import lecun_normal_
 from tubelet.nn.positions import Grid, LearnedPositions
@@ -22,7 +22,7 @@ from tubelet.weights.formats.tree import Tree
 from tubelet.weights.inflate import inflate
 from tubelet.weights.initialize import Init, initialize_from
 from tubelet.weights.interpolate import resize_positions
-from tubelet.weights.loaded import Loaded, assemble, fill
+from tubelet.weights.loaded import LoadedModel, build_model, load_state
 
 KERNELS = {
     "central_frame_initializer": "central",
@@ -37,13 +37,13 @@ def check_from_image(golden: Golden) -> None:
     model = Model(config.build(), {})
     if temporal:
         model.encoder.encoder = factorized_encoder(config, temporal)
-    fill(model.encoder, scenic.vivit(golden.tree("fresh/"), config), "fresh")
+    load_state(model.encoder, scenic.vivit(golden.tree("fresh/"), config), "fresh")
     initialize_from(image_model(golden.tree("restored/")), model, config, released_init(golden.config))
-    expected = golden.tree("initialized/")
+    expected = golden.tree("initialised/")
     for name, value in scenic.vivit(expected, config).items():
         close(model.encoder.state_dict()[name], value, tolerance=1e-6, what=name)
     head = LinearHead(model.encoder.width, expected.shape("output_projection/bias")[0])
-    fill(head, scenic.head(expected), expected.origin)
+    load_state(head, scenic.head(expected), expected.origin)
     with torch.no_grad():
         video = rearrange(golden.tensor("input/video"), "B T H W C -> B T C H W")
         features = model.encoder.eval()({"video": video})
@@ -51,11 +51,11 @@ def check_from_image(golden: Golden) -> None:
         close(features.pooled, golden.arrays["output/pre_logits"], what="pre_logits")
 
 
-def image_model(tree: Tree) -> Loaded:
+def image_model(tree: Tree) -> LoadedModel:
     config = scenic.vit_config(tree)
-    model = assemble(config, {})
-    fill(model.encoder, scenic.vit(tree, config), tree.origin)
-    return Loaded(model, config)
+    model = build_model(config, {})
+    load_state(model.encoder, scenic.vit(tree, config), tree.origin)
+    return LoadedModel(model, config)
 
 
 def released_init(config: dict) -> Init:
@@ -120,7 +120,7 @@ def check_inflation(golden: Golden) -> None:
 
 def positions(grid: Grid, special: int, table: Tensor) -> LearnedPositions:
     made = LearnedPositions(grid, table.shape[-1], special)
-    fill(made, {"table": table.reshape(-1, table.shape[-1])}, "positions")
+    load_state(made, {"table": table.reshape(-1, table.shape[-1])}, "positions")
     return made
 
 
@@ -214,7 +214,7 @@ def check_dead_saddle(golden: Golden) -> None:
     tree = golden.tree("grad_time/")
     layers = tree.count("Transformer/encoderblock_{}/MultiHeadDotProductAttention_time/out/bias")
     heads, head_width = tree.shape("Transformer/encoderblock_0/MultiHeadDotProductAttention_time/query/bias")
-    size = Backbone(width=heads * head_width, depth=layers, heads=heads, mlp=32)
+    size = TransformerConfig(width=heads * head_width, depth=layers, heads=heads, mlp=32)
     for name, gradient in gradients.items():
         assert (np.abs(gradient).max() > 0) == name.endswith("out/bias"), name
 
@@ -228,16 +228,18 @@ def check_dead_saddle(golden: Golden) -> None:
     assert all(learning.values()), "and then everything"
 
 
-def train_temporal_attention(size: Backbone, temporal: str, steps: int = 3) -> tuple[dict[str, bool], dict[str, bool]]:
+def train_temporal_attention(
+    size: TransformerConfig, temporal: str, steps: int = 3
+) -> tuple[dict[str, bool], dict[str, bool]]:
     """Whether each parameter of the temporal attention gets a gradient: after a few updates, and at the very first."""
     torch.manual_seed(0)
     image = ViTConfig(backbone=size, patch=(4, 4), image=ImageSpec(size=(16, 16), short_side=16))
     video = VideoSpec(frames=4, size=(16, 16), short_side=16)
     config = ViViTConfig(
-        backbone=size, tubelet=(2, 4, 4), video=video, attends="factorized_self_attention", pool="mean"
+        backbone=size, tubelet=(2, 4, 4), video=video, attention_type="factorized_self_attention", pool="mean"
     )
     model = Model(config.build(), {})
-    initialize_from(Loaded(assemble(image, {}), image), model, config, Init(source="image", temporal=temporal))
+    initialize_from(LoadedModel(build_model(image, {}), image), model, config, Init(source="image", temporal=temporal))
     wanted = {n: p for n, p in model.encoder.named_parameters() if ".attention_time." in n}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     clip, target = torch.randn(2, 4, 3, 16, 16), torch.randn(2, size.width)

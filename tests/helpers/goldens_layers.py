@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from goldens_golden import Golden, close
 from tubelet.nn.attention import Attention, CrossAttention
-from tubelet.nn.blocks import MLP, Backbone, Block
+from tubelet.nn.blocks import MLP, Block, TransformerConfig
 from tubelet.nn.positions import sinusoid_1d, sinusoids
 from tubelet.nn.tokenizers import TubeletTokenizer, uniform_frames
 from tubelet.weights.formats import scenic
 from tubelet.weights.formats.tree import gather
-from tubelet.weights.loaded import fill
+from tubelet.weights.loaded import load_state
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def check_attention(golden: Golden) -> None:
             attention: nn.Module = Attention(queries.shape[-1], heads)
         else:
             attention = CrossAttention(queries.shape[-1], source.shape[-1], heads * width, heads)
-        fill(attention, gather(parts | {"out": ["out"]}, scenic.leaf(tree)), tree.origin)
+        load_state(attention, gather(parts | {"out": ["out"]}, scenic.leaf(tree)), tree.origin)
         ours = attention(queries) if name == "self" else attention(queries, source)
         (expected,) = [x for key, x in golden.under("output/").items() if key.partition("(")[0] == name]
         close(ours, expected, what=name)
@@ -45,16 +45,16 @@ def check_conv3d(golden: Golden) -> None:
     t, h, w = golden.config.get("kernel_thw", kernel[:3])
     tokenizer = TubeletTokenizer((t, h, w), width=kernel[-1], channels=kernel[-2])
     state = {name.removeprefix("tokenizer."): x for name, x in scenic.tokenizer(tree).items()}
-    fill(tokenizer, state, tree.origin)
+    load_state(tokenizer, state, tree.origin)
     close(tokenizer(rearrange(golden.tensor("input/x"), "B T H W C -> B T C H W")), golden.arrays["output/y"])
 
 
 @torch.no_grad()
 def check_layernorm_gelu(golden: Golden) -> None:
     width = len(golden.arrays["param/scale"])
-    sizes = {gelu: Backbone(width=width, depth=1, heads=1, mlp=1, gelu=gelu) for gelu in ("tanh", "exact")}
+    sizes = {gelu: TransformerConfig(width=width, depth=1, heads=1, mlp=1, gelu=gelu) for gelu in ("tanh", "exact")}
     norm = sizes["tanh"].norm()
-    fill(norm, {"weight": golden.tensor("param/scale"), "bias": golden.tensor("param/bias")}, golden.path.name)
+    load_state(norm, {"weight": golden.tensor("param/scale"), "bias": golden.tensor("param/bias")}, golden.path.name)
     close(norm(golden.tensor("input/ln")), golden.arrays["output/ln"], what="layer norm")
     for gelu, key in {"tanh": "output/gelu", "exact": "output/gelu_exact_for_contrast"}.items():
         close(MLP(sizes[gelu])[1](golden.tensor("input/gelu")), golden.arrays[key], what=gelu)
@@ -77,8 +77,8 @@ def check_block(golden: Golden, rate: float, rescale: bool, keep: list[Tensor]) 
     tree = golden.tree("param/")
     heads, _ = tree.shape("MultiHeadDotProductAttention_0/query/bias")
     width, mlp = tree.shape("MlpBlock_0/Dense_0/kernel")
-    block = Block(Backbone(width=width, depth=1, heads=heads, mlp=mlp, rescale_depth=rescale), rate)
-    fill(block, gather(scenic.BLOCK, scenic.leaf(tree)), tree.origin)
+    block = Block(TransformerConfig(width=width, depth=1, heads=heads, mlp=mlp, rescale_depth=rescale), rate)
+    load_state(block, gather(scenic.BLOCK, scenic.leaf(tree)), tree.origin)
     x = golden.tensor("input/x")
     close(block.eval()(x), golden.arrays["output/eval"], what="eval")
     with pytest.MonkeyPatch.context() as patch:

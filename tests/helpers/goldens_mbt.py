@@ -13,7 +13,7 @@ from goldens_golden import Golden, close
 from goldens_initialization import KERNELS, image_model, positions, sizes
 from goldens_models import INNER_TOLERANCE, pool
 from tubelet.models import MBTConfig, Modality, Model
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead
 from tubelet.nn.positions import LearnedPositions
@@ -24,7 +24,7 @@ from tubelet.weights.formats.scenic_mbt import mbt
 from tubelet.weights.formats.tree import Tree
 from tubelet.weights.initialize import Init, initialize_from
 from tubelet.weights.interpolate import resize_positions
-from tubelet.weights.loaded import Loaded, fill
+from tubelet.weights.loaded import LoadedModel, load_state
 
 NAMES = {"rgb": "video", "spectrogram": "audio"}
 
@@ -35,9 +35,9 @@ def check_mbt(golden: Golden) -> None:
     inputs = {name: golden.tensor(f"input/{name}").movedim(-1, -3) for name in c["modality_fusion"]}
     config = mbt_config(c, tree, {name: tuple(x.shape[1:]) for name, x in inputs.items()})
     encoder = config.build().eval()
-    fill(encoder, mbt(tree, config), tree.origin)
+    load_state(encoder, mbt(tree, config), tree.origin)
     head = LinearHead(encoder.width, c["num_classes"])
-    fill(head, scenic.head(tree), tree.origin)
+    load_state(head, scenic.head(tree), tree.origin)
     assert tree.finish() == (), "the golden's parameters are all used"
 
     features = encoder({NAMES[name]: x for name, x in inputs.items()})
@@ -79,7 +79,9 @@ def mbt_config(c: dict[str, Any], tree: Tree, shapes: dict[str, tuple[int, ...]]
     h, w, t = c["patches"]
     patches = {"rgb": (t, h, w), "spectrogram": (1, h, w)}
     return MBTConfig(
-        backbone=Backbone(width=c["hidden_size"], depth=c["num_layers"], heads=c["num_heads"], mlp=c["mlp_dim"]),
+        backbone=TransformerConfig(
+            width=c["hidden_size"], depth=c["num_layers"], heads=c["num_heads"], mlp=c["mlp_dim"]
+        ),
         modalities={NAMES[n]: Modality(spec=spec_of(shape), patch=patches[n]) for n, shape in shapes.items()},
         fusion_layer=c["fusion_layer"],
         fusion="bottleneck" if c["use_bottleneck"] else "concatenate",
@@ -107,11 +109,11 @@ def check_from_image(golden: Golden) -> None:
     A defect that is not copied: it looks for the class token of sound under another name than the model gives it, and
     leaves it at zero, which ours does only when told to.
     """
-    c, fresh, expected = golden.config, golden.tree("fresh/"), golden.tree("initialized/")
+    c, fresh, expected = golden.config, golden.tree("fresh/"), golden.tree("initialised/")
     inputs = released_inputs(golden)
     config = config_from_shapes(c, fresh, {name: tuple(x.shape[1:]) for name, x in inputs.items()})
     model = Model(config.build(), {}).eval()
-    fill(model.encoder, mbt(fresh, config), fresh.origin)
+    load_state(model.encoder, mbt(fresh, config), fresh.origin)
     source = image_model(golden.tree("restored/"))
     initialize_from(source, model, config, released_init(c, config))
     state, released = model.encoder.state_dict(), mbt(expected, config)
@@ -134,7 +136,7 @@ def check_pooled(golden: Golden, tree: Tree, config: MBTConfig, inputs: dict[str
         state = mbt(tree, config)
         if encoder.bottleneck is None:
             state.pop("bottleneck", None)
-        fill(encoder, state, tree.origin)
+        load_state(encoder, state, tree.origin)
         features = encoder(inputs)
         try:
             for name, expected in answers.items():
@@ -196,7 +198,7 @@ def released_init(c: dict[str, Any], config: MBTConfig) -> Init:
     )
 
 
-def positions_as_meant(c: dict[str, Any], source: Loaded, ours: LearnedPositions) -> bool:
+def positions_as_meant(c: dict[str, Any], source: LoadedModel, ours: LearnedPositions) -> bool:
     """Ours is the image's table resized to a frame or a spectrogram and repeated; whether the released one is the same.
 
     A defect that is not copied: "tile" does not resize, "resize" gives a table of one frame, and a table of equal

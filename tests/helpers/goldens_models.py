@@ -11,14 +11,14 @@ from torch import Tensor
 from goldens_golden import TOLERANCE, Golden, close
 from tubelet.models import Encoder, ViTConfig, ViViT, ViViTConfig
 from tubelet.models.vivit import FactorizedEncoder
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead
 from tubelet.nn.tokenizers import grid_of
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.formats import scenic
 from tubelet.weights.formats.tree import Tree
-from tubelet.weights.loaded import fill
+from tubelet.weights.loaded import load_state
 
 # Between the layers values are several times those of the logits, and so is what float32 rounds off on either side.
 INNER_TOLERANCE = 4 * TOLERANCE
@@ -35,7 +35,7 @@ def check_vit(golden: Golden) -> None:
     config = vit_config(golden.config)
     tree = golden.tree("param/")
     encoder = config.build()
-    fill(encoder, scenic.vit(tree, config), tree.origin)
+    load_state(encoder, scenic.vit(tree, config), tree.origin)
     if config.image.size[0] == config.image.size[1]:
         assert scenic.vit_config(tree) == config, "the config read off the shapes"
     inputs = {"image": golden.tensor("input/image").permute(0, 3, 1, 2)}
@@ -45,7 +45,9 @@ def check_vit(golden: Golden) -> None:
 def vit_config(config: dict[str, Any]) -> ViTConfig:
     height, width = config["image"]
     return ViTConfig(
-        backbone=Backbone(width=config["hidden"], depth=config["layers"], heads=config["heads"], mlp=config["mlp"]),
+        backbone=TransformerConfig(
+            width=config["hidden"], depth=config["layers"], heads=config["heads"], mlp=config["mlp"]
+        ),
         patch=tuple(config["patch"]),
         image=ImageSpec(size=(height, width), short_side=min(height, width)),
         pool=pool(config["classifier"]),
@@ -78,9 +80,9 @@ def check_vivit_of(golden: Golden, c: dict[str, Any]) -> None:
     config = vivit_config(c)
     tree = golden.tree("param/")
     encoder = config.build()
-    if config.attends == "factorized_encoder":
+    if config.attention_type == "factorized_encoder":
         encoder.encoder = factorized_encoder(config, c["temporal_transformer"])
-    fill(encoder, scenic.vivit(tree, config), tree.origin)
+    load_state(encoder, scenic.vivit(tree, config), tree.origin)
     check_logits(golden, tree, encoder, {"video": golden.tensor("input/video").permute(0, 1, 4, 2, 3)}, c["classifier"])
 
 
@@ -93,7 +95,7 @@ def vivit_config(c: dict[str, Any]) -> ViViTConfig:
     factorized_encoder = attention["type"] == "factorized_encoder"
     averaged = attention.get("spatial_only_baseline", False)
     return ViViTConfig(
-        backbone=Backbone(
+        backbone=TransformerConfig(
             width=c["hidden_size"], depth=size["num_layers"], heads=size["num_heads"], mlp=size["mlp_dim"]
         ),
         tubelet=(1 if sampled else t[0], h, w),
@@ -104,7 +106,7 @@ def vivit_config(c: dict[str, Any]) -> ViViTConfig:
             mean=(0.5,) * channels,
             std=(0.5,) * channels,
         ),
-        attends=ATTENDS[attention["type"]],
+        attention_type=ATTENDS[attention["type"]],
         pool=pool(c["classifier"]),
         sampled_frames=sampled,
         temporal_depth=c["temporal_transformer"]["num_layers"] if factorized_encoder and not averaged else 0,
@@ -137,7 +139,7 @@ def pooled(encoder: Encoder, features: Features, classifier: str) -> Tensor:
 @torch.no_grad()
 def check_logits(golden: Golden, tree: Tree, encoder: Encoder, inputs: dict[str, Tensor], classifier: str) -> None:
     head = LinearHead(encoder.width, golden.arrays["output/logits"].shape[-1])
-    fill(head, scenic.head(tree), tree.origin)
+    load_state(head, scenic.head(tree), tree.origin)
     assert tree.finish() == (), "the golden's parameters are all used"
     encoder.eval()
     features = encoder(inputs)

@@ -15,7 +15,7 @@ from goldens_initialization import image_model
 from goldens_models import INNER_TOLERANCE, check_logits, pool, pooled
 from tubelet.models import MTV, Model, MTVConfig
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, Fusion, Stream
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.fusion import at_times
 from tubelet.nn.heads import LinearHead
 from tubelet.nn.positions import LearnedPositions
@@ -26,7 +26,7 @@ from tubelet.weights.formats.tree import Tree
 from tubelet.weights.inflate import inflate, resize
 from tubelet.weights.initialize import Init, initialize_from
 from tubelet.weights.interpolate import resize_positions
-from tubelet.weights.loaded import Loaded, fill
+from tubelet.weights.loaded import LoadedModel, load_state
 
 
 def check_mtv(golden: Golden) -> None:
@@ -34,7 +34,7 @@ def check_mtv(golden: Golden) -> None:
     config = mtv_config(c, c["input_shape_BTHWC"][1:])
     tree = golden.tree("param/")
     encoder = config.build()
-    fill(encoder, mtv(tree, config), tree.origin)
+    load_state(encoder, mtv(tree, config), tree.origin)
     pool_frames(encoder, c["classifier"])
     video = golden.tensor("input/video").permute(0, 1, 4, 2, 3)
     with torch.no_grad():
@@ -75,7 +75,7 @@ def mtv_config(c: dict[str, Any], shape: list[int]) -> MTVConfig:
     return MTVConfig(
         streams=streams,
         media={"video": spec},
-        global_encoder=Backbone(
+        global_encoder=TransformerConfig(
             width=total if joined else g["hidden_size"], depth=g["num_layers"], heads=g["num_heads"], mlp=g["mlp_dim"]
         ),
         fusion=fusion(c.get("cross_view_fusion")),
@@ -88,7 +88,7 @@ def mtv_config(c: dict[str, Any], shape: list[int]) -> MTVConfig:
 def stream(view: dict[str, Any]) -> Stream:
     h, w, t = view["patches"]["size"]
     return Stream(
-        backbone=Backbone(
+        backbone=TransformerConfig(
             width=view["hidden_size"], depth=view["num_layers"], heads=view["num_heads"], mlp=view["mlp_dim"]
         ),
         tubelet=(t, h, w),
@@ -108,11 +108,11 @@ def fusion(c: dict[str, Any] | None) -> Fusion | None:
 @torch.no_grad()
 def check_from_images(golden: Golden) -> None:
     """Every stream started from an image ViT of its own, with the released code's own choices."""
-    c, fresh, expected = golden.config, golden.tree("fresh/"), golden.tree("initialized/")
+    c, fresh, expected = golden.config, golden.tree("fresh/"), golden.tree("initialised/")
     video = golden.tensor("input/video")
     config = config_from_shapes(c, fresh, list(video.shape[1:]))
     model = Model(config.build(), {}).eval()
-    fill(model.encoder, mtv(fresh, config), fresh.origin)
+    load_state(model.encoder, mtv(fresh, config), fresh.origin)
     sources = [image_model(golden.tree(f"restored_view{i}/")) for i in range(len(config.streams))]
     for name, source in zip(config.streams, sources, strict=True):
         initialize_from(source, model, config, released_init(c, name))
@@ -125,7 +125,7 @@ def check_from_images(golden: Golden) -> None:
     for name, value in released.items():
         close(state[name], value, tolerance=1e-6, what=name)
     head = LinearHead(model.encoder.width, expected.shape("output_projection/bias")[0])
-    fill(head, scenic.head(expected), expected.origin)
+    load_state(head, scenic.head(expected), expected.origin)
     pool_frames(model.encoder, c["model"]["classifier"])
     features = model.encoder({"video": video.permute(0, 1, 4, 2, 3)})
     for name, logits in golden.under("output/logits").items():  # whatever stands after the word
@@ -144,7 +144,7 @@ def released_init(c: dict[str, Any], name: str) -> Init:
     return Init(source="golden", into=name, kernel=kernel, fresh=fresh)
 
 
-def positions_as_meant(c: dict[str, Any], source: Loaded, ours: LearnedPositions) -> bool:
+def positions_as_meant(c: dict[str, Any], source: LoadedModel, ours: LearnedPositions) -> bool:
     """Whether the released table means the same as ours, the image's resized to a frame's grid.
 
     A defect that is not copied: the released code guesses grids from lengths, "tile" does not resize, and a table of

@@ -14,7 +14,7 @@ from goldens_golden import Golden, close
 from goldens_initialization import KERNELS, image_model, positions
 from goldens_models import INNER_TOLERANCE, check_logits, pool
 from tubelet.models import ASTConfig, Modality, Model, PolyViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead, build_head
 from tubelet.nn.positions import LearnedPositions
@@ -24,7 +24,7 @@ from tubelet.weights.formats.scenic_polyvit import ast, polyvit, polyvit_head
 from tubelet.weights.formats.tree import Tree
 from tubelet.weights.initialize import Init, initialize_from
 from tubelet.weights.interpolate import resize_positions
-from tubelet.weights.loaded import fill
+from tubelet.weights.loaded import load_state
 
 TOKENIZERS = {"image": "tokenizer2d", "video": "tokenizer3d", "audio": "tokenizer_spec"}
 
@@ -40,7 +40,7 @@ def check_polyvit(golden: Golden) -> None:
     inputs = task_inputs(golden)
     config = polyvit_config(
         c["modalities"],
-        backbone=Backbone(
+        backbone=TransformerConfig(
             width=c["modalities"]["hidden_size"],
             depth=c["encoder"]["num_layers"],
             heads=c["encoder"]["num_heads"],
@@ -51,7 +51,7 @@ def check_polyvit(golden: Golden) -> None:
         shapes={modality: x.shape for modality, x in inputs.values()},
     )
     encoder = config.build().eval()
-    fill(encoder, polyvit(tree, config), tree.origin)
+    load_state(encoder, polyvit(tree, config), tree.origin)
     features = {name: encoder({modality: channels_first(x)}) for name, (modality, x) in inputs.items()}
     for name, x in features.items():
         if c["encoder"].get("freeze_body"):
@@ -85,7 +85,7 @@ def check_task(golden: Golden, tree: Tree, name: str, features: Features, config
 def released_head(width: int, state: dict[str, Tensor]) -> LinearHead:
     weights = [state[f"hidden.{i}.weight"] for i in range((len(state) - 2) // 2)]
     head = build_head(width, len(state["projection.bias"]), hidden=[len(weight) for weight in weights])
-    fill(head, state, "head")
+    load_state(head, state, "head")
     return head
 
 
@@ -120,7 +120,12 @@ def channels_first(x: Tensor) -> Tensor:
 
 
 def polyvit_config(
-    modalities: dict[str, Any], *, backbone: Backbone, adaptors: int, classifier: str, shapes: dict[str, torch.Size]
+    modalities: dict[str, Any],
+    *,
+    backbone: TransformerConfig,
+    adaptors: int,
+    classifier: str,
+    shapes: dict[str, torch.Size],
 ) -> PolyViTConfig:
     """``shapes``: of an input of every modality; those without an input take no part."""
     made: dict[str, Modality] = {}
@@ -147,7 +152,7 @@ def check_polyvit_from_image(golden: Golden) -> None:
     that it reads for videos only.
     """
     c, released = golden.config["model"], golden.config["init_from"]
-    fresh, expected = golden.tree("fresh/"), golden.tree("initialized/")
+    fresh, expected = golden.tree("fresh/"), golden.tree("initialised/")
     inputs = named_inputs(golden)
     shapes = {modality: x.shape for modality, x in inputs.values()}
     config = polyvit_config(
@@ -158,7 +163,7 @@ def check_polyvit_from_image(golden: Golden) -> None:
         shapes=shapes,
     )
     model = Model(config.build(), {}).eval()
-    fill(model.encoder, polyvit(fresh, config), fresh.origin)
+    load_state(model.encoder, polyvit(fresh, config), fresh.origin)
     left = [] if released.get("restore_positional_embedding", True) else ["*.positions.table"]
     if "video" in shapes and not released.get("restore_input_embedding", True):
         left.append("modalities.video.tokenizer.*")
@@ -209,13 +214,13 @@ def named_inputs(golden: Golden) -> dict[str, tuple[str, Tensor]]:
     return found
 
 
-def sizes(tree: Tree, modalities: dict[str, Any]) -> Backbone:
+def sizes(tree: Tree, modalities: dict[str, Any]) -> TransformerConfig:
     """The size of the whole transformer: the adaptors, and the shared blocks, which are numbered after them."""
     first = depth = modalities["num_layers"] or 0
     while f"vit_encoder/encoderblock_{depth}/LayerNorm_0/scale" in tree:
         depth += 1
     assert depth > 0, f"{first} adaptors and no shared block"
-    return Backbone(
+    return TransformerConfig(
         width=modalities["hidden_size"], depth=depth, heads=modalities["num_heads"], mlp=modalities["mlp_dim"]
     )
 
@@ -249,13 +254,15 @@ def check_ast(golden: Golden) -> None:
     c, tree = golden.config, golden.tree("param/")
     x = golden.tensor("input/spectrogram")
     config = ASTConfig(
-        backbone=Backbone(width=c["hidden_size"], depth=c["num_layers"], heads=c["num_heads"], mlp=c["mlp_dim"]),
+        backbone=TransformerConfig(
+            width=c["hidden_size"], depth=c["num_layers"], heads=c["num_heads"], mlp=c["mlp_dim"]
+        ),
         patch=tuple(c["patches"][:2]),
         audio=SpectrogramSpec(frames=x.shape[1], bins=x.shape[2], channels=x.shape[3]),
         pool=pool(c["classifier"]),
     )
     encoder = config.build()
-    fill(encoder, ast(tree, config), tree.origin)
+    load_state(encoder, ast(tree, config), tree.origin)
     if "bottleneck" in tree:
         tree.take("bottleneck")
     check_logits(golden, tree, encoder, {"audio": channels_first(x)}, c["classifier"])

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from goldens_golden import Golden, close
 from goldens_models import check_logits, pool
 from tubelet.models import TokenLearnerConfig, ViTConfig, ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.token_learner import ConvolutionLearner, MLPLearner, TokenFuser
 from tubelet.nn.tokenizers import uniform_frames
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.formats import scenic
 from tubelet.weights.formats.scenic_token_learner import fuser, learner, token_learner
-from tubelet.weights.loaded import fill
+from tubelet.weights.loaded import load_state
 
 FORMS = {True: "mlp", False: "conv"}
 
@@ -25,7 +25,7 @@ FORMS = {True: "mlp", False: "conv"}
 def check_convolutions(golden: Golden) -> None:
     x = places(golden.tensor("input/x"))
     module = ConvolutionLearner(width(x), golden.config["num_tokens"], "frame")
-    fill(module, learner(golden.tree("param/"), "conv"), golden.path.name)
+    load_state(module, learner(golden.tree("param/"), "conv"), golden.path.name)
     count = 1 if golden.config.get("use_sum_pooling", True) else x[0, 0, :, :, 0].numel()
     close(module(x)[:, 0] / count, golden.arrays["output/out"])
 
@@ -34,7 +34,7 @@ def check_convolutions(golden: Golden) -> None:
 def check_mlp(golden: Golden) -> None:
     x, c = places(golden.tensor("input/x")), golden.config
     module = MLPLearner(width(x), c["num_tokens"], "frame", c.get("bottleneck_dim", 64))
-    fill(module, learner(golden.tree("param/"), "mlp"), golden.path.name)
+    load_state(module, learner(golden.tree("param/"), "mlp"), golden.path.name)
     close(module(x)[:, 0], golden.arrays["output/out"])
 
 
@@ -45,7 +45,7 @@ def check_fuser(golden: Golden) -> None:
     module = TokenFuser(width(tokens), tokens.shape[1], golden.config.get("bottleneck_dim", 64))
     if not normalize:  # an option of the released module that no released model takes
         module.norm_learned, module.norm_mixed = nn.Identity(), nn.Identity()
-    fill(module, fuser(golden.tree("param/"), normalize=normalize), golden.path.name)
+    load_state(module, fuser(golden.tree("param/"), normalize=normalize), golden.path.name)
     expected = golden.arrays["output/out"].reshape(len(original), -1, original.shape[-1])
     close(module(tokens, original.flatten(1, -2)), expected)
 
@@ -56,8 +56,8 @@ def places(x: Tensor) -> Tensor:
     return x[:, None] if x.ndim == 4 else x.unflatten(1, (side, side))[:, None]
 
 
-def width(x: Tensor) -> Backbone:
-    return Backbone(width=x.shape[-1], depth=1, heads=1, mlp=1)
+def width(x: Tensor) -> TransformerConfig:
+    return TransformerConfig(width=x.shape[-1], depth=1, heads=1, mlp=1)
 
 
 def check_model(golden: Golden) -> None:
@@ -72,7 +72,7 @@ def check_model(golden: Golden) -> None:
             state = scenic.vit(tree, config)
         case ViViTConfig():
             state = scenic.vivit(tree, config)
-    fill(encoder, state, tree.origin)
+    load_state(encoder, state, tree.origin)
     check_logits(golden, tree, encoder, inputs, c["classifier"])
 
 
@@ -83,7 +83,7 @@ def check_representation(golden: Golden) -> None:
     config = config_of({**golden.config, "classifier": "gap"}, inputs)
     assert isinstance(config, TokenLearnerConfig)
     encoder = config.build().eval()
-    fill(encoder, token_learner(tree, config), tree.origin)
+    load_state(encoder, token_learner(tree, config), tree.origin)
     assert tree.finish() == (), "the golden's parameters are all used"
     close(encoder(inputs).tokens, golden.arrays["output/out"])
 
@@ -105,7 +105,7 @@ def config_of(c: dict[str, Any], inputs: dict[str, Tensor]) -> TokenLearnerConfi
     pixels = {"size": tuple(x.shape[-2:]), "short_side": min(x.shape[-2:])}
     channels = {"mean": (0.5,) * x.shape[-3], "std": (0.5,) * x.shape[-3]}
     spec = VideoSpec(frames=x.shape[1], **pixels, **channels) if name == "video" else ImageSpec(**pixels, **channels)
-    backbone = Backbone(width=c["hidden_size"], depth=c["num_layers"], heads=c["num_heads"], mlp=c["mlp_dim"])
+    backbone = TransformerConfig(width=c["hidden_size"], depth=c["num_layers"], heads=c["num_heads"], mlp=c["mlp_dim"])
     h, w, *t = tokenizer["patches"]["size"]
     sampled = tokenizer.get("temporal_encoding_config", {}).get("method") == "temporal_sampling"
     patch = (1 if sampled or not t else t[0], h, w)

@@ -14,12 +14,12 @@ from tubelet.models.model import Model, ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import save_model
 
 COLORS = ("red", "green", "blue")
-SIZE = Backbone(width=32, depth=2, heads=2, mlp=32)
+SIZE = TransformerConfig(width=32, depth=2, heads=2, mlp=32)
 IMAGE = ImageSpec(size=(16, 16), short_side=16)
 VIDEO = VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16)
 VIT = ViTConfig(backbone=SIZE, patch=(8, 8), image=IMAGE)

@@ -17,14 +17,14 @@ from tubelet.data.views import Views
 from tubelet.media.write import write_video
 from tubelet.models import MBTConfig, Modality
 from tubelet.models.model import Encoder, Model, ModelConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import Experiment, Length, Source, Task
 from tubelet.training.objectives import Classification
 from tubelet.training.resolve import Resolved, TaskData, write_run
 from tubelet.weights.folder import save_model
-from tubelet.weights.loaded import Loaded, TaskCard, assemble
+from tubelet.weights.loaded import LoadedModel, TaskCard, build_model
 
 PITCHES = ("low", "middle", "high")
 HERTZ = {"low": 200.0, "middle": 1200.0, "high": 5000.0}
@@ -72,13 +72,13 @@ class SensesEncoder(Encoder):
         return Features(pooled[:, None], pooled)
 
 
-def senses_model() -> Loaded:
+def senses_model() -> LoadedModel:
     """Every head answers with the largest of the pooled features."""
     config = SensesConfig()
     heads = {task: card.head(3) for task, card in CARDS.items()}
     for head in heads.values():
         head.load_state_dict({"projection.weight": torch.eye(3), "projection.bias": torch.zeros(3)})
-    return Loaded(Model(config.build(), heads), config, CARDS)
+    return LoadedModel(Model(config.build(), heads), config, CARDS)
 
 
 def tone(*pitches: str, seconds: float = 1.0) -> np.ndarray:
@@ -135,10 +135,10 @@ def write_senses_run(folder: Path, data: Path) -> Path:
 MBT_CARD = TaskCard(classes=NAMES, inputs=("video", "audio"), views="2x3")
 
 
-def small_mbt(**options) -> Loaded:
+def small_mbt(**options) -> LoadedModel:
     """An MBT of video and sound with random weights."""
     config = MBTConfig(
-        backbone=Backbone(width=16, depth=3, heads=2, mlp=32),
+        backbone=TransformerConfig(width=16, depth=3, heads=2, mlp=32),
         modalities={
             "video": Modality(spec=VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16), patch=(2, 8, 8)),
             "audio": Modality(spec=SpectrogramSpec(frames=48, bins=32), patch=(1, 16, 8)),
@@ -146,8 +146,8 @@ def small_mbt(**options) -> Loaded:
         **{"fusion_layer": 1, **options},
     )
     torch.manual_seed(0)
-    model = assemble(config, {"duet": MBT_CARD})
+    model = build_model(config, {"duet": MBT_CARD})
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.2)
-    return Loaded(model, config, {"duet": MBT_CARD})
+    return LoadedModel(model, config, {"duet": MBT_CARD})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from tubelet.models import ASTConfig, Modality, PolyViTConfig, ViTConfig, ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
-from tubelet.weights.loaded import Loaded, assemble
+from tubelet.weights.loaded import LoadedModel, build_model
 
-SIZE = Backbone(width=16, depth=3, heads=2, mlp=32)
+SIZE = TransformerConfig(width=16, depth=3, heads=2, mlp=32)
 IMAGE = ImageSpec(size=(16, 16), short_side=16)
 VIDEO = VideoSpec(frames=8, size=(12, 20), short_side=12)
 AUDIO = SpectrogramSpec(frames=40, bins=12)
@@ -28,9 +28,9 @@ def polyvit(*names: str, adaptors: int) -> PolyViTConfig:
 
 
 @torch.no_grad()
-def randomized(config) -> Loaded:
-    model = assemble(config, {})
+def randomized(config) -> LoadedModel:
+    model = build_model(config, {})
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.copy_(torch.randn(parameter.shape) * 0.3)
-    return Loaded(model, config)
+    return LoadedModel(model, config)

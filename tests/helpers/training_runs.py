@@ -22,7 +22,7 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.manifest import Record, write_manifest
 from tubelet.media.write import write_video
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.training.experiment import Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification, Mixup
 from tubelet.training.schedules import Schedule, Weighted
@@ -69,7 +69,7 @@ def experiment(files: Path, *, random_layers: bool, **training: object) -> Exper
         warmup=Length(steps=2),
         stochastic_depth=drop,
     )
-    backbone = Backbone(width=16, depth=2, heads=2, mlp=32, dropout=drop, attention_dropout=drop)
+    backbone = TransformerConfig(width=16, depth=2, heads=2, mlp=32, dropout=drop, attention_dropout=drop)
     return Experiment(
         model=ViViTConfig(backbone=backbone, tubelet=(2, 8, 8), video=VIDEO),
         tasks={"motion": task},

@@ -13,17 +13,17 @@ from tubelet.data.batch import Batch
 from tubelet.media.errors import MediaError
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.average import MovingAverage
 from tubelet.training.checkpoints import Checkpoints
 from tubelet.training.experiment import SGD, Experiment, Length, Source, Task, Training
-from tubelet.training.learner import Learner
 from tubelet.training.loop import Hook, Loop, Update
+from tubelet.training.module import TrainingModule
 from tubelet.training.objectives import Classification, Mixup
 from tubelet.training.optimizers import build_optimizer
 from tubelet.training.parallel import Ranks, parallelize
-from tubelet.training.run import build_model
+from tubelet.training.run import initial_model
 
 VIDEO = VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16)
 CLASSES = ("a", "b", "c")
@@ -38,7 +38,7 @@ POLYVIT_RATES = {"image": 0.0, "video": 0.1, "audio": 0.3}  # stochastic depth, 
 def experiment(*, random_layers: bool = True, tasks: Sequence[str] = ("motion",), **changes: object) -> Experiment:
     """Dropout, stochastic depth and mixup all on, or all off."""
     drop = 0.2 if random_layers else 0.0
-    backbone = Backbone(width=16, depth=2, heads=2, mlp=32, dropout=drop, attention_dropout=drop)
+    backbone = TransformerConfig(width=16, depth=2, heads=2, mlp=32, dropout=drop, attention_dropout=drop)
     objective = Classification(classes=CLASSES, head_init="lecun", mixup=Mixup(0.4 if random_layers else 0.0))
     length = Length(steps=8)
     task = Task(source=Source(path=""), objective=objective, batch_size=6, stochastic_depth=drop, length=length)
@@ -60,7 +60,7 @@ def minibatch(task: str, number: int, replaced: Sequence[MediaError] = ()) -> Ba
 
 def polyvit_experiment(*, random_layers: bool = True, adaptor_depth: int = 1, **changes: object) -> Experiment:
     """A task for each of three modalities, called after it, each with its own loss, rates and learning rate."""
-    backbone = Backbone(width=16, depth=3, heads=2, mlp=32, dropout=0.1 if random_layers else 0.0)
+    backbone = TransformerConfig(width=16, depth=3, heads=2, mlp=32, dropout=0.1 if random_layers else 0.0)
     one = Classification(classes=CLASSES, head_init="lecun")
     objectives = {
         "image": replace(one, loss="sigmoid"),
@@ -111,8 +111,8 @@ class Session:
     def __post_init__(self) -> None:
         training = self.experiment.training
         self.ranks = Ranks(torch.device("cpu"))
-        self.model = build_model(self.experiment)
-        self.module = parallelize(Learner(self.model, self.experiment.tasks), training, self.ranks)
+        self.model = initial_model(self.experiment)
+        self.module = parallelize(TrainingModule(self.model, self.experiment.tasks), training, self.ranks)
         self.optimizer = build_optimizer(self.experiment.optimizer, self.model.parameters())
         self.average = MovingAverage(self.model, training.ema) if training.ema else None
         others = {"average": self.average.average} if self.average else {}

@@ -22,12 +22,12 @@ from tubelet.models import (
     ViViTConfig,
 )
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, MLPFusion, Stream
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.heads import LinearHead
 from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
-SMALL = Backbone(width=16, depth=2, heads=2, mlp=32)
+SMALL = TransformerConfig(width=16, depth=2, heads=2, mlp=32)
 IMAGE = ImageSpec(size=(16, 24), short_side=24)
 VIDEO = VideoSpec(frames=6, size=(16, 24), short_side=24)
 AUDIO = SpectrogramSpec(frames=24, bins=16)
@@ -54,17 +54,17 @@ _TUBEVIT = TubeViTConfig(
 _MTV = MTVConfig(
     streams={
         "coarse": Stream(backbone=SMALL, tubelet=(6, 8, 8)),
-        "middle": Stream(backbone=Backbone(width=8, depth=1, heads=2, mlp=16), tubelet=(2, 8, 8)),
+        "middle": Stream(backbone=TransformerConfig(width=8, depth=1, heads=2, mlp=16), tubelet=(2, 8, 8)),
         "fine": Stream(backbone=SMALL, tubelet=(1, 8, 8)),
     },
     media={"video": replace(VIDEO, frames=6)},
-    global_encoder=Backbone(width=40, depth=1, heads=2, mlp=32),
+    global_encoder=TransformerConfig(width=40, depth=1, heads=2, mlp=32),
     fusion=CrossViewFusion(layers=(0, 1)),
 )
 _TWO = replace(
     _MTV,
     streams={name: _MTV.streams[name] for name in ("coarse", "fine")},
-    global_encoder=Backbone(width=32, depth=1, heads=2, mlp=32),
+    global_encoder=TransformerConfig(width=32, depth=1, heads=2, mlp=32),
 )
 _MBT = MBTConfig(
     backbone=SMALL,
@@ -80,17 +80,17 @@ ZOO: dict[str, ModelConfig] = {
     "model1": _VIVIT,
     "model1-mean": replace(_VIVIT, pool="mean"),
     "model1-sampling": replace(_VIVIT, tubelet=(1, 8, 8), sampled_frames=3),
-    "model2": replace(_VIVIT, attends="factorized_encoder", temporal_depth=2),
-    "model2-mean": replace(_VIVIT, attends="factorized_encoder", temporal_depth=1, pool="mean"),
-    "model2-average": replace(_VIVIT, attends="factorized_encoder", temporal_depth=0),
-    "model3": replace(_VIVIT, attends="factorized_self_attention", pool="mean"),
-    "model3-time-space": replace(_VIVIT, attends="factorized_self_attention", pool="mean", order="time_space"),
+    "model2": replace(_VIVIT, attention_type="factorized_encoder", temporal_depth=2),
+    "model2-mean": replace(_VIVIT, attention_type="factorized_encoder", temporal_depth=1, pool="mean"),
+    "model2-average": replace(_VIVIT, attention_type="factorized_encoder", temporal_depth=0),
+    "model3": replace(_VIVIT, attention_type="factorized_self_attention", pool="mean"),
+    "model3-time-space": replace(_VIVIT, attention_type="factorized_self_attention", pool="mean", order="time_space"),
     "ast": ASTConfig(backbone=SMALL, patch=(8, 8), audio=AUDIO),
     **{
         f"polyvit-{name}": PolyViTConfig(backbone=SMALL, modalities={name: modality}, adaptor_depth=depth)
         for depth, (name, modality) in enumerate(_MODALITIES.items())
     },
-    "model4": replace(_VIVIT, attends="factorized_dot_product", pool="mean"),
+    "model4": replace(_VIVIT, attention_type="factorized_dot_product", pool="mean"),
     "tubevit": _TUBEVIT,
     "tubevit-mean-gated": replace(_TUBEVIT, pool="mean", gate=1),
     "tubevit-interpolated": replace(_TUBEVIT, learned=((2, 2, 2), (2, 4, 4))),
@@ -103,7 +103,7 @@ ZOO: dict[str, ModelConfig] = {
         _TWO,
         media=_TWO.media | {"audio": AUDIO},
         streams=_TWO.streams | {"sound": Stream(backbone=SMALL, tubelet=(1, 4, 8), input="audio", segments=6)},
-        global_encoder=Backbone(width=48, depth=1, heads=2, mlp=32),
+        global_encoder=TransformerConfig(width=48, depth=1, heads=2, mlp=32),
     ),
     "mbt": _MBT,
     "mbt-shared-late": replace(_MBT, shared=True, fusion_layer=2),

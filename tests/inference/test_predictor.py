@@ -24,10 +24,10 @@ from tubelet.media.info import probe
 from tubelet.media.write import write_video
 from tubelet.models.model import Model
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.folder import save_model
-from tubelet.weights.loaded import Loaded, TaskCard
+from tubelet.weights.loaded import LoadedModel, TaskCard
 
 CPU = torch.device("cpu")
 IMAGES = ColorConfig(name="image", spec=ImageSpec(size=(16, 16), short_side=16))
@@ -94,7 +94,7 @@ def test_views_of_several_files_share_forwards(predictor, files, monkeypatch):
 def test_tasks_of_a_file_answer_in_turn(files):
     loaded = color_model()
     loaded.model.heads["second"] = loaded.model.heads["color"]
-    predictor = Predictor(Loaded(loaded.model, loaded.config, {"color": CARD, "second": CARD}), CPU)
+    predictor = Predictor(LoadedModel(loaded.model, loaded.config, {"color": CARD, "second": CARD}), CPU)
     results = predictor.predict_many([files / "0.mp4", files / "no_such_file.mp4", files / "1.mp4"], top=1)
     said = [result if isinstance(result, MediaError) else (result.task, result.labels[0].label) for result in results]
     assert said[:2] == [("color", "red"), ("second", "red")]
@@ -136,7 +136,7 @@ def test_wrong_options_are_refused(predictor, files, options, says):
 def test_a_model_of_several_tasks_wants_one_named(files):
     loaded = color_model()
     loaded.model.heads["second"] = loaded.model.heads["color"]
-    predictor = Predictor(Loaded(loaded.model, loaded.config, {"color": CARD, "second": CARD}), CPU)
+    predictor = Predictor(LoadedModel(loaded.model, loaded.config, {"color": CARD, "second": CARD}), CPU)
     with pytest.raises(ValueError, match="color, second: say which"):
         predictor.predict(files / "0.mp4")
     assert predictor.predict(files / "0.mp4", task="second").task == "second"
@@ -195,7 +195,7 @@ def folder(tmp_path_factory):
     """A tiny ViViT on disk."""
     torch.manual_seed(0)
     config = ViViTConfig(
-        backbone=Backbone(width=16, depth=2, heads=2, mlp=32),
+        backbone=TransformerConfig(width=16, depth=2, heads=2, mlp=32),
         tubelet=(2, 8, 8),
         video=VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16),
     )

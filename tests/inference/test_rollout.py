@@ -16,11 +16,11 @@ from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
-BACKBONE = Backbone(width=16, depth=3, heads=2, mlp=32)
+BACKBONE = TransformerConfig(width=16, depth=3, heads=2, mlp=32)
 VIDEO = VideoSpec(frames=6, stride=1, size=(16, 24), short_side=16)
 GRID = (3, 2, 3)
 

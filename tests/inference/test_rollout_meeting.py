@@ -14,7 +14,7 @@ from tubelet.inference.rollout import rollout
 from tubelet.models import MBTConfig, MTVConfig, TokenLearnerConfig
 from tubelet.models.model import Model, ModelConfig
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion
-from tubelet.weights.loaded import Loaded
+from tubelet.weights.loaded import LoadedModel
 from zoo import ZOO, build, example
 
 GRIDS = {"video": (3, 2, 3), "audio": (1, 3, 2), "image": (1, 2, 3)}
@@ -150,7 +150,7 @@ def test_an_explanation_of_video_and_sound_shows_either_and_how_much_it_has(tmp_
 
 def test_a_model_of_streams_explains_a_video(tmp_path) -> None:
     config = ZOO["mtv"]
-    explanation = Predictor(Loaded(Model(config.build(), {}), config), torch.device("cpu")).explain(
+    explanation = Predictor(LoadedModel(Model(config.build(), {}), config), torch.device("cpu")).explain(
         write_senses(tmp_path) / "mute_red.mp4"
     )
     assert explanation.shares.shape == (6, 2, 3)

@@ -19,12 +19,12 @@ from tubelet.media.write import write_video
 from tubelet.models.ast import AST, ASTConfig
 from tubelet.models.model import Model
 from tubelet.models.polyvit import Modality, PolyViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
-from tubelet.weights.loaded import Loaded
+from tubelet.weights.loaded import LoadedModel
 
 CPU = torch.device("cpu")
-SMALL = Backbone(width=16, depth=2, heads=2, mlp=32)
+SMALL = TransformerConfig(width=16, depth=2, heads=2, mlp=32)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_wrong_kind_of_file_is_told_what_the_task_takes(predictor, files, file
 def test_a_model_without_pictures_says_what_it_takes(files):
     config = ASTConfig(backbone=SMALL, audio=SpectrogramSpec(frames=32, bins=32))
     with pytest.raises(MediaError, match="is an image, but this model takes sound"):
-        Predictor(Loaded(Model(AST(config), {}), config), CPU).embed(files / "blue.png")
+        Predictor(LoadedModel(Model(AST(config), {}), config), CPU).embed(files / "blue.png")
 
 
 def test_silence_is_told(predictor, files):
@@ -148,7 +148,7 @@ def test_what_was_heard_before_the_sound_ends_is_kept(predictor, tmp_path):
 def test_a_task_of_several_inputs_has_no_timeline(files):
     loaded = senses_model()
     card = replace(CARDS["film"], inputs=("video", "audio"))
-    predictor = Predictor(Loaded(loaded.model, loaded.config, {"film": card}), CPU)
+    predictor = Predictor(LoadedModel(loaded.model, loaded.config, {"film": card}), CPU)
     with pytest.raises(ValueError, match="task 'film' takes several together"):
         predictor.timeline(files / "green_high.mp4")
     with pytest.raises(MediaError, match="this model takes videos with sound; give it a video with a sound track"):
@@ -167,7 +167,7 @@ def polyvit():
             "audio": Modality(spec=SpectrogramSpec(frames=48, bins=32), patch=(1, 16, 8)),
         },
     )
-    return Predictor(Loaded(Model(config.build(), {}), config), CPU)
+    return Predictor(LoadedModel(Model(config.build(), {}), config), CPU)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor
 from tubelet.costs.cost import cost
 from tubelet.models import TokenLearnerConfig, ViTConfig
 from tubelet.models.names import model_config, model_name
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.token_learner import (
     AttentionLearner,
     ConvolutionLearner,
@@ -24,10 +24,10 @@ from tubelet.nn.token_learner import (
 )
 from tubelet.specs import VideoSpec
 from tubelet.weights.initialize import Init, initialize_from
-from tubelet.weights.loaded import Loaded, assemble
+from tubelet.weights.loaded import LoadedModel, build_model
 from zoo import SMALL, ZOO, build, example
 
-SIZE = Backbone(width=16, depth=2, heads=4, mlp=32)
+SIZE = TransformerConfig(width=16, depth=2, heads=4, mlp=32)
 EVERY_FORM = pytest.mark.parametrize("learner", [ConvolutionLearner, MLPLearner, AttentionLearner])
 
 
@@ -115,7 +115,7 @@ def test_starts_from_an_image_vit(name: str) -> None:
     config = ZOO[name]
     assert isinstance(config, TokenLearnerConfig)
     vit = ViTConfig(backbone=SMALL, patch=(8, 8), image=ZOO["token-learner"].inputs["image"])
-    source, model = Loaded(build(vit), vit), assemble(config, {})
+    source, model = LoadedModel(build(vit), vit), build_model(config, {})
     before = {n: p.clone() for n, p in model.named_parameters()}
     report = initialize_from(source, model, config, Init(source="a ViT"))
     theirs = dict(source.model.encoder.named_parameters())

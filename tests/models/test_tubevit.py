@@ -17,12 +17,12 @@ from tubelet.models import Model, TubeViT, TubeViTConfig
 from tubelet.models.model import ModelConfig
 from tubelet.models.names import BACKBONES, model_config, model_name
 from tubelet.models.tubevit import CHARADES_TUBES, PATCH, TUBES, scaled
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, VideoSpec
 from zoo import build
 
-SMALL = Backbone(width=24, depth=3, heads=2, mlp=32)
+SMALL = TransformerConfig(width=24, depth=3, heads=2, mlp=32)
 CONFIG = TubeViTConfig(
     backbone=SMALL,
     image=ImageSpec(size=(16, 16), short_side=16),

@@ -165,9 +165,9 @@ def test_size_and_frames_replace_the_papers() -> None:
 
 def test_impossible_configs_are_refused_with_the_value() -> None:
     with pytest.raises(ValueError, match='pool must be "mean"'):
-        ViViTConfig(backbone=SMALL, tubelet=(2, 8, 8), video=VIDEO, attends="factorized_self_attention")
+        ViViTConfig(backbone=SMALL, tubelet=(2, 8, 8), video=VIDEO, attention_type="factorized_self_attention")
     with pytest.raises(ValueError, match=r"heads=3"):
-        ViViTConfig(backbone=BACKBONES["ti"], attends="factorized_dot_product", pool="mean")
+        ViViTConfig(backbone=BACKBONES["ti"], attention_type="factorized_dot_product", pool="mean")
     with pytest.raises(ValueError, match="smaller than one tubelet"):
         ViViTConfig(backbone=SMALL, tubelet=(8, 8, 8), video=VIDEO)
     with pytest.raises(ValueError, match="must start with 1"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tubelet.nn.attention import Attention, CrossAttention, attend, attend_in_chunks, attention_weights
-from tubelet.nn.blocks import Backbone, Block
+from tubelet.nn.blocks import Block, TransformerConfig
 from tubelet.nn.depth import StochasticDepth, depth_rates
 from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead, MultiHead
@@ -20,7 +20,7 @@ from tubelet.nn.initializers import lecun_normal_
 from tubelet.nn.positions import LearnedPositions, grid_boxes, interpolate_grid
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of, uniform_frames
 
-SIZE = Backbone(width=16, depth=2, heads=4, mlp=32)
+SIZE = TransformerConfig(width=16, depth=2, heads=4, mlp=32)
 
 
 def test_attention_equals_torchs_own() -> None:
@@ -141,7 +141,7 @@ def test_stochastic_depth_drops_whole_examples_at_its_rate(rescale: bool) -> Non
 def test_exact_gelu_and_norm_eps_are_the_backbones() -> None:
     torch.manual_seed(0)
     tanh = Block(SIZE)
-    exact = Block(Backbone(width=16, depth=2, heads=4, mlp=32, gelu="exact", norm_eps=1e-12))
+    exact = Block(TransformerConfig(width=16, depth=2, heads=4, mlp=32, gelu="exact", norm_eps=1e-12))
     exact.load_state_dict(tanh.state_dict())
     x = 3 * torch.randn(2, 5, 16)
     difference = (tanh(x) - exact(x)).abs().max()

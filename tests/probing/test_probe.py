@@ -20,9 +20,9 @@ from tubelet.probing.probe import probe, probes
 from tubelet.probing.results import comparison
 from tubelet.probing.settings import ProbeOptions, settings_for
 from tubelet.probing.training import Plan
-from tubelet.training.learner import Learner
+from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import choose_trainable
-from tubelet.training.run import build_model
+from tubelet.training.run import initial_model
 from tubelet.weights.folder import load_model
 from tubelet.weights.initialize import initialize
 
@@ -120,10 +120,10 @@ def test_no_gradient_passes_through_the_trunk_and_nothing_drops(vit, pictures):
     trunk = find_trunk(vit, "image", vit)
     plan = Plan(trunk=trunk, examples=examples, settings=settings_for("image", 36, QUICK), options=QUICK)
     experiment = plan.experiment(0.1)
-    model = build_model(experiment)
+    model = initial_model(experiment)
     initialize(model, experiment.model, experiment.init)
     choose_trainable(model, experiment.trainable)
-    learner = Learner(model, experiment.tasks).train()
+    learner = TrainingModule(model, experiment.tasks).train()
     images = torch.randint(0, 256, (4, 3, *IMAGE.size), dtype=torch.uint8)
     batch = Batch("toys", {"image": images}, torch.tensor([0, 1, 2, 0]), list("abcd"))
     kept: list[torch.Tensor] = []

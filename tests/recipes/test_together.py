@@ -196,7 +196,7 @@ def test_a_polyvit_keeps_its_adaptors_and_the_modalities_that_occur(tmp_path: Pa
 
 def test_weights_that_cannot_start_what_is_asked(tmp_path: Path) -> None:
     video = VideoSpec(frames=4, size=(32, 32), short_side=32)
-    config = ViViTConfig(backbone=TINY, tubelet=(2, 8, 8), video=video, attends="factorized_encoder")
+    config = ViViTConfig(backbone=TINY, tubelet=(2, 8, 8), video=video, attention_type="factorized_encoder")
     source, tones = saved(tmp_path / "fe", config), sounds(tmp_path / "tones")
     with pytest.raises(ConfigError, match=r"is a model of video that cannot start one of audio; an image ViT"):
         quick(tones, init=source)

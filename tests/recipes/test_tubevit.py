@@ -16,7 +16,7 @@ from tubelet.models.tubevit import TubeViTConfig
 from tubelet.recipes import recipes, tubevit
 from tubelet.training.experiment import AdamW, Experiment, Length
 from tubelet.training.optimizers import choose_trainable
-from tubelet.training.run import build_model
+from tubelet.training.run import initial_model
 from tubelet.training.schedules import Alternating
 
 TUBEVIT = {name: recipe for name, recipe in recipes().items() if name.startswith("tubevit.")}
@@ -146,7 +146,7 @@ def test_a_recipes_model_takes_images_and_videos() -> None:
     changes = {f"model.backbone.{name}": value for name, value in small.items()}
     changes |= {f"tasks.{task}.objective.classes": "a,b" for task in experiment.tasks}
     experiment = override(experiment, changes)
-    model = build_model(experiment).eval()
+    model = initial_model(experiment).eval()
     with torch.no_grad():
         assert model({"image": torch.zeros(1, 3, 224, 224)}, "imagenet").shape == (1, 2)
         assert model({"video": torch.zeros(1, 64, 3, 224, 224)}, "k600").shape == (1, 2)

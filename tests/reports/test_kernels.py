@@ -14,12 +14,12 @@ from tubelet.reports.kernels import learned_kernels
 from tubelet.reports.pictures import kernels_picture
 from tubelet.reports.report import write_report
 from tubelet.weights.folder import load_model, save_model
-from tubelet.weights.loaded import assemble
+from tubelet.weights.loaded import build_model
 from zoo import ZOO
 
 
 def saved(config: ModelConfig, folder: Path) -> Path:
-    save_model(folder, assemble(config, {}), config, {})
+    save_model(folder, build_model(config, {}), config, {})
     return folder
 
 

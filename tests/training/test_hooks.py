@@ -17,10 +17,10 @@ from training_tiny import Session, experiment, minibatch
 from tubelet.media.errors import MediaError
 from tubelet.training.checkpoints import SaveRegularly, latest
 from tubelet.training.interruption import Interrupted, StopOnSignal
+from tubelet.training.logger import MetricLogger, NonFiniteCheck, TrainingDivergedError
 from tubelet.training.loop import Update
 from tubelet.training.parallel import Ranks
-from tubelet.training.quarantine import Quarantine, TooManyUnreadableError
-from tubelet.training.records import Health, Records, TrainingDivergedError
+from tubelet.training.unreadable import TooManyUnreadableError, UnreadableExamples
 
 ALONE = Ranks(torch.device("cpu"))
 
@@ -92,7 +92,7 @@ def test_saving_is_regular_and_checks_first(tmp_path: Path):
 
 def test_a_diverging_run_stops_before_its_state_is_saved_and_names_the_minibatch(tmp_path: Path):
     session = Session(experiment(random_layers=False), tmp_path)
-    health = Health(ALONE, every=10)
+    health = NonFiniteCheck(ALONE, every=10)
     saver = SaveRegularly(session.checkpoints, every=4, keep=2, check=health.check, scalars=dict)
 
     def poison(update: Update) -> None:
@@ -106,7 +106,7 @@ def test_a_diverging_run_stops_before_its_state_is_saved_and_names_the_minibatch
 
 def run_with_records(folder: Path, start: int, end: int) -> None:
     session = Session(experiment())
-    with Records(folder, ALONE, every=2, start=start, total=9, progress=False) as records:
+    with MetricLogger(folder, ALONE, every=2, start=start, total=9, progress=False) as records:
         session.run(start, end, [records])
 
 
@@ -143,7 +143,7 @@ def test_every_task_trained_since_the_last_lines_has_its_own_with_its_means(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     tasks = ["often", "often", "rare", "often", "often", "often", "often", "often"]
-    with Records(tmp_path, ALONE, every=4, start=0, total=8, progress=True) as records:
+    with MetricLogger(tmp_path, ALONE, every=4, start=0, total=8, progress=True) as records:
         for step, task in enumerate(tasks, start=1):
             records(update_of(step, {task: float(step)}, learning_rate=step / 10))
     lines = [(line["step"], line["task"], line["loss"], line["gradient_norm"]) for line in log(tmp_path)]
@@ -159,14 +159,14 @@ def test_every_task_trained_since_the_last_lines_has_its_own_with_its_means(
 
 
 def test_an_update_of_all_tasks_has_a_line_for_each(tmp_path: Path):
-    with Records(tmp_path, ALONE, every=2, start=0, total=2, progress=False) as records:
+    with MetricLogger(tmp_path, ALONE, every=2, start=0, total=2, progress=False) as records:
         for step in (1, 2):
             records(update_of(step, {"a": float(step), "b": 3.0 * step}))
     assert [(line["task"], line["loss"], line["top1"]) for line in log(tmp_path)] == [("a", 1.5, 0.5), ("b", 4.5, 0.5)]
 
 
 def test_divergence_names_every_task_of_the_update():
-    health = Health(ALONE, every=1)
+    health = NonFiniteCheck(ALONE, every=1)
     health(update_of(1, {"a": 1.0, "b": 2.0}))
     with pytest.raises(TrainingDivergedError, match="update 2 of task 'a', 'b' has loss 1, nan and gradient norm 2 at"):
         health(update_of(2, {"a": 1.0, "b": float("nan")}))
@@ -188,20 +188,20 @@ def update_with(step: int, *paths: str) -> Update:
 
 
 def test_quarantine_records_each_file_once_and_stops_past_the_budget(tmp_path: Path):
-    quarantine = Quarantine(tmp_path, examples={"motion": 150}, budget=0.01)
+    quarantine = UnreadableExamples(tmp_path, examples={"motion": 150}, budget=0.01)
     quarantine(update_with(1, "a.mp4"))
     quarantine(update_with(2, "a.mp4", "b.mp4"))
     lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert lines[0] == {"step": 1, "task": "motion", "path": "a.mp4", "time": 1.5, "reason": "torn"}
     assert [line["path"] for line in lines] == ["a.mp4", "b.mp4"]
-    again = Quarantine(tmp_path, examples={"motion": 150}, budget=0.01)  # a resumed run remembers
+    again = UnreadableExamples(tmp_path, examples={"motion": 150}, budget=0.01)  # a resumed run remembers
     again(update_with(3, "b.mp4"))
     with pytest.raises(TooManyUnreadableError, match=r"3 of 150 training examples of task 'motion' .* allows 2"):
         again(update_with(4, "c.mp4"))
 
 
 def test_a_small_task_has_a_small_budget_beside_a_large_one(tmp_path: Path):
-    quarantine = Quarantine(tmp_path, examples={"motion": 100, "large": 1_000_000}, budget=0.01)
+    quarantine = UnreadableExamples(tmp_path, examples={"motion": 100, "large": 1_000_000}, budget=0.01)
     quarantine(update_with(1, "a.mp4"))
     with pytest.raises(TooManyUnreadableError, match=r"2 of 100 .* task 'motion'"):
         quarantine(update_with(2, "b.mp4"))

@@ -20,7 +20,7 @@ from tubelet.hardware import bfloat16_fault
 from tubelet.nn.depth import depth_rates
 from tubelet.training.checkpoints import latest
 from tubelet.training.experiment import SGD, AdamW, Experiment, Optimizer, Training
-from tubelet.training.learner import Learner
+from tubelet.training.module import TrainingModule
 from tubelet.training.objectives import (
     Classification,
     Mixup,
@@ -29,7 +29,7 @@ from tubelet.training.objectives import (
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
-from tubelet.training.run import build_model
+from tubelet.training.run import initial_model
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -98,7 +98,7 @@ def test_gradients_of_several_tasks_add_up_in_one_update():
     session.run(0, 1, tasks_per_update=2)
     expected = {}
     for number, task in enumerate(("motion", "digit")):
-        fresh = build_model(made)
+        fresh = initial_model(made)
         made.tasks[task].objective(fresh, minibatch(task, number))[0].backward()
         for name, p in fresh.named_parameters():
             expected[name] = expected.get(name, 0) + (0 if p.grad is None else p.grad)
@@ -176,7 +176,7 @@ def test_objectives_learn_from_every_kind_of_labels_with_mixup_and_smoothing(kin
     objective = replace(objective, mixup=Mixup(0.4), smoothing=0.1, head_init="lecun")
     made = experiment(random_layers=False)
     made = replace(made, tasks={"motion": replace(made.tasks["motion"], objective=objective)})
-    model, batch = build_model(made), replace(minibatch("motion", 0), targets=targets, seed=5)
+    model, batch = initial_model(made), replace(minibatch("motion", 0), targets=targets, seed=5)
     loss, metrics = objective(model, batch)
     loss.backward()
 
@@ -198,7 +198,7 @@ def test_own_depth_of_the_model_is_not_silently_replaced():
     made = experiment()
     model = replace(made.model, backbone=replace(made.model.backbone, stochastic_depth=0.5))
     with pytest.raises(ConfigError, match="stochastic_depth of each task"):
-        Learner(build_model(replace(made, model=model)), made.tasks)
+        TrainingModule(initial_model(replace(made, model=model)), made.tasks)
 
 
 def test_average_follows_the_weights_and_gives_them_back():

@@ -20,12 +20,12 @@ from tubelet.data.views import Views
 from tubelet.models.mbt import MBTConfig
 from tubelet.models.model import Model
 from tubelet.models.mtv import CrossViewFusion, MTVConfig, Stream
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import VideoSpec
 from tubelet.training.objectives import Classification, Mixup, mixup, one_hot, sigmoid_cross_entropy
 
 BOTH = {name: MODALITIES[name] for name in ("video", "audio")}
-SMALL = Backbone(width=16, depth=2, heads=2, mlp=32)
+SMALL = TransformerConfig(width=16, depth=2, heads=2, mlp=32)
 MBT = MBTConfig(backbone=SMALL, modalities=BOTH, fusion_layer=1)
 MTV = MTVConfig(
     streams={
@@ -33,7 +33,7 @@ MTV = MTVConfig(
         "heard": Stream(backbone=SMALL, tubelet=(1, 4, 8), input="audio", segments=2),
     },
     media={name: modality.spec for name, modality in BOTH.items()},
-    global_encoder=Backbone(width=32, depth=1, heads=2, mlp=32),
+    global_encoder=TransformerConfig(width=32, depth=1, heads=2, mlp=32),
     fusion=CrossViewFusion(layers=(1,)),
 )
 SEVERAL = Classification(classes=CLASSES, labels="several", loss="sigmoid", head_init="lecun", smoothing=0.3)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from single_modality import IMAGE, PATCHES, SINGLE, SPECS, VIDEO, polyvit, randomized
 from tubelet.models import Model
-from tubelet.weights.crossmodal import for_modality
+from tubelet.weights.crossmodal import adapt_to_modality
 from tubelet.weights.errors import WeightsError
 
 GRIDS = {"image": (1, 4, 4), "video": (2, 3, 5), "audio": (1, 10, 3)}
@@ -35,7 +35,7 @@ DIRECTIONS = [(a, b) for a in SPECS for b in SPECS if a != b]
 @pytest.mark.parametrize(("a", "b"), DIRECTIONS)
 def test_each_direction_is_appendix_d(a, b):
     source = randomized(SINGLE[a])
-    made = for_modality(source, SPECS[b])
+    made = adapt_to_modality(source, SPECS[b])
     assert made.config == SINGLE[b]
 
     theirs, ours = kernel(source.model, PATCHES[a]), kernel(made.model, PATCHES[b])
@@ -60,7 +60,7 @@ def test_each_direction_is_appendix_d(a, b):
 def test_there_and_back_multiplies_the_kernel_by_the_frames():
     """Repeating is not divided, summing is not either: image to video to image gives t times the embedding's kernel."""
     source = randomized(SINGLE["image"])
-    back = for_modality(for_modality(source, VIDEO), IMAGE)
+    back = adapt_to_modality(adapt_to_modality(source, VIDEO), IMAGE)
     torch.testing.assert_close(
         back.model.encoder.tokenizer.projection.weight, 4 * source.model.encoder.tokenizer.projection.weight
     )
@@ -70,7 +70,7 @@ def test_there_and_back_multiplies_the_kernel_by_the_frames():
 def test_of_a_still_video_an_image_model_sees_the_image():
     """Summed over its frames, a video's embedding makes of a picture the tokens that it makes of it standing still."""
     source = randomized(SINGLE["video"])
-    made = for_modality(source, replace(IMAGE, size=(12, 20), short_side=12))
+    made = adapt_to_modality(source, replace(IMAGE, size=(12, 20), short_side=12))
     picture = torch.randn(2, 3, 12, 20)
     still = picture[:, None].expand(-1, 4, -1, -1, -1)
     torch.testing.assert_close(made.model.encoder.tokenizer(picture), source.model.encoder.tokenizer(still))
@@ -82,7 +82,7 @@ def test_of_a_still_video_an_image_model_sees_the_image():
 def test_the_same_modality_keeps_the_features(name, adaptors):
     for config in (SINGLE[name], polyvit("image", "video", "audio", adaptors=adaptors)):
         source = randomized(config)
-        made = for_modality(source, SPECS[name])
+        made = adapt_to_modality(source, SPECS[name])
         assert made.config == SINGLE[name]
         ours, theirs = (m.model.eval().encoder(example(name)) for m in (made, source))
         torch.testing.assert_close(ours.pooled, theirs.pooled)
@@ -100,7 +100,7 @@ def test_the_same_modality_keeps_the_features(name, adaptors):
 )
 def test_a_polyvit_without_the_modality_gives_its_nearest_adaptors(there, wanted, taken):
     source = randomized(polyvit(*there, adaptors=2))
-    made = for_modality(source, SPECS[wanted]).model.state_dict()
+    made = adapt_to_modality(source, SPECS[wanted]).model.state_dict()
     theirs = source.model.state_dict()
     for i in range(2):
         name = f"blocks.{i}.mlp.0.weight"
@@ -111,11 +111,15 @@ def test_a_polyvit_without_the_modality_gives_its_nearest_adaptors(there, wanted
 
 
 def test_what_appendix_d_does_not_convert_is_refused():
-    factorized = replace(SINGLE["video"], attends="factorized_encoder")
+    factorized = replace(SINGLE["video"], attention_type="factorized_encoder")
     with pytest.raises(WeightsError, match=r"holds a ViViT \(factorized_encoder\), which cannot start a ViT"):
-        for_modality(randomized(factorized), IMAGE)
+        adapt_to_modality(randomized(factorized), IMAGE)
     with pytest.raises(ValueError, match=r"is smaller than one tubelet \(4, 4, 4\)"):
-        for_modality(randomized(SINGLE["image"]), replace(VIDEO, frames=3))
-    assert for_modality(randomized(SINGLE["image"]), replace(VIDEO, frames=3), frames=1).config.tubelet == (1, 4, 4)
-    kept = for_modality(randomized(factorized), replace(VIDEO, frames=12))
+        adapt_to_modality(randomized(SINGLE["image"]), replace(VIDEO, frames=3))
+    assert adapt_to_modality(randomized(SINGLE["image"]), replace(VIDEO, frames=3), frames=1).config.tubelet == (
+        1,
+        4,
+        4,
+    )
+    kept = adapt_to_modality(randomized(factorized), replace(VIDEO, frames=12))
     assert kept.config == replace(factorized, video=replace(VIDEO, frames=12))

@@ -9,16 +9,16 @@ from safetensors.torch import load_file, save_file
 
 from tubelet.configs import ConfigError
 from tubelet.models import Modality, PolyViTConfig, ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights import folder as model_folder
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import TaskCard, load_model, save_model
 from tubelet.weights.hub import share
-from tubelet.weights.loaded import assemble
+from tubelet.weights.loaded import build_model
 
 CONFIG = ViViTConfig(
-    backbone=Backbone(width=16, depth=1, heads=2, mlp=32, stochastic_depth=0.1),
+    backbone=TransformerConfig(width=16, depth=1, heads=2, mlp=32, stochastic_depth=0.1),
     tubelet=(2, 8, 8),
     video=VideoSpec(frames=4, size=(16, 24), short_side=20, mean=(0.4, 0.5, 0.6), fps=12.5),
 )
@@ -31,7 +31,7 @@ PROVENANCE = {"recipe": "demo", "step": 300, "data": {"motion": "abc123"}}
 
 @pytest.fixture
 def saved(tmp_path):
-    model = assemble(CONFIG, TASKS)
+    model = build_model(CONFIG, TASKS)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
@@ -64,7 +64,7 @@ def test_a_model_of_several_modalities_comes_back_and_its_card_names_them(tmp_pa
         "digit": TaskCard(classes=("0", "1"), inputs=("image",)),
         "spoken": TaskCard(classes=("one", "two", "three"), inputs=("audio",), hidden=(5,)),
     }
-    model = assemble(config, tasks).eval()
+    model = build_model(config, tasks).eval()
     save_model(tmp_path / "model", model, config, tasks)
     loaded = load_model(tmp_path / "model")
     assert (loaded.config, dict(loaded.tasks)) == (config, tasks)

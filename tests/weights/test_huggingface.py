@@ -57,7 +57,7 @@ def test_vivit_from_a_folder_is_model_1(video_model, tmp_path):
     video_model.save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
     assert isinstance(loaded.config, ViViTConfig)
-    assert loaded.config.attends == "joint"
+    assert loaded.config.attention_type == "joint"
     assert loaded.config.tubelet == (2, 8, 8)
     assert_same_logits(video_model, loaded, "video", torch.randn(2, 6, 3, 16, 16))
 

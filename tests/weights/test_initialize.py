@@ -7,28 +7,28 @@ import pytest
 import torch
 
 from tubelet.models import Model, ViTConfig, ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import TaskCard, save_model
 from tubelet.weights.inflate import inflate
 from tubelet.weights.initialize import Init, initialize
-from tubelet.weights.loaded import assemble
+from tubelet.weights.loaded import build_model
 
-SIZE = Backbone(width=16, depth=2, heads=2, mlp=32)
+SIZE = TransformerConfig(width=16, depth=2, heads=2, mlp=32)
 IMAGE = ViTConfig(backbone=SIZE, patch=(4, 4), image=ImageSpec(size=(16, 16), short_side=16))
 VIDEO = ViViTConfig(backbone=SIZE, tubelet=(2, 4, 4), video=VideoSpec(frames=6, size=(16, 16), short_side=16))
 MODELS = {
     "joint": VIDEO,
-    "factorized_encoder": replace(VIDEO, attends="factorized_encoder", temporal_depth=1),
-    "factorized_self_attention": replace(VIDEO, attends="factorized_self_attention", pool="mean"),
-    "factorized_dot_product": replace(VIDEO, attends="factorized_dot_product", pool="mean"),
+    "factorized_encoder": replace(VIDEO, attention_type="factorized_encoder", temporal_depth=1),
+    "factorized_self_attention": replace(VIDEO, attention_type="factorized_self_attention", pool="mean"),
+    "factorized_dot_product": replace(VIDEO, attention_type="factorized_dot_product", pool="mean"),
 }
 JUMPS = TaskCard(classes=("high", "low", "none"))
 
 
 def randomized(config, tasks=None) -> Model:
-    model = assemble(config, tasks or {})
+    model = build_model(config, tasks or {})
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -44,7 +44,7 @@ def image(tmp_path) -> str:
 
 def start(config, source, tasks=None, **options):
     torch.manual_seed(1)
-    model = assemble(config, tasks or {})
+    model = build_model(config, tasks or {})
     (report,) = initialize(model, config, [Init(source=source, **options)], tasks)
     return model, report
 
@@ -127,7 +127,7 @@ def test_a_head_is_kept_only_for_the_same_classes(tmp_path, classes, loaded):
 
 def test_fresh_and_random_leave_parameters_as_they_were_built(image):
     torch.manual_seed(1)
-    built = assemble(VIDEO, {}).state_dict()
+    built = build_model(VIDEO, {}).state_dict()
     model, report = start(
         VIDEO, image, kernel="random", fresh=("encoder.positions.*", "encoder.transformer.blocks.1.*")
     )
@@ -145,12 +145,12 @@ def test_what_does_not_fit_names_keys_and_shapes_and_changes_nothing(image):
     deep = replace(VIDEO, backbone=replace(SIZE, depth=3))
     with pytest.raises(WeightsError, match=r"blocks.2.norm_attention.weight \(16,\) of the model has nothing to start"):
         start(deep, image)
-    deep_3 = replace(deep, attends="factorized_self_attention", pool="mean")
+    deep_3 = replace(deep, attention_type="factorized_self_attention", pool="mean")
     with pytest.raises(WeightsError, match=r"blocks.2.norm_attention.weight \(16,\) of the model has nothing to start"):
         start(deep_3, image, temporal="copy")
     with pytest.raises(WeightsError, match=r"blocks.1.norm_attention.weight \(16,\) of the source has no place"):
         start(replace(VIDEO, backbone=replace(SIZE, depth=1)), image)
-    model = assemble(deep, {})
+    model = build_model(deep, {})
     before = {name: x.clone() for name, x in model.state_dict().items()}
     with pytest.raises(WeightsError):
         initialize(model, deep, [Init(source=image)])

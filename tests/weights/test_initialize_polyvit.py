@@ -9,15 +9,15 @@ from single_modality import AUDIO, IMAGE, SINGLE, SIZE, polyvit, randomized
 from tubelet.models import Modality, PolyViTConfig
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.initialize import Init, InitReport, initialize_from
-from tubelet.weights.loaded import Loaded, assemble
+from tubelet.weights.loaded import LoadedModel, build_model
 
 ALL = polyvit("image", "video", "audio", adaptors=2)
 
 
-def start(config, source: Loaded, **options) -> tuple[Loaded, InitReport]:
+def start(config, source: LoadedModel, **options) -> tuple[LoadedModel, InitReport]:
     torch.manual_seed(1)
-    model = assemble(config, {})
-    return Loaded(model, config), initialize_from(source, model, config, Init(source="source", **options))
+    model = build_model(config, {})
+    return LoadedModel(model, config), initialize_from(source, model, config, Init(source="source", **options))
 
 
 @torch.no_grad()

@@ -7,15 +7,15 @@ import torch
 
 from tubelet.models import MBTConfig, Modality, Model, MTVConfig, PolyViTConfig, ViTConfig
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, MLPFusion, Stream
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import save_model
 from tubelet.weights.initialize import Init, initialize, initialize_from
-from tubelet.weights.loaded import Loaded, assemble
+from tubelet.weights.loaded import LoadedModel, build_model
 
-SMALL = Backbone(width=8, depth=2, heads=2, mlp=16)
-LARGE = Backbone(width=16, depth=3, heads=2, mlp=32)
+SMALL = TransformerConfig(width=8, depth=2, heads=2, mlp=16)
+LARGE = TransformerConfig(width=16, depth=3, heads=2, mlp=32)
 IMAGE = ImageSpec(size=(16, 16), short_side=16)
 STREAMS = MTVConfig(
     streams={
@@ -23,7 +23,7 @@ STREAMS = MTVConfig(
         "fine": Stream(backbone=LARGE, tubelet=(2, 4, 4)),
     },
     media={"video": VideoSpec(frames=8, size=(16, 16), short_side=16)},
-    global_encoder=Backbone(width=24, depth=1, heads=2, mlp=16),
+    global_encoder=TransformerConfig(width=24, depth=1, heads=2, mlp=16),
     fusion=CrossViewFusion(layers=(1, 2)),
 )
 SENSES = MBTConfig(
@@ -37,22 +37,22 @@ SENSES = MBTConfig(
 )
 
 
-def vit(size: Backbone, **options) -> ViTConfig:
+def vit(size: TransformerConfig, **options) -> ViTConfig:
     return ViTConfig(**{"backbone": size, "patch": (4, 4), "image": IMAGE, **options})
 
 
-def randomized(config) -> Loaded:
-    model = assemble(config, {})
+def randomized(config) -> LoadedModel:
+    model = build_model(config, {})
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.3)
-    return Loaded(model, config)
+    return LoadedModel(model, config)
 
 
 def start(config, *sources: tuple[ViTConfig, dict]) -> tuple[Model, list]:
     torch.manual_seed(1)
-    model = assemble(config, {})
+    model = build_model(config, {})
     reports = [
         initialize_from(randomized(source), model, config, Init(source="image", **options))
         for source, options in sources
@@ -78,7 +78,7 @@ def test_a_stream_sees_of_a_still_video_what_its_image_model_sees(fusion):
 def test_each_stream_starts_from_a_source_of_its_own(tmp_path):
     for name, size in {"small": SMALL, "large": LARGE}.items():
         save_model(tmp_path / name, randomized(vit(size)).model, vit(size), {})
-    model = assemble(STREAMS, {})
+    model = build_model(STREAMS, {})
     inits = [Init(source=str(tmp_path / "small"), into="coarse"), Init(source=str(tmp_path / "large"), into="fine")]
     coarse, fine = initialize(model, STREAMS, inits)
     names = {name for name, _ in model.encoder.named_parameters()}

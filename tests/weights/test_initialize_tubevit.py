@@ -13,15 +13,18 @@ from torch import Tensor
 from tubelet.models import Model, ModelConfig, PolyViTConfig, TubeViTConfig, ViTConfig, ViViTConfig
 from tubelet.models.polyvit import Modality
 from tubelet.models.tubevit import scaled
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.initialize import Init, InitReport, initialize
-from tubelet.weights.loaded import assemble
+from tubelet.weights.loaded import build_model
 
-SMALL, LARGE = Backbone(width=12, depth=2, heads=2, mlp=16), Backbone(width=24, depth=3, heads=3, mlp=32)
+SMALL, LARGE = (
+    TransformerConfig(width=12, depth=2, heads=2, mlp=16),
+    TransformerConfig(width=24, depth=3, heads=3, mlp=32),
+)
 IMAGE = ImageSpec(size=(16, 16), short_side=16)
 VIDEO = VideoSpec(frames=8, size=(16, 16), short_side=16)
 TUBEVIT = TubeViTConfig(
@@ -38,7 +41,7 @@ VIT = ViTConfig(backbone=LARGE, patch=(8, 8), image=IMAGE)
 
 
 def saved(config: ModelConfig, folder: Path) -> str:
-    model = assemble(config, {})
+    model = build_model(config, {})
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -48,7 +51,7 @@ def saved(config: ModelConfig, folder: Path) -> str:
 
 
 def started(config: ModelConfig, inits: Sequence[Init]) -> tuple[Model, list[InitReport]]:
-    model = assemble(config, {})
+    model = build_model(config, {})
     return model, initialize(model, config, inits)
 
 

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from tubelet.models import ViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.initialize import Init, initialize
-from tubelet.weights.loaded import assemble
+from tubelet.weights.loaded import build_model
 
 CONFIG = ViTConfig(
-    backbone=Backbone(width=16, depth=2, heads=2, mlp=32),
+    backbone=TransformerConfig(width=16, depth=2, heads=2, mlp=32),
     patch=(4, 4),
     image=ImageSpec(size=(12, 12), short_side=12),
     representation=10,
@@ -78,7 +78,7 @@ def test_the_namings_mean_the_same_model(tmp_path):
 def test_an_npz_starts_a_model_of_another_size(tmp_path):
     np.savez(tmp_path / "vit.npz", **released())
     config = ViTConfig(backbone=CONFIG.backbone, patch=(4, 4), image=ImageSpec(size=(24, 24), short_side=24))
-    model = assemble(config, {})
+    model = build_model(config, {})
     (report,) = initialize(model, config, [Init(source=str(tmp_path / "vit.npz"))])
     assert report.resized == ("encoder.positions.table (10, 16) to (37, 16)",)
     assert report.dropped == ("representation.dense.weight", "representation.dense.bias", "heads.label")

@@ -19,15 +19,15 @@ from tubelet.cli.completion import Shell, script
 from tubelet.cli.data import DATA
 from tubelet.cli.probe import probe
 from tubelet.cli.terminal import (
-    complain,
     cost_tables,
     findings_table,
+    is_main_process,
     print_json,
     print_results,
     print_tables,
     published_table,
-    speaks,
     table,
+    warn,
 )
 from tubelet.cli.train import STYLE, train, train_recipe
 from tubelet.configs import ConfigError, nearest
@@ -47,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words) or 0
     except KeyboardInterrupt:
-        complain("interrupted")
+        warn("interrupted")
         return 130
     except Exception as error:
         ours = type(error).__module__.startswith("tubelet.")
         if traceback or not (ours or isinstance(error, OSError | ValueError | ModuleNotFoundError)):
             raise
-        complain(str(error))
+        warn(str(error))
         return 2 if isinstance(error, ConfigError) else 1
 
 
@@ -103,7 +103,7 @@ def evaluate(
             run, data=data, split=split, task=task, views=asked, inputs=given, out=out or None, progress=not json
         )
     )
-    if speaks():
+    if is_main_process():
         told = results_json(results, None if data or split or ensemble else Path(run))
         print_json(told) if json else print_results(told)
         if (out or not ensemble) and Path(out or run, "results.json").is_file():
@@ -151,7 +151,7 @@ def predict(
         said = [result for result in results if not isinstance(result, MediaError)]
         for prediction in said:
             for warning in prediction.warnings:
-                complain(f"{prediction.path}: {prediction.task}: {warning}")
+                warn(f"{prediction.path}: {prediction.task}: {warning}")
         match form:
             case "json":
                 print_json([answers.as_json(result) for result in results])
@@ -170,10 +170,10 @@ def _kept(results: Iterable[T], broken: list[MediaError]) -> list[T]:
             kept.append(result)
             if isinstance(result, MediaError):
                 broken.append(result)
-                complain(str(result))
+                warn(str(result))
     except MediaError as error:
         broken.append(error)
-        complain(str(error))
+        warn(str(error))
     return kept
 
 

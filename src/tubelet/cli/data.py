@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from tubelet.cli.terminal import complain, described, progress
+from tubelet.cli.terminal import described, progress, warn
 
 
 def data_index(
@@ -21,7 +21,7 @@ def data_index(
     with progress("probing") as advance:
         index = index_folder(folder, out or None, progress=advance)
     for error in index.broken:
-        complain(str(error))
+        warn(str(error))
     manifest = index.manifest
     for note in manifest.notes:
         print(note)
@@ -42,7 +42,7 @@ def data_check(
     with progress("decoding") as advance:
         errors = check_manifest(read, sound=sound, progress=advance)
     for error in errors:
-        complain(str(error))
+        warn(str(error))
     print(f"{read.path}: {described(read)}; {len(errors)} cannot be read{' or heard' if sound else ''}")
     return 1 if errors else 0
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from tubelet.cli.terminal import complain, print_json, print_tables, table
+from tubelet.cli.terminal import print_json, print_tables, table, warn
 
 if TYPE_CHECKING:
     from tubelet.probing.results import Probe
@@ -69,4 +69,4 @@ def _print(found: Probe) -> None:
     for note in found.notes:
         print(f"Note: {note.rstrip('.')}.")
     for file in found.unreadable:
-        complain(f"{file['split']}: left out: {file['path']}: {file['reason']}")
+        warn(f"{file['split']}: left out: {file['path']}: {file['reason']}")

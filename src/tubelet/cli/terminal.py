@@ -24,12 +24,12 @@ _PIPE_WIDTH = 200  # columns where the output goes to a file or another program
 _COLORS = {"ok": "green", "note": "yellow", "missing": "red"}
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process prints: it is alone, or torchrun's first."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def complain(message: str) -> None:
+def warn(message: str) -> None:
     """A line on stderr."""
     print(f"tubelet: {message}", file=sys.stderr)
 
@@ -74,9 +74,9 @@ def print_results(results: Mapping[str, Any]) -> None:
     print_tables(_results_table(results))
     for name, task in results["tasks"].items():
         for warning in task["warnings"]:
-            complain(f"{name}: {warning}")
+            warn(f"{name}: {warning}")
         for error in task["errors"]:
-            complain(f"{name}: not scored: {error['path']}: {error['reason']}")
+            warn(f"{name}: not scored: {error['path']}: {error['reason']}")
 
 
 def _results_table(results: Mapping[str, Any]) -> Table:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, PositionalRequiredArgs, arg
 
-from tubelet.cli.terminal import complain, print_json, print_results, speaks
+from tubelet.cli.terminal import is_main_process, print_json, print_results, warn
 from tubelet.configs import ConfigError, nearest
 from tubelet.recipes.outline import flag
 
@@ -66,14 +66,12 @@ def train_recipe(name: str, words: list[str]) -> int | None:
     if options.print_config:
         return print_json(to_json(experiment))
     result = run(experiment, out, changed=tuple(changes))
-    if speaks():
+    if is_main_process():
         print_results(result.results)
         print(f"Took {in_words(time.monotonic() - began)}.")
         quarantine, page = result.folder / "quarantine.jsonl", result.folder / "report.html"
         if quarantine.exists():
-            complain(
-                f"unreadable training files, left out: {len(quarantine.read_text().splitlines())}, see {quarantine}"
-            )
+            warn(f"unreadable training files, left out: {len(quarantine.read_text().splitlines())}, see {quarantine}")
         look = f"look at {page}" if page.exists() else 'pip install "tubelet[demo]" gives runs a report'
         print(f"\nThe model is in {result.folder}/model; {look}")
     return None

@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 from tubelet.configs import from_json, to_json
 from tubelet.evaluation.results import RESULTS, headline
+from tubelet.training.logger import LOG
 from tubelet.training.outcome import write_json
-from tubelet.training.records import LOG
 from tubelet.weights.folder import WEIGHTS
 
 COMPARISON = "comparison.json"

@@ -20,9 +20,9 @@ from tubelet.inference.kinds import fitting_views
 from tubelet.inference.probabilities import label_sets, probabilities
 from tubelet.media.errors import MediaError
 from tubelet.training.outcome import write_json
-from tubelet.training.parallel import Ranks, join_ranks
+from tubelet.training.parallel import Ranks, init_distributed
 from tubelet.weights.folder import load_model
-from tubelet.weights.loaded import Loaded, TaskCard
+from tubelet.weights.loaded import LoadedModel, TaskCard
 
 Arrays = Mapping[str, NDArray[Any]]
 _TINY = 1e-12  # a probability whose logarithm is still a number
@@ -67,7 +67,7 @@ def evaluate_ensemble(
         for name in names
     }
     results: dict[str, TaskResult] = {}
-    with join_ranks() as ranks:
+    with init_distributed() as ranks:
         options |= {"ranks": ranks, "workers": workers, "progress": progress}
         for name in names:
             members = [_score(first, name, tests[name], options)]
@@ -78,13 +78,13 @@ def evaluate_ensemble(
                 test = replace(tests[name], views=fitting_views(own, specs), inputs=tuple(specs))
                 members.append(_score(loaded, theirs, test, options))
             results[name] = _together(name, members)
-        if out is not None and ranks.first:
+        if out is not None and ranks.is_main:
             _write(Path(out), results)
-        ranks.wait()
+        ranks.barrier()
     return results
 
 
-def _task_of(loaded: Loaded, name: str, card: TaskCard, source: str) -> str:
+def _task_of(loaded: LoadedModel, name: str, card: TaskCard, source: str) -> str:
     """The task of another model that asks the same as ``card``."""
     theirs = next(iter(loaded.tasks)) if len(loaded.tasks) == 1 else name
     found = loaded.tasks.get(theirs)
@@ -97,7 +97,7 @@ def _sorted(card: TaskCard) -> dict[str, list[str]]:
     return {name: sorted(classes) for name, classes in label_sets(card).items()}
 
 
-def _score(loaded: Loaded, task: str, test: TestData, options: Mapping[str, Any]) -> _Member:
+def _score(loaded: LoadedModel, task: str, test: TestData, options: Mapping[str, Any]) -> _Member:
     card, ranks = loaded.tasks[task], options["ranks"]
     assert isinstance(ranks, Ranks)
     model = loaded.model.to(ranks.device)

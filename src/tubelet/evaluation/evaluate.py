@@ -83,8 +83,8 @@ def score_task(
     read: list[VideoViews] = []  # handed to the model, its logits not yet back
 
     def readable(advance: Callable[[], None]) -> Iterator[Mapping[str, Tensor]]:
-        mine = videos.records[ranks.rank :: ranks.size]
-        views = view_batches(videos, rank=ranks.rank, world=ranks.size, workers=workers)
+        mine = videos.records[ranks.rank :: ranks.world_size]
+        views = view_batches(videos, rank=ranks.rank, world=ranks.world_size, workers=workers)
         for record, example in zip(mine, views, strict=True):
             advance()
             if isinstance(example, MediaError):
@@ -93,9 +93,9 @@ def score_task(
                 read.append(example)
                 yield masked(example.inputs, videos.specs) if videos.may_miss else example.inputs
 
-    share = -(-len(videos) // ranks.size)
+    share = -(-len(videos) // ranks.world_size)
     forwards = forwards_needed(share * len(videos.views), views_per_forward)
-    with _progress(task, share, shown=progress and ranks.first) as advance, evaluation_mode(model, precision):
+    with _progress(task, share, shown=progress and ranks.is_main) as advance, evaluation_mode(model, precision):
         inputs = readable(advance)
         for logits in view_logits(
             model, task, inputs, views_per_forward=views_per_forward, forwards=forwards, specs=videos.specs
@@ -136,7 +136,7 @@ def _same_clips(x: Tensor, views: Views) -> bool:
 def _gathered(mine: Any, ranks: Ranks) -> Iterable[Any]:
     if ranks.control is None:
         return [mine]
-    everyone: list[Any] = [None] * ranks.size
+    everyone: list[Any] = [None] * ranks.world_size
     dist.all_gather_object(everyone, mine, group=ranks.control)
     return everyone
 

@@ -21,7 +21,7 @@ from tubelet.media.errors import MediaError
 from tubelet.models.model import Model, ModelConfig
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.outcome import Evaluate, Validate, cards, write_json
-from tubelet.training.parallel import Ranks, join_ranks
+from tubelet.training.parallel import Ranks, init_distributed
 from tubelet.training.resolve import read_run
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import TaskCard
@@ -73,7 +73,7 @@ def evaluate_run(
     }
     if out is None and tasks and not (data or split or task or views or inputs):
         out = source
-    with join_ranks() as ranks:
+    with init_distributed() as ranks:
         loaded.model.to(ranks.device)
         results = _evaluate(
             loaded.model,
@@ -85,12 +85,12 @@ def evaluate_run(
             workers=workers,
             progress=progress,
         )
-        if out is not None and ranks.first:
+        if out is not None and ranks.is_main:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / RESULTS, results_json(results, None if data or split else Path(source)))
             write_details(folder, results)
-        ranks.wait()
+        ranks.barrier()
     return results
 
 
@@ -116,7 +116,7 @@ def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, 
             workers=experiment.training.workers,
             progress=progress,
         )
-        if folder is not None and ranks.first:
+        if folder is not None and ranks.is_main:
             write_details(Path(folder), results)
         return results_json(results, Path(folder) if folder is not None else None)
 

@@ -30,7 +30,7 @@ from tubelet.media.video import open_video
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
-from tubelet.weights.loaded import Loaded, TaskCard
+from tubelet.weights.loaded import LoadedModel, TaskCard
 
 Path_ = str | Path
 _Group = tuple[str, tuple[str, ...]]  # a task, and those of its inputs that the file gives
@@ -56,7 +56,7 @@ class Predictor:
     """
 
     def __init__(
-        self, loaded: Loaded, device: torch.device, precision: Precision = "float32", views_per_forward: int = 12
+        self, loaded: LoadedModel, device: torch.device, precision: Precision = "float32", views_per_forward: int = 12
     ) -> None:
         self.model = loaded.model.to(device)
         self.config, self.tasks, self.provenance = loaded.config, loaded.tasks, loaded.provenance

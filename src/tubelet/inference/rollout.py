@@ -66,7 +66,7 @@ def _(config: PolyViTConfig, maps: Maps, modality: str = "") -> Shares:
 @rollout.register
 def _(config: ViViTConfig, maps: Maps, modality: str = "") -> Shares:
     grid = grid_of((config.clip_frames, *config.video.size), config.tubelet)
-    match config.attends:
+    match config.attention_type:
         case "joint":
             return _joint(maps, grid)
         case "factorized_encoder":

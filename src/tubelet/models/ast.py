@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from tubelet.models.model import Encoder, ModelConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of
@@ -19,7 +19,7 @@ from tubelet.specs import SpectrogramSpec
 class ASTConfig(ModelConfig):
     """``patch`` is (frames, mel bins); patches do not overlap, as in MBT and PolyViT (Gong et al. let them)."""
 
-    backbone: Backbone
+    backbone: TransformerConfig
     patch: tuple[int, int] = (16, 16)
     audio: SpectrogramSpec = SpectrogramSpec()
     pool: Pool = "token"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tubelet.models.model import Encoder, ModelConfig
 from tubelet.models.polyvit import Modality
 from tubelet.models.vit import Representation
-from tubelet.nn.blocks import Backbone, Block, Stack
+from tubelet.nn.blocks import Block, Stack, TransformerConfig
 from tubelet.nn.encoding import Pool, TokenSequence
 from tubelet.nn.features import Features
 from tubelet.nn.positions import Grid
@@ -32,7 +32,7 @@ class MBTConfig(ModelConfig):
     False leaves the bottlenecks out at test. ``representation``: see ViT.
     """
 
-    backbone: Backbone
+    backbone: TransformerConfig
     modalities: dict[str, Modality]
     fusion_layer: int = 8
     fusion: Literal["bottleneck", "concatenate"] = "bottleneck"

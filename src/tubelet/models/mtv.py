@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.models.model import Encoder, ModelConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.fusion import (
@@ -47,7 +47,7 @@ class Stream:
     ``segments``: a spectrogram has no frames; so many stretches of its time take their place, each with a class token.
     """
 
-    backbone: Backbone
+    backbone: TransformerConfig
     tubelet: Tubelet
     input: str = "video"
     segments: int = 1
@@ -70,7 +70,7 @@ class MTVConfig(ModelConfig):
     """
 
     streams: dict[str, Stream]
-    global_encoder: Backbone
+    global_encoder: TransformerConfig
     media: dict[str, InputSpec] = field(default_factory=lambda: {"video": VideoSpec()})
     fusion: Fusion | None = None
     merge: Literal["channel", "time"] = "channel"

@@ -26,22 +26,22 @@ from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import PATCH, TubeViTConfig
 from tubelet.models.vit import ViTConfig
-from tubelet.models.vivit import Attends, ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.models.vivit import AttentionType, ViViTConfig
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.tokenizers import Tubelet
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 _Sized = ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | MBTConfig | TubeViTConfig | TokenLearnerConfig
 
 BACKBONES = {
-    "ti": Backbone(width=192, depth=12, heads=3, mlp=768),
-    "s": Backbone(width=384, depth=12, heads=6, mlp=1536),
-    "b": Backbone(width=768, depth=12, heads=12, mlp=3072),
-    "l": Backbone(width=1024, depth=24, heads=16, mlp=4096),
-    "h": Backbone(width=1280, depth=32, heads=16, mlp=5120),
+    "ti": TransformerConfig(width=192, depth=12, heads=3, mlp=768),
+    "s": TransformerConfig(width=384, depth=12, heads=6, mlp=1536),
+    "b": TransformerConfig(width=768, depth=12, heads=12, mlp=3072),
+    "l": TransformerConfig(width=1024, depth=24, heads=16, mlp=4096),
+    "h": TransformerConfig(width=1280, depth=32, heads=16, mlp=5120),
 }
 
-_VIVIT: dict[str, Attends] = {
+_VIVIT: dict[str, AttentionType] = {
     "": "joint",
     "-fe": "factorized_encoder",
     "-fsa": "factorized_self_attention",
@@ -124,13 +124,15 @@ def _refuse(name: str, kind: str, **given: int) -> None:
         raise ValueError(f"{name!r} is {kind}: it has no {' or '.join(asked)} of a video to set")
 
 
-def _vivit(backbone: Backbone, tubelet: Tubelet, attends: Attends, frames: int, size: int) -> ViViTConfig:
+def _vivit(
+    backbone: TransformerConfig, tubelet: Tubelet, attends: AttentionType, frames: int, size: int
+) -> ViViTConfig:
     video = _video(frames, size)
     pool = "token" if attends in ("joint", "factorized_encoder") else "mean"
-    return ViViTConfig(backbone=backbone, tubelet=tubelet, video=video, attends=attends, pool=pool)
+    return ViViTConfig(backbone=backbone, tubelet=tubelet, video=video, attention_type=attends, pool=pool)
 
 
-def _tubevit(backbone: Backbone, patch: int, frames: int, size: int) -> TubeViTConfig:
+def _tubevit(backbone: TransformerConfig, patch: int, frames: int, size: int) -> TubeViTConfig:
     """The four tubes of Table 12, that of single frames with the image model's patch."""
     cut = replace(PATCH, kernel=(1, patch, patch), stride=(PATCH.stride[0], patch, patch))
     return TubeViTConfig(backbone=backbone, image=_image(size), video=_video(frames, size), patch=cut)
@@ -161,7 +163,7 @@ def _video(frames: int, size: int) -> VideoSpec:
     return replace(video, size=(size, size), short_side=_short_side(size)) if size else video
 
 
-def _polyvit(backbone: Backbone, t: int, patch: int) -> PolyViTConfig:
+def _polyvit(backbone: TransformerConfig, t: int, patch: int) -> PolyViTConfig:
     """The three modalities of PolyViT's Table 7."""
     return PolyViTConfig(
         backbone=backbone,
@@ -173,7 +175,7 @@ def _polyvit(backbone: Backbone, t: int, patch: int) -> PolyViTConfig:
     )
 
 
-def _mbt(backbone: Backbone, tubelet: Tubelet, video: VideoSpec) -> MBTConfig:
+def _mbt(backbone: TransformerConfig, tubelet: Tubelet, video: VideoSpec) -> MBTConfig:
     """MBT's AudioSet model: 8 s of sound, fusion from layer 8 of 12 on."""
     modalities = {
         "video": Modality(spec=video, patch=tubelet),
@@ -197,7 +199,9 @@ def _mtv(name: str, streams: str, fusion: str, frames: int, size: int) -> MTVCon
     return MTVConfig(
         streams=chosen,
         media={"video": _video(frames, size)},
-        global_encoder=Backbone(width=sum(s.backbone.width for s in chosen.values()), depth=12, heads=8, mlp=3072),
+        global_encoder=TransformerConfig(
+            width=sum(s.backbone.width for s in chosen.values()), depth=12, heads=8, mlp=3072
+        ),
         fusion=_FUSIONS[fusion]((depth // 2 - 1, depth - 1)) if len(pairs) > 1 else None,
     )
 
@@ -218,7 +222,7 @@ def model_name(config: ModelConfig) -> str | None:
     return name if name and _same(replace(config, backbone=plain), model_config(name)) else None
 
 
-def _size_of(backbone: Backbone) -> str | None:
+def _size_of(backbone: TransformerConfig) -> str | None:
     return next((size for size, named in BACKBONES.items() if replace(named, depth=backbone.depth) == backbone), None)
 
 
@@ -273,7 +277,7 @@ def _name(config: _Sized, size: str) -> str | None:
         case ASTConfig():
             return f"ast-{size}/{config.patch[0]}"
         case ViViTConfig():
-            suffix = next(suffix for suffix, attends in _VIVIT.items() if attends == config.attends)
+            suffix = next(suffix for suffix, attends in _VIVIT.items() if attends == config.attention_type)
             return f"vivit-{size}/{config.tubelet[1]}x{config.tubelet[0]}{suffix}"
         case PolyViTConfig():
             video = config.modalities.get("video")
@@ -290,7 +294,7 @@ def _name(config: _Sized, size: str) -> str | None:
             return f"{base}-tl{'f' * config.fuse}{config.tokens}@{config.layer}{f'+{more}' if more > 0 else ''}"
 
 
-def _plain(backbone: Backbone) -> Backbone:
+def _plain(backbone: TransformerConfig) -> TransformerConfig:
     return replace(backbone, dropout=0.0, attention_dropout=0.0, stochastic_depth=0.0, rescale_depth=False)
 
 

@@ -9,7 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from tubelet.models.model import Encoder, ModelConfig
-from tubelet.nn.blocks import Backbone, Stack, Transformer
+from tubelet.nn.blocks import Stack, Transformer, TransformerConfig
 from tubelet.nn.encoding import Pool, TokenSequence
 from tubelet.nn.features import Features
 from tubelet.nn.positions import Grid
@@ -35,7 +35,7 @@ class PolyViTConfig(ModelConfig):
     ``modalities``: by the name of the input. A single one makes a ViT, an AST or ViViT's Model 1.
     """
 
-    backbone: Backbone
+    backbone: TransformerConfig
     modalities: dict[str, Modality]
     adaptor_depth: int = 0
     pool: Pool = "token"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tubelet.models.model import Encoder, ModelConfig
 from tubelet.models.vit import Representation
-from tubelet.nn.blocks import Backbone, Block, Stack, Transformer
+from tubelet.nn.blocks import Block, Stack, Transformer, TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
 from tubelet.nn.token_learner import Form, FusingBlock, Over, build_learner
@@ -27,7 +27,7 @@ class TokenLearnerConfig(ModelConfig):
     on learns tokens of its own, and brings its result back to all places. There is no class token, as released.
     """
 
-    backbone: Backbone
+    backbone: TransformerConfig
     spec: RasterSpec = ImageSpec()
     patch: Tubelet = (1, 16, 16)
     tokens: int = 8
@@ -100,7 +100,7 @@ class FusedLayers(nn.Module):
     def __init__(self, config: TokenLearnerConfig) -> None:
         super().__init__()
 
-        def block(size: Backbone, drop_rate: float) -> Block:
+        def block(size: TransformerConfig, drop_rate: float) -> Block:
             return FusingBlock(size, drop_rate, build_learner(size, config.tokens, config.form, config.over))
 
         self.transformer = Transformer(config.backbone, block, first=config.layer)

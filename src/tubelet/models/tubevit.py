@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.models.model import Encoder, ModelConfig
-from tubelet.nn.blocks import Backbone, Stack, Transformer
+from tubelet.nn.blocks import Stack, Transformer, TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.nn.features import Features
 from tubelet.nn.tokenizers import Tubelet, as_video
@@ -42,7 +42,7 @@ class TubeViTConfig(ModelConfig):
     the tokens that entered the first one are added again, times tanh of a number that starts at 0 (Eq. 8); 0: nowhere.
     """
 
-    backbone: Backbone
+    backbone: TransformerConfig
     image: ImageSpec = ImageSpec()
     video: VideoSpec = VideoSpec()
     patch: Tube = PATCH

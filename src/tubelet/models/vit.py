@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.models.model import Encoder, ModelConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.initializers import init_dense_
@@ -21,7 +21,7 @@ from tubelet.specs import ImageSpec
 class ViTConfig(ModelConfig):
     """``representation`` > 0 adds a dense layer of that width and a tanh after pooling, as some ViTs have."""
 
-    backbone: Backbone
+    backbone: TransformerConfig
     patch: tuple[int, int] = (16, 16)
     image: ImageSpec = ImageSpec()
     pool: Pool = "token"

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tubelet.models.model import Encoder, ModelConfig
 from tubelet.models.vit import Representation
 from tubelet.nn.attention import Attention, attend, attention_weights
-from tubelet.nn.blocks import Backbone, Block, Transformer
+from tubelet.nn.blocks import Block, Transformer, TransformerConfig
 from tubelet.nn.encoding import Pool, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
 from tubelet.nn.tokenizers import Tubelet, TubeletTokenizer, grid_of, uniform_frames
 from tubelet.specs import VideoSpec
 
-Attends = Literal["joint", "factorized_encoder", "factorized_self_attention", "factorized_dot_product"]
+AttentionType = Literal["joint", "factorized_encoder", "factorized_self_attention", "factorized_dot_product"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class ViViTConfig(ModelConfig):
     ``temporal_depth``: Model 2's L_t; 0 is the average-pooling baseline (Table 3). ``order``: Model 3's.
     """
 
-    backbone: Backbone
+    backbone: TransformerConfig
     tubelet: Tubelet = (2, 16, 16)
     video: VideoSpec = VideoSpec()
-    attends: Attends = "joint"
+    attention_type: AttentionType = "joint"
     pool: Pool = "token"
     sampled_frames: int = 0
     temporal_depth: int = 4
@@ -43,9 +43,11 @@ class ViViTConfig(ModelConfig):
     representation: int = 0
 
     def __post_init__(self) -> None:
-        if self.attends in ("factorized_self_attention", "factorized_dot_product") and self.pool != "mean":
-            raise ValueError(f'{self.attends} has no class token (Sec. 3.3): pool must be "mean", not {self.pool!r}')
-        if self.attends == "factorized_dot_product" and self.backbone.heads % 2:
+        if self.attention_type in ("factorized_self_attention", "factorized_dot_product") and self.pool != "mean":
+            raise ValueError(
+                f'{self.attention_type} has no class token (Sec. 3.3): pool must be "mean", not {self.pool!r}'
+            )
+        if self.attention_type == "factorized_dot_product" and self.backbone.heads % 2:
             raise ValueError(
                 f"half of the heads attend over time, half over space: {self.backbone.heads=} must be even"
             )
@@ -61,7 +63,7 @@ class ViViTConfig(ModelConfig):
         return len(uniform_frames(self.video.frames, self.sampled_frames))
 
     @property
-    def temporal_backbone(self) -> Backbone:
+    def temporal_backbone(self) -> TransformerConfig:
         return replace(self.backbone, depth=self.temporal_depth)
 
     @property
@@ -94,7 +96,7 @@ class ViViT(Encoder):
 
 
 def _transformer(config: ViViTConfig, grid: Grid) -> nn.Module:
-    match config.attends:
+    match config.attention_type:
         case "joint":
             return TokenEncoder(config.backbone, grid, config.pool)
         case "factorized_encoder":
@@ -112,7 +114,7 @@ class FactorizedEncoder(nn.Module):
     The features' tokens are the temporal encoder's, one per time index; ``parts["spatial"]`` holds each index's own.
     """
 
-    def __init__(self, spatial: Backbone, temporal: Backbone, grid: Grid, pool: Pool) -> None:
+    def __init__(self, spatial: TransformerConfig, temporal: TransformerConfig, grid: Grid, pool: Pool) -> None:
         super().__init__()
         t, h, w = grid
         self.spatial = TokenEncoder(spatial, (1, h, w), pool)
@@ -141,11 +143,11 @@ class AveragePool(nn.Module):
 class FactorizedTransformer(nn.Module):
     """Models 3 and 4: one stack of blocks that keep space and time apart, no class token, mean of all tokens."""
 
-    def __init__(self, size: Backbone, grid: Grid, block: type[Block]) -> None:
+    def __init__(self, config: TransformerConfig, grid: Grid, block: type[Block]) -> None:
         super().__init__()
-        self.positions = LearnedPositions(grid, size.width)
-        self.dropout = nn.Dropout(size.dropout)
-        self.transformer = Transformer(size, block)
+        self.positions = LearnedPositions(grid, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.transformer = Transformer(config, block)
 
     def forward(self, tokens: Float[Tensor, "B t h w D"], maps: dict[str, Tensor] | None = None) -> Features:
         _, t, h, w, _ = tokens.shape
@@ -161,10 +163,10 @@ class SpaceTimeBlock(Block):
     works here; the released code accepts a rate for this model and ignores it.
     """
 
-    def __init__(self, size: Backbone, drop_rate: float = 0.0) -> None:
-        super().__init__(size, drop_rate)
-        self.norm_time = size.norm()
-        self.attention_time = Attention(size.width, size.heads, size.attention_dropout)
+    def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
+        super().__init__(config, drop_rate)
+        self.norm_time = config.norm()
+        self.attention_time = Attention(config.width, config.heads, config.attention_dropout)
 
     def forward(self, x: Float[Tensor, "B t n D"]) -> Float[Tensor, "B t n D"]:
         return self._mlp(self._time(self._space(x)))
@@ -226,9 +228,9 @@ class DotProductBlock(Block):
 
     attention: DotProductAttention
 
-    def __init__(self, size: Backbone, drop_rate: float = 0.0) -> None:
-        super().__init__(size, drop_rate)
-        self.attention = DotProductAttention(size.width, size.heads, size.attention_dropout)
+    def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
+        super().__init__(config, drop_rate)
+        self.attention = DotProductAttention(config.width, config.heads, config.attention_dropout)
 
     def attention_maps(self, x: Float[Tensor, "B t n D"]) -> dict[str, Tensor]:
         """Weights over space (B, t, h/2, n, n) and over time (B, n, h/2, t, t)."""

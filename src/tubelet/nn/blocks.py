@@ -16,7 +16,7 @@ from tubelet.nn.initializers import init_mlp_, mimetic_attention_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
+class TransformerConfig:
     """The size of a stack of blocks, and its regularizers.
 
     ``gelu`` "tanh" and ``norm_eps`` 1e-6 are the released JAX code's; weights of other origin may want others.
@@ -62,11 +62,11 @@ _ROWS = 1024
 class MLP(nn.Sequential):
     """Two linear maps with a GELU between them."""
 
-    def __init__(self, size: Backbone) -> None:
-        expand, reduce = nn.Linear(size.width, size.mlp), nn.Linear(size.mlp, size.width)
+    def __init__(self, config: TransformerConfig) -> None:
+        expand, reduce = nn.Linear(config.width, config.mlp), nn.Linear(config.mlp, config.width)
         init_mlp_(expand, reduce)
-        gelu = nn.GELU("tanh" if size.gelu == "tanh" else "none")
-        super().__init__(expand, gelu, nn.Dropout(size.dropout), reduce, nn.Dropout(size.dropout))
+        gelu = nn.GELU("tanh" if config.gelu == "tanh" else "none")
+        super().__init__(expand, gelu, nn.Dropout(config.dropout), reduce, nn.Dropout(config.dropout))
 
     def forward(self, input: Float[Tensor, "*tokens D"]) -> Float[Tensor, "*tokens D"]:
         if torch.is_grad_enabled() or input.device.type != "cpu" or torch.compiler.is_compiling():
@@ -78,16 +78,16 @@ class MLP(nn.Sequential):
 class Block(nn.Module):
     """y = x + MSA(LN(x)), z = y + MLP(LN(y)) (Eq. 2-3)."""
 
-    def __init__(self, size: Backbone, drop_rate: float = 0.0) -> None:
+    def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
         super().__init__()
-        self.norm_attention = size.norm()
-        self.attention = Attention(size.width, size.heads, size.attention_dropout)
-        if size.start == "mimetic":
-            mimetic_attention_(self.attention.qkv, self.attention.out, size.heads)
-        self.dropout = nn.Dropout(size.dropout)
-        self.norm_mlp = size.norm()
-        self.mlp = MLP(size)
-        self.drop = size.drop(drop_rate)
+        self.norm_attention = config.norm()
+        self.attention = Attention(config.width, config.heads, config.attention_dropout)
+        if config.start == "mimetic":
+            mimetic_attention_(self.attention.qkv, self.attention.out, config.heads)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm_mlp = config.norm()
+        self.mlp = MLP(config)
+        self.drop = config.drop(drop_rate)
 
     def forward(self, x: Float[Tensor, "B ... D"]) -> Float[Tensor, "B ... D"]:
         y = self.attend(x)
@@ -103,22 +103,22 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """The blocks ``first`` to ``end`` of a transformer of ``size.depth`` blocks; all of them, unless told otherwise.
+    """The blocks ``first`` to ``end`` of a transformer of ``config.depth`` blocks; all of them, unless told otherwise.
 
     ``block`` makes a block of the size and its rate of stochastic depth: the factorized models bring their own.
     """
 
     def __init__(
         self,
-        size: Backbone,
-        block: Callable[[Backbone, float], Block] = Block,
+        config: TransformerConfig,
+        block: Callable[[TransformerConfig, float], Block] = Block,
         *,
         first: int = 0,
         end: int | None = None,
     ) -> None:
         super().__init__()
-        self.layers = Layers(first, size.depth if end is None else end, size.depth)
-        self.blocks = nn.ModuleList(block(size, rate) for rate in self.layers.depth_rates(size.stochastic_depth))
+        self.layers = Layers(first, config.depth if end is None else end, config.depth)
+        self.blocks = nn.ModuleList(block(config, rate) for rate in self.layers.depth_rates(config.stochastic_depth))
 
     def forward(self, x: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
         """``maps``, where given, is filled with every block's attention weights, by "layer/attention layer"."""
@@ -132,9 +132,11 @@ class Stack(nn.Module):
 class Transformer(Stack):
     """L blocks and a final norm."""
 
-    def __init__(self, size: Backbone, block: Callable[[Backbone, float], Block] = Block, *, first: int = 0) -> None:
-        super().__init__(size, block, first=first)
-        self.norm = size.norm()
+    def __init__(
+        self, config: TransformerConfig, block: Callable[[TransformerConfig, float], Block] = Block, *, first: int = 0
+    ) -> None:
+        super().__init__(config, block, first=first)
+        self.norm = config.norm()
 
     def forward(self, x: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
         return self.norm(super().forward(x, maps))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.nn.blocks import Backbone, Transformer
+from tubelet.nn.blocks import Transformer, TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
 
@@ -22,12 +22,12 @@ class TokenSequence(nn.Module):
     of all tokens.
     """
 
-    def __init__(self, size: Backbone, grid: Grid, pool: Pool) -> None:
+    def __init__(self, config: TransformerConfig, grid: Grid, pool: Pool) -> None:
         super().__init__()
-        self.cls = nn.Parameter(torch.zeros(1, size.width)) if pool == "token" else None
-        start = "sinusoids" if size.start == "mimetic" else "normal"
-        self.positions = LearnedPositions(grid, size.width, special=int(pool == "token"), start=start)
-        self.dropout = nn.Dropout(size.dropout)
+        self.cls = nn.Parameter(torch.zeros(1, config.width)) if pool == "token" else None
+        start = "sinusoids" if config.start == "mimetic" else "normal"
+        self.positions = LearnedPositions(grid, config.width, special=int(pool == "token"), start=start)
+        self.dropout = nn.Dropout(config.dropout)
 
     def sequence(self, tokens: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B N D"]:
         z = tokens.flatten(1, 3)
@@ -45,9 +45,9 @@ class TokenSequence(nn.Module):
 class TokenEncoder(TokenSequence):
     """A sequence of tokens, then L blocks and the final norm."""
 
-    def __init__(self, size: Backbone, grid: Grid, pool: Pool) -> None:
-        super().__init__(size, grid, pool)
-        self.transformer = Transformer(size)
+    def __init__(self, config: TransformerConfig, grid: Grid, pool: Pool) -> None:
+        super().__init__(config, grid, pool)
+        self.transformer = Transformer(config)
 
     def forward(self, tokens: Float[Tensor, "B t h w D"], maps: dict[str, Tensor] | None = None) -> Features:
         return self.features(self.transformer(self.sequence(tokens), maps), _grid(tokens))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.attention import CrossAttention
-from tubelet.nn.blocks import Backbone, Block
+from tubelet.nn.blocks import Block, TransformerConfig
 from tubelet.nn.depth import Layers
 from tubelet.nn.initializers import init_attention_, lecun_normal_
 from tubelet.nn.positions import interpolate_grid
@@ -103,7 +103,9 @@ class Lateral(nn.Module):
 class CrossView(nn.Module):
     """What one stream takes from another: cross-attention, zero at the start of training."""
 
-    def __init__(self, query: Backbone, source: Backbone, width: Literal["query", "source"], layer: int) -> None:
+    def __init__(
+        self, query: TransformerConfig, source: TransformerConfig, width: Literal["query", "source"], layer: int
+    ) -> None:
         super().__init__()
         inner = query if width == "query" else source
         self.attention = CrossAttention(query.width, source.width, inner.width, inner.heads, query.attention_dropout)
@@ -126,7 +128,11 @@ class CrossViewLayer(Lateral):
     """
 
     def __init__(
-        self, layer: int, sizes: Mapping[str, Backbone], reads: Mapping[str, str], width: Literal["query", "source"]
+        self,
+        layer: int,
+        sizes: Mapping[str, TransformerConfig],
+        reads: Mapping[str, str],
+        width: Literal["query", "source"],
     ) -> None:
         super().__init__(layer)
         self.reads = dict(reads)
@@ -153,7 +159,7 @@ class MLPLayer(Lateral):
     stands apart so that an image ViT's MLP fits the rest, and is zero at the start of training.
     """
 
-    def __init__(self, layer: int, sizes: Mapping[str, Backbone], reads: Mapping[str, str]) -> None:
+    def __init__(self, layer: int, sizes: Mapping[str, TransformerConfig], reads: Mapping[str, str]) -> None:
         super().__init__(layer)
         self.reads = dict(reads)
         self.expand = nn.ModuleDict(
@@ -187,7 +193,7 @@ class BottleneckLayer(Lateral):
     """Streams take turns in ``order`` at the same few tokens: what one wrote there is read by the next, and at the next
     such layer by the first again. Where widths differ the tokens are projected (``width``: theirs at the beginning)."""
 
-    def __init__(self, layer: int, sizes: Mapping[str, Backbone], order: tuple[str, ...], width: int) -> None:
+    def __init__(self, layer: int, sizes: Mapping[str, TransformerConfig], order: tuple[str, ...], width: int) -> None:
         super().__init__(layer)
         self.order = tuple(name for name in order if layer < sizes[name].depth)
         self.project = nn.ModuleDict()

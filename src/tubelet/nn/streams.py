@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.nn.blocks import Backbone, Block, Stack
+from tubelet.nn.blocks import Block, Stack, TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.nn.features import Features
 from tubelet.nn.fusion import TokensInTime
@@ -24,7 +24,14 @@ class StreamEncoder(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, tubelet: Tubelet, grid: Grid, pool: Pool, *, channels: int = 3, segments: int = 0
+        self,
+        backbone: TransformerConfig,
+        tubelet: Tubelet,
+        grid: Grid,
+        pool: Pool,
+        *,
+        channels: int = 3,
+        segments: int = 0,
     ) -> None:
         super().__init__()
         t, h, w = grid

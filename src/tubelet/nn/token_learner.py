@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.attention import CrossAttention, attention_weights
-from tubelet.nn.blocks import Backbone, Block
+from tubelet.nn.blocks import Block, TransformerConfig
 from tubelet.nn.initializers import init_mlp_, lecun_normal_
 
 Form = Literal["conv", "mlp", "attention"]
@@ -20,15 +20,15 @@ Over = Literal["frame", "clip"]
 HIDDEN = 64  # the released code's, whatever the width
 
 
-def build_learner(size: Backbone, tokens: int, form: Form = "mlp", over: Over = "frame") -> TokenLearner:
+def build_learner(config: TransformerConfig, tokens: int, form: Form = "mlp", over: Over = "frame") -> TokenLearner:
     """``tokens`` tokens from every frame, or from the whole clip."""
     match form:
         case "conv":
-            return ConvolutionLearner(size, tokens, over)
+            return ConvolutionLearner(config, tokens, over)
         case "mlp":
-            return MLPLearner(size, tokens, over)
+            return MLPLearner(config, tokens, over)
         case "attention":
-            return AttentionLearner(size, tokens, over)
+            return AttentionLearner(config, tokens, over)
 
 
 class TokenLearner(nn.Module, ABC):
@@ -37,10 +37,10 @@ class TokenLearner(nn.Module, ABC):
     What is summed is x itself, not its norm. Groups g below are the t frames, or one: the clip.
     """
 
-    def __init__(self, size: Backbone, tokens: int, over: Over) -> None:
+    def __init__(self, config: TransformerConfig, tokens: int, over: Over) -> None:
         super().__init__()
         self.tokens, self.over = tokens, over
-        self.norm = size.norm()
+        self.norm = config.norm()
 
     @abstractmethod
     def weights(self, x: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B g S n"]:
@@ -63,11 +63,11 @@ class TokenLearner(nn.Module, ABC):
 class ConvolutionLearner(TokenLearner):
     """v1.0: alpha by four 3x3 convolutions in each frame and a sigmoid, so the weights do not sum to one."""
 
-    def __init__(self, size: Backbone, tokens: int, over: Over) -> None:
-        super().__init__(size, tokens, over)
-        widths = (size.width, tokens, tokens, tokens)
+    def __init__(self, config: TransformerConfig, tokens: int, over: Over) -> None:
+        super().__init__(config, tokens, over)
+        widths = (config.width, tokens, tokens, tokens)
         self.convolutions = nn.ModuleList(nn.Conv2d(n, tokens, 3, padding=1, bias=False) for n in widths)
-        self.gelu = gelu(size)
+        self.gelu = gelu(config)
         for convolution in self.convolutions:
             lecun_normal_(convolution.get_parameter("weight"))
 
@@ -82,9 +82,9 @@ class ConvolutionLearner(TokenLearner):
 class MLPLearner(TokenLearner):
     """v1.1: alpha by an MLP at each place and a softmax over the places; works better, says the released code."""
 
-    def __init__(self, size: Backbone, tokens: int, over: Over, hidden: int = HIDDEN) -> None:
-        super().__init__(size, tokens, over)
-        self.mlp = masking(size, tokens, hidden)
+    def __init__(self, config: TransformerConfig, tokens: int, over: Over, hidden: int = HIDDEN) -> None:
+        super().__init__(config, tokens, over)
+        self.mlp = masking(config, tokens, hidden)
 
     def weights(self, x: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B g S n"]:
         return self.mlp(self.norm(self.groups(x))).transpose(-2, -1).softmax(-1)
@@ -93,11 +93,13 @@ class MLPLearner(TokenLearner):
 class AttentionLearner(TokenLearner):
     """alpha by attention from S learned queries, as a Perceiver reads its input: values and heads are projected too."""
 
-    def __init__(self, size: Backbone, tokens: int, over: Over) -> None:
-        super().__init__(size, tokens, over)
-        self.queries = nn.Parameter(torch.empty(tokens, size.width))
+    def __init__(self, config: TransformerConfig, tokens: int, over: Over) -> None:
+        super().__init__(config, tokens, over)
+        self.queries = nn.Parameter(torch.empty(tokens, config.width))
         nn.init.normal_(self.queries, std=0.02)
-        self.attention = CrossAttention(size.width, size.width, size.width, size.heads, size.attention_dropout)
+        self.attention = CrossAttention(
+            config.width, config.width, config.width, config.heads, config.attention_dropout
+        )
 
     def forward(self, x: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B g S D"]:
         y = self.norm(self.groups(x)).flatten(0, 1)
@@ -117,14 +119,14 @@ class TokenFuser(nn.Module):
     W mixes the tokens and starts at zero, so that y is zero at first; beta is an MLP and a sigmoid at each place.
     """
 
-    def __init__(self, size: Backbone, tokens: int, hidden: int = HIDDEN) -> None:
+    def __init__(self, config: TransformerConfig, tokens: int, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.norm_learned, self.norm_mixed, self.norm_places = size.norm(), size.norm(), size.norm()
+        self.norm_learned, self.norm_mixed, self.norm_places = config.norm(), config.norm(), config.norm()
         self.mix = nn.Linear(tokens, tokens)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
-        self.mlp = masking(size, tokens, hidden)
-        self.dropout = nn.Dropout(size.dropout)
+        self.mlp = masking(config, tokens, hidden)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, learned: Float[Tensor, "... S D"], places: Float[Tensor, "... n D"]) -> Float[Tensor, "... n D"]:
         mixed = self.mix(self.norm_learned(learned).transpose(-2, -1)).transpose(-2, -1)
@@ -135,10 +137,10 @@ class TokenFuser(nn.Module):
 class FusingBlock(Block):
     """A block on learned tokens only, whose result is added to all places: x + fuse(block(learn(x)), x)."""
 
-    def __init__(self, size: Backbone, drop_rate: float, learner: TokenLearner) -> None:
-        super().__init__(size, drop_rate)
+    def __init__(self, config: TransformerConfig, drop_rate: float, learner: TokenLearner) -> None:
+        super().__init__(config, drop_rate)
         self.learner = learner
-        self.fuser = TokenFuser(size, learner.tokens)
+        self.fuser = TokenFuser(config, learner.tokens)
 
     def forward(self, x: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B t h w D"]:
         learned = self.learner(x)
@@ -149,12 +151,12 @@ class FusingBlock(Block):
         return {"learned": self.learner.shares(x), **super().attention_maps(self.learner(x).flatten(1, 2))}
 
 
-def masking(size: Backbone, tokens: int, hidden: int) -> nn.Sequential:
+def masking(config: TransformerConfig, tokens: int, hidden: int) -> nn.Sequential:
     """A number per token at every place."""
-    expand, reduce = nn.Linear(size.width, hidden), nn.Linear(hidden, tokens)
+    expand, reduce = nn.Linear(config.width, hidden), nn.Linear(hidden, tokens)
     init_mlp_(expand, reduce)
-    return nn.Sequential(expand, gelu(size), nn.Dropout(size.dropout), reduce, nn.Dropout(size.dropout))
+    return nn.Sequential(expand, gelu(config), nn.Dropout(config.dropout), reduce, nn.Dropout(config.dropout))
 
 
-def gelu(size: Backbone) -> nn.GELU:
-    return nn.GELU("tanh" if size.gelu == "tanh" else "none")
+def gelu(config: TransformerConfig) -> nn.GELU:
+    return nn.GELU("tanh" if config.gelu == "tanh" else "none")

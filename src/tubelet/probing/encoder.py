@@ -14,7 +14,7 @@ from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
-from tubelet.weights.crossmodal import for_modality
+from tubelet.weights.crossmodal import adapt_to_modality
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.lanes import best_source, lanes
 
@@ -53,7 +53,7 @@ def find_trunk(source: str | Path, kind: Kind, folder: Path, *, frames: int = 0,
             )
         return Trunk(loaded.model.encoder, without_regularizers(loaded.config), name, str(source))
     spec = _new_spec(loaded.config, kind, frames, size)
-    converted = for_modality(loaded, spec, frames=_FRAMES)
+    converted = adapt_to_modality(loaded, spec, frames=_FRAMES)
     config = without_regularizers(converted.config)
     save_model(folder, Model(converted.model.encoder, {}), config, {}, {"converted from": str(source)})
     note = _told(loaded.config, kind, spec)

@@ -30,8 +30,8 @@ from tubelet.probing.results import Probe, ProbeRow
 from tubelet.probing.settings import PAPER, ProbeOptions, settings_for
 from tubelet.probing.training import FINAL, Linear, Plan, train_on_files
 from tubelet.training.outcome import cards, write_json
-from tubelet.training.parallel import join_ranks
-from tubelet.training.run import build_model
+from tubelet.training.parallel import init_distributed
+from tubelet.training.run import initial_model
 from tubelet.weights.folder import save_model
 
 RESULTS = "probe.json"
@@ -133,7 +133,7 @@ class _Features:
 
     def _cache(self, records: Sequence[Record], views: Views, what: str) -> CachedFeatures:
         trunk, options = self.plan.trunk, self.plan.options
-        with join_ranks() as ranks:
+        with init_distributed() as ranks:
             trunk.encoder.to(ranks.device)
             return cache_features(
                 trunk.encoder,
@@ -151,7 +151,7 @@ def _on_features(plan: Plan, features: _Features, out: Path) -> Linear:
     """Train a head on cached features; the model with it is written as ``final``."""
     name, metric = plan.examples.name, plan.examples.objective.metric
     known, device = features.train, next(plan.trunk.encoder.parameters()).device
-    fresh = build_model(plan.experiment(plan.settings.rates[0])).heads[name]
+    fresh = initial_model(plan.experiment(plan.settings.rates[0])).heads[name]
 
     def tried(rate: float, fit: Sequence[Record], validation: Sequence[Record]) -> float:
         head = train_head(fresh, known.of(map(key_of, fit)), plan.experiment(rate), device)

@@ -15,8 +15,8 @@ from tubelet.probing.data import TRAIN, ProbeExamples, absolute
 from tubelet.probing.encoder import Trunk
 from tubelet.probing.settings import ProbeOptions, Settings
 from tubelet.training.experiment import SGD, Experiment, Source, Task, Training
-from tubelet.training.quarantine import QUARANTINE
 from tubelet.training.run import CHECKPOINTS, train
+from tubelet.training.unreadable import QUARANTINE
 from tubelet.weights.initialize import Init
 
 FINAL = "final"

@@ -14,7 +14,7 @@ from tubelet.data.views import Views
 from tubelet.evaluation.comparison import Comparison, compare
 from tubelet.evaluation.run import evaluator
 from tubelet.models.polyvit import Modality, PolyViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.reports.report import write_report
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
@@ -66,7 +66,7 @@ def demo(
     tasks = (alone,) if alone else TASKS
     modalities = dict(_MODALITIES[task] for task in tasks)
     return Experiment(
-        model=PolyViTConfig(backbone=Backbone(width=128, depth=4, heads=4, mlp=512), modalities=modalities),
+        model=PolyViTConfig(backbone=TransformerConfig(width=128, depth=4, heads=4, mlp=512), modalities=modalities),
         tasks={task: _task(task, data) for task in tasks},
         optimizer=AdamW(),
         training=Training(workers=1, checkpoint_every=500, cache_gib=0.5),

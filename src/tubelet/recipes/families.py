@@ -18,7 +18,7 @@ from tubelet.models.mtv import CrossViewFusion, MTVConfig, Stream
 from tubelet.models.polyvit import Modality
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import TubeViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
@@ -31,7 +31,9 @@ Sense = Annotated[Senses, Doc("both; or the model of one of them, to see what it
 _DATA = "runs/talking_digits"
 _VIDEO = VideoSpec(frames=16, stride=1, size=(32, 32), short_side=32)
 _AUDIO = SpectrogramSpec(frames=200, bins=64, low=60.0)  # all of a video's two seconds
-_SIZES = {width: Backbone(width=width, depth=4, heads=width // 32, mlp=4 * width) for width in (32, 64, 96, 128)}
+_SIZES = {
+    width: TransformerConfig(width=width, depth=4, heads=width // 32, mlp=4 * width) for width in (32, 64, 96, 128)
+}
 _SENSES: dict[Senses, tuple[str, ...]] = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
 
 _STREAMS = {
@@ -126,7 +128,7 @@ def _mtv(*names: str) -> MTVConfig:
     return MTVConfig(
         streams=streams,
         media={name: spec for name, spec in specs.items() if any(s.input == name for s in streams.values())},
-        global_encoder=Backbone(width=width, depth=2, heads=width // 32, mlp=2 * width),
+        global_encoder=TransformerConfig(width=width, depth=2, heads=width // 32, mlp=2 * width),
         fusion=CrossViewFusion(layers=(1, 3)) if len(streams) > 1 else None,
     )
 

@@ -45,12 +45,12 @@ from tubelet.training.schedules import Weighted
 
 Data = Annotated[str, Doc("folder with a dataset in each subfolder")]
 ImageViT = Annotated[str, Doc("image ViT to start from: a model folder, hf:org/name; empty: from scratch")]
-Backbone = Annotated[Size, Doc("Base or Large")]
+TransformerConfig = Annotated[Size, Doc("Base or Large")]
 Adaptors = Annotated[bool, Doc("give every modality the first half of the layers for itself (L_adapt = L/2)")]
 
 
 def nine_tasks(
-    data: Data = "data/polyvit", init: ImageViT = "", size: Backbone = "b", adaptors: Adaptors = False
+    data: Data = "data/polyvit", init: ImageViT = "", size: TransformerConfig = "b", adaptors: Adaptors = False
 ) -> Experiment:
     """One PolyViT co-trained on nine image, video and audio tasks.
 
@@ -70,7 +70,7 @@ def nine_tasks(
     return _cotraining(table_6(data, size), init, size, adaptors=adaptors)
 
 
-def image_tasks(data: Data = "data/polyvit", init: ImageViT = "", size: Backbone = "b") -> Experiment:
+def image_tasks(data: Data = "data/polyvit", init: ImageViT = "", size: TransformerConfig = "b") -> Experiment:
     """PolyViT on one modality: the five image tasks.
 
     tubelet train polyvit.image_tasks --data DIR --init hf:google/vit-base-patch16-224-in21k
@@ -82,7 +82,7 @@ def image_tasks(data: Data = "data/polyvit", init: ImageViT = "", size: Backbone
     return _cotraining(_of("image", table_6(data, size)), init, size)
 
 
-def video_tasks(data: Data = "data/polyvit", init: ImageViT = "", size: Backbone = "b") -> Experiment:
+def video_tasks(data: Data = "data/polyvit", init: ImageViT = "", size: TransformerConfig = "b") -> Experiment:
     """PolyViT on one modality: Kinetics 400 and Moments in Time.
 
     tubelet train polyvit.video_tasks --data DIR --init hf:google/vit-base-patch16-224-in21k
@@ -93,7 +93,7 @@ def video_tasks(data: Data = "data/polyvit", init: ImageViT = "", size: Backbone
     return _cotraining(_of("video", table_6(data, size)), init, size)
 
 
-def audio_tasks(data: Data = "data/polyvit", init: ImageViT = "", size: Backbone = "b") -> Experiment:
+def audio_tasks(data: Data = "data/polyvit", init: ImageViT = "", size: TransformerConfig = "b") -> Experiment:
     """PolyViT on one modality: Mini-AudioSet and VGGSound.
 
     tubelet train polyvit.audio_tasks --data DIR --init hf:google/vit-base-patch16-224-in21k
@@ -108,7 +108,7 @@ def single_task(
     task: Annotated[CoTrained, Doc("which of the nine tasks")],
     data: Data = "data/polyvit",
     init: ImageViT = "",
-    size: Backbone = "b",
+    size: TransformerConfig = "b",
 ) -> Experiment:
     """One of the nine tasks alone: a ViT, a ViViT (Model 1) or an AST, the paper's baseline.
 
@@ -159,7 +159,7 @@ def linear_probe(
     task: Annotated[Probed, Doc("which of the eleven tasks")],
     data: Data = "data/polyvit",
     init: Annotated[str, Doc("the model to probe: a run, a model folder, hf:org/name")] = "",
-    size: Backbone = "b",
+    size: TransformerConfig = "b",
 ) -> Experiment:
     """A new head on a frozen encoder, for one of the eleven tasks of Table 9.
 

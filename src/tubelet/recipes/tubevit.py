@@ -29,13 +29,13 @@ Data = Annotated[str, Doc("class folders with train/ and val/ above them, or a m
 ImageNet = Annotated[str, Doc("ImageNet-1k, as class folders or a manifest; empty: video alone (Table 5)")]
 Start = Annotated[str, Doc("image ViT, run or model folder to start from; empty: from scratch")]
 Joint = Annotated[str, Doc("run of tubevit.kinetics600 to start from; empty: from scratch")]
-Backbone = Annotated[Size, Doc("Base or Large")]
+TransformerConfig = Annotated[Size, Doc("Base or Large")]
 
 _IMAGES = "data/imagenet"
 
 
 def kinetics400(
-    data: Data = "data/kinetics400", imagenet: ImageNet = _IMAGES, init: Start = "", size: Backbone = "b"
+    data: Data = "data/kinetics400", imagenet: ImageNet = _IMAGES, init: Start = "", size: TransformerConfig = "b"
 ) -> Experiment:
     """Kinetics 400 and ImageNet-1k jointly, one TubeViT with a head for each.
 
@@ -48,7 +48,7 @@ def kinetics400(
 
 
 def kinetics600(
-    data: Data = "data/kinetics600", imagenet: ImageNet = _IMAGES, init: Start = "", size: Backbone = "b"
+    data: Data = "data/kinetics600", imagenet: ImageNet = _IMAGES, init: Start = "", size: TransformerConfig = "b"
 ) -> Experiment:
     """Kinetics 600 and ImageNet-1k jointly, one TubeViT with a head for each.
 
@@ -62,7 +62,7 @@ def kinetics600(
 
 
 def kinetics700(
-    data: Data = "data/kinetics700", imagenet: ImageNet = _IMAGES, init: Start = "", size: Backbone = "l"
+    data: Data = "data/kinetics700", imagenet: ImageNet = _IMAGES, init: Start = "", size: TransformerConfig = "l"
 ) -> Experiment:
     """Kinetics 700 and ImageNet-1k jointly, one TubeViT with a head for each.
 
@@ -74,7 +74,7 @@ def kinetics700(
     return _joint("k700", data, imagenet, init, size)
 
 
-def ssv2(data: Data = "data/ssv2.csv", init: Joint = "", size: Backbone = "l") -> Experiment:
+def ssv2(data: Data = "data/ssv2.csv", init: Joint = "", size: TransformerConfig = "l") -> Experiment:
     """Something-Something v2, from a TubeViT trained on Kinetics 600 and ImageNet.
 
     tubelet train tubevit.ssv2 --data SSV2.csv --init runs/tubevit.kinetics600
@@ -90,7 +90,7 @@ def ssv2(data: Data = "data/ssv2.csv", init: Joint = "", size: Backbone = "l") -
 def charades(
     data: Data = "data/charades.csv",
     init: Joint = "",
-    size: Backbone = "l",
+    size: TransformerConfig = "l",
     interpolated: Annotated[bool, Doc("enlarge the learned kernels (App. B)")] = True,
 ) -> Experiment:
     """Charades, many actions in a clip, from a TubeViT trained on Kinetics 600 and ImageNet.

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from tubelet.evaluation.predictions import Scored
 from tubelet.media.errors import MediaError
-from tubelet.reports.showcase import Cutting, choose, cut
+from tubelet.reports.showcase import Preview, choose, cut
 
 
 def gallery(examples: Sequence[Scored], media: Path, count: int, *, heard: bool = False) -> str:
@@ -54,13 +54,13 @@ def _card(example: Scored, media: Path, heard: bool) -> str:
     )
 
 
-def _player(cutting: Cutting, folder: str) -> str:
-    source = f"{folder}/{cutting.path.name}"
-    style = ' class="pixels"' if cutting.width < 128 else ""
-    if cutting.picture is not None:
-        image = f'<img class="spectrogram" src="{folder}/{cutting.picture.name}" alt="its spectrogram">'
+def _player(preview: Preview, folder: str) -> str:
+    source = f"{folder}/{preview.path.name}"
+    style = ' class="pixels"' if preview.width < 128 else ""
+    if preview.picture is not None:
+        image = f'<img class="spectrogram" src="{folder}/{preview.picture.name}" alt="its spectrogram">'
         return f'{image}<audio src="{source}" controls preload="metadata"></audio>'
-    if cutting.kind == "video":
+    if preview.kind == "video":
         return f'<video{style} src="{source}" autoplay muted loop playsinline></video>'
     return f'<img{style} src="{source}" alt="">'
 

@@ -23,7 +23,7 @@ from tubelet.evaluation.verdict import Evidence, Learning, Verdict, percent
 from tubelet.media.errors import MediaError
 from tubelet.reports.gallery import gallery
 from tubelet.reports.kernels import learned_kernels
-from tubelet.training.records import LOG
+from tubelet.training.logger import LOG
 from tubelet.training.resolve import CONFIG, read_run
 from tubelet.training.run import MODEL
 from tubelet.version import __version__

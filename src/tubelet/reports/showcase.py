@@ -41,7 +41,7 @@ def choose(examples: Sequence[Scored], count: int) -> tuple[list[Scored], list[S
 
 
 @dataclass(frozen=True)
-class Cutting:
+class Preview:
     """A small media file: ``kind`` is "video", "image" or "audio", of which ``picture`` is the spectrogram.
 
     ``width``: of the pictures, in pixels.
@@ -53,7 +53,7 @@ class Cutting:
     picture: Path | None = None
 
 
-def cut(example: Scored, folder: Path, *, heard: bool = False) -> Cutting:
+def cut(example: Scored, folder: Path, *, heard: bool = False) -> Preview:
     """Write the first seconds of an example into ``folder``: as a small mp4, an image as a PNG, a sound as an m4a.
 
     ``heard``: the model saw nothing but the sound of it, so that a video's pictures are left out. Raises MediaError
@@ -70,29 +70,29 @@ def cut(example: Scored, folder: Path, *, heard: bool = False) -> Cutting:
     return _video(example.path, example.start, end, target.with_suffix(".mp4"))
 
 
-def _image(path: str, target: Path) -> Cutting:
+def _image(path: str, target: Path) -> Preview:
     picture = shrink(read_image(path)[None])[0]
     _save(picture, target)
-    return Cutting(target, "image", picture.shape[-1])
+    return Preview(target, "image", picture.shape[-1])
 
 
-def _sound(path: str, start: float, end: float, target: Path) -> Cutting:
+def _sound(path: str, start: float, end: float, target: Path) -> Preview:
     samples = read_audio(path, start, max(end, start + _EAR.window), _EAR.rate)
     spectrogram = log_mel(samples, _EAR)
     picture = spectrogram_picture(spectrogram.clamp_min(spectrogram.amax().item() - _DEPTH))
     sound, drawn = target.with_suffix(".m4a"), target.with_suffix(".png")
     write_sound(sound, samples, _EAR.rate)
     _save(picture, drawn)
-    return Cutting(sound, "audio", picture.shape[-1], drawn)
+    return Preview(sound, "audio", picture.shape[-1], drawn)
 
 
-def _video(path: str, start: float, end: float, target: Path) -> Cutting:
+def _video(path: str, start: float, end: float, target: Path) -> Preview:
     with open_video(path) as decoder:
         rate = min(_RATE, decoder.probe().fps)
         times = [start + i / rate for i in range(max(1, int((end - start) * rate)))]
         frames = shrink(decoder.frames_at(times).frames)
     write_video(target, frames, fps=rate)
-    return Cutting(target, "video", frames.shape[-1])
+    return Preview(target, "video", frames.shape[-1])
 
 
 def _save(picture: Tensor, target: Path) -> None:

@@ -43,20 +43,20 @@ class Checkpoints:
     def save(self, step: int, scalars: Mapping[str, Any], keep: int) -> Path:
         """Write the state after ``step`` updates, and remove all but the last ``keep`` checkpoints."""
         final, beside = self._path(step), self.folder / f".new-{step:08d}"
-        if self.ranks.first:
+        if self.ranks.is_main:
             for left_over in self.folder.glob(".*"):
                 shutil.rmtree(left_over)
             beside.mkdir(parents=True)
-        self.ranks.wait()
+        self.ranks.barrier()
         writer = HuggingFaceStorageWriter(str(beside), save_distributed=True)
         with _alone_is_meant():
             save(self._state(), storage_writer=writer, process_group=self.ranks.control, no_dist=self._alone)
-        if self.ranks.first:
+        if self.ranks.is_main:
             (beside / _SCALARS).write_text(json.dumps({"step": step, **scalars}, indent=2) + "\n")
             beside.rename(final)
             for old in sorted(self.folder.glob("step-*"), key=_step)[:-keep]:
                 shutil.rmtree(old.rename(self.folder / f".old-{_step(old):08d}"))
-        self.ranks.wait()
+        self.ranks.barrier()
         return final
 
     def load(self, step: int) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class SaveRegularly:
         """Save the state after ``step`` updates now, unless that was done."""
         if step != latest(self.checkpoints.folder):
             self.check()
-            self.checkpoints.save(step, {"ranks": self.checkpoints.ranks.size, **self.scalars()}, self.keep)
+            self.checkpoints.save(step, {"ranks": self.checkpoints.ranks.world_size, **self.scalars()}, self.keep)
 
 
 def _step(path: Path) -> int:

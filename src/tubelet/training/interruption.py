@@ -49,7 +49,7 @@ class StopOnSignal:
             raise Interrupted(
                 f"stopped by {signal.Signals(received).name} after update {update.step} of {self.total}; the state is "
                 "saved: run the same command again to go on from here"
-                if self.ranks.first
+                if self.ranks.is_main
                 else 1
             )
 

@@ -15,9 +15,9 @@ from tubelet.data.manifest import Record
 from tubelet.models.model import Model
 from tubelet.training.average import MovingAverage, set_weights
 from tubelet.training.experiment import Experiment
+from tubelet.training.logger import MetricLogger
 from tubelet.training.loop import Update
 from tubelet.training.parallel import Ranks
-from tubelet.training.records import Records
 from tubelet.training.validation import Score
 from tubelet.weights.folder import TaskCard, save_model
 
@@ -32,7 +32,7 @@ Validate = Callable[[Model, Experiment, Mapping[str, Sequence[Record]], Ranks], 
 """Scores a model on examples by task, in the form of :data:`Evaluate`; called often, it may keep what it has read."""
 
 
-class Outcome:
+class EvalAndExport:
     """The model as it is evaluated and exported: with the moving average of its weights, where there is one.
 
     ``values``: the tensors by parameter that it is then made of.
@@ -63,7 +63,7 @@ class Outcome:
         set_weights(self.weights, values)
         self.average = None
 
-    def every(self, updates: int, total: int, records: Records) -> Callable[[Update], None]:
+    def every(self, updates: int, total: int, records: MetricLogger) -> Callable[[Update], None]:
         """A hook that evaluates every so many updates, though not after the last; 0 never does."""
 
         def hook(update: Update) -> None:
@@ -92,13 +92,13 @@ class Outcome:
         """Write the model's folder, from the first rank; every rank must call this."""
         with self._final_weights():
             state = {name: whole(tensor).cpu().clone() for name, tensor in self.model.state_dict().items()}
-        if self.ranks.first:
+        if self.ranks.is_main:
             encoder = self.experiment.model.build()
             heads = {name: task.objective.head(encoder.width) for name, task in self.experiment.tasks.items()}
             model = Model(encoder, heads)
             model.load_state_dict(state)
             save_model(folder, model, self.experiment.model, cards(self.experiment, results), provenance)
-        self.ranks.wait()
+        self.ranks.barrier()
 
     def _final_weights(self) -> AbstractContextManager[None]:
         return self.average.in_place() if self.average else nullcontext()

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from tubelet.training.experiment import Training
-from tubelet.training.learner import Learner
+from tubelet.training.module import TrainingModule
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Ranks:
 
     device: torch.device
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     control: dist.ProcessGroup | None = None
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the run's files."""
         return self.rank == 0
 
@@ -42,20 +42,20 @@ class Ranks:
         values = values.detach().cpu()
         if self.control is not None:
             dist.all_reduce(values, group=self.control)
-        return values / self.size
+        return values / self.world_size
 
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is set on any rank."""
         return bool(self.mean(torch.tensor(float(flag))) > 0)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all ranks have come this far."""
         if self.control is not None:
             dist.barrier(group=self.control)
 
 
 @contextmanager
-def join_ranks() -> Generator[Ranks]:
+def init_distributed() -> Generator[Ranks]:
     """The ranks that torchrun started (NCCL on GPUs, Gloo on CPUs), or this process alone; as often as one likes."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if "LOCAL_RANK" not in os.environ:
@@ -94,7 +94,7 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     return [block for stack in stacks if isinstance(stack, nn.ModuleList) for block in stack]
 
 
-def parallelize(learner: Learner, training: Training, ranks: Ranks) -> nn.Module:
+def parallelize(learner: TrainingModule, training: Training, ranks: Ranks) -> nn.Module:
     """``learner`` on its device, recomputing, compiled and spread over the ranks as ``training`` says.
 
     The learner's own modules keep their names and classes; what is returned is called in its place.
@@ -112,7 +112,7 @@ def parallelize(learner: Learner, training: Training, ranks: Ranks) -> nn.Module
     if ranks.control is None:
         return learner
     if training.parallel == "fsdp":
-        mesh = init_device_mesh(ranks.device.type, (ranks.size,))
+        mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
         for block in transformer_blocks(learner.model):
             fully_shard(block, mesh=mesh)
         fully_shard(learner.model, mesh=mesh)

@@ -68,7 +68,7 @@ def probe_heads(model: Model, prepared: Prepared, ranks: Ranks, keep: Collection
         seen = _see(model, experiment, name, prepared.training[name], ranks)
         held_out = _see(model, experiment, name, prepared.validation.get(name, ()), ranks)
         fitted: list[dict[str, Linear | None]] = [{}]
-        if seen is not None and ranks.first:
+        if seen is not None and ranks.is_main:
             for label_set, head in heads.items():
                 validation = (held_out.pooled, held_out.targets[label_set]) if held_out else None
                 classes = head.projection.out_features
@@ -146,7 +146,7 @@ def _see(model: Model, experiment: Experiment, name: str, records: Sequence[Reco
     specs = {key: experiment.model.inputs[key] for key in task.inputs}
     views = ViewSet(records, task.objective.classes, specs, Views())
     precision = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
-    examples = view_batches(views, rank=ranks.rank, world=ranks.size, workers=training.workers)
+    examples = view_batches(views, rank=ranks.rank, world=ranks.world_size, workers=training.workers)
     numbered = ((i, x) for i, x in enumerate(examples) if not isinstance(x, MediaError))
     found: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
     was_training = model.training
@@ -155,13 +155,13 @@ def _see(model: Model, experiment: Experiment, name: str, records: Sequence[Reco
         inputs = {key: torch.cat([x.inputs[key] for _, x in part]).to(ranks.device) for key in specs}
         with torch.autocast(ranks.device.type, precision, enabled=precision != torch.float32):
             pooled = model.encoder(model.preprocess(inputs)).pooled.float().cpu()
-        places = torch.tensor([ranks.rank + i * ranks.size for i, _ in part])
+        places = torch.tensor([ranks.rank + i * ranks.world_size for i, _ in part])
         targets = [_by_set(x.target, task.objective.label_sets) for _, x in part]
         found.append((places, pooled, {key: torch.stack([t[key] for t in targets]) for key in targets[0]}))
     model.train(was_training)
     everywhere = [found]
     if ranks.control is not None:
-        everywhere = [found] * ranks.size
+        everywhere = [found] * ranks.world_size
         dist.all_gather_object(everywhere, found, group=ranks.control)
     parts = [part for of_rank in everywhere for part in of_rank]
     if not parts:

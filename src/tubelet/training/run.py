@@ -24,15 +24,15 @@ from tubelet.training.average import MovingAverage
 from tubelet.training.checkpoints import Checkpoints, SaveRegularly, latest
 from tubelet.training.experiment import Experiment
 from tubelet.training.interruption import StopOnSignal
-from tubelet.training.learner import Learner
+from tubelet.training.logger import MetricLogger, NonFiniteCheck
 from tubelet.training.loop import Hook, Loop
+from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import build_optimizer, choose_trainable, rate_scales
-from tubelet.training.outcome import Evaluate, Outcome, Validate, cards, write_json
-from tubelet.training.parallel import Ranks, join_ranks, parallelize
+from tubelet.training.outcome import EvalAndExport, Evaluate, Validate, cards, write_json
+from tubelet.training.parallel import Ranks, init_distributed, parallelize
 from tubelet.training.probing import probe_heads
-from tubelet.training.quarantine import Quarantine
-from tubelet.training.records import Health, Records
 from tubelet.training.resolve import Prepared, Resolved, check_same_run, resolve, write_run
+from tubelet.training.unreadable import UnreadableExamples
 from tubelet.training.validation import Validation
 from tubelet.version import __version__
 from tubelet.weights.initialize import initialize
@@ -71,18 +71,18 @@ def train(
     folder = Path(out)
     prepared = resolve(experiment)
     resolved = prepared.resolved
-    with join_ranks() as ranks:
+    with init_distributed() as ranks:
         _check_machine(resolved.experiment, ranks)
         exists = check_same_run(folder, resolved)
-        ranks.wait()
-        if ranks.first and not exists:
+        ranks.barrier()
+        if ranks.is_main and not exists:
             write_run(folder, resolved)
-        ranks.wait()
+        ranks.barrier()
         if (done := _finished(folder, resolved, evaluate)) is not None:
-            if progress and ranks.first:
+            if progress and ranks.is_main:
                 Console(stderr=True).print(f"{folder} is finished; give another --out to train again", markup=False)
             return done
-        aside = first(prepared) if first and ranks.first else ""
+        aside = first(prepared) if first and ranks.is_main else ""
         return _session(prepared, folder, ranks, evaluate, validate, aside, progress)
 
 
@@ -95,7 +95,7 @@ def _finished(folder: Path, resolved: Resolved, evaluate: Evaluate | None) -> Ru
     return RunResult(folder=folder, updates=resolved.updates, results=saved)
 
 
-def build_model(experiment: Experiment) -> Model:
+def initial_model(experiment: Experiment) -> Model:
     """The model with a head for every task, freshly initialized from the experiment's seed."""
     torch.manual_seed(mix(experiment.seed, _INITIAL))
     encoder = experiment.model.build()
@@ -114,10 +114,10 @@ def _session(
     resolved = prepared.resolved
     experiment, training, total = resolved.experiment, resolved.experiment.training, resolved.updates
     start = latest(folder / CHECKPOINTS)
-    with Records(folder, ranks, training.log_every, start, total, progress, _epoch(resolved), aside) as records:
+    with MetricLogger(folder, ranks, training.log_every, start, total, progress, _epoch(resolved), aside) as records:
         for note in (*prepared.notes, *_begin_session(folder, ranks, start)):
             records.say(note)
-        model = build_model(experiment)
+        model = initial_model(experiment)
         if start == 0:
             reports = initialize(model, experiment.model, experiment.init, cards(experiment, {}))
             for report in reports:
@@ -127,13 +127,13 @@ def _session(
                 for said in probe_heads(model, prepared, ranks, keep=loaded):
                     records.say(said)
         choose_trainable(model, experiment.trainable)
-        learner = Learner(model, experiment.tasks)
+        learner = TrainingModule(model, experiment.tasks)
         module = parallelize(learner, training, ranks)
         optimizer = build_optimizer(
             experiment.optimizer, model.parameters(), rate_scales(experiment.optimizer, model, experiment.model)
         )
         average = MovingAverage(model, training.ema) if training.ema else None
-        outcome = Outcome(model, experiment, average, evaluate, ranks)
+        outcome = EvalAndExport(model, experiment, average, evaluate, ranks)
         validation = _validation(outcome, validate, prepared, records) if prepared.validation else None
         others = {"average": average.average if average else {}, "kept": validation.kept if validation else {}}
         checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, others, ranks)
@@ -142,7 +142,7 @@ def _session(
             if validation:
                 validation.restore(state["validation"])
             records.say(f"goes on after update {start} of {total}")
-        health = Health(ranks, training.log_every)
+        health = NonFiniteCheck(ranks, training.log_every)
         saver = SaveRegularly(
             checkpoints,
             training.checkpoint_every,
@@ -163,7 +163,9 @@ def _session(
         )
         with StopOnSignal(ranks, total, saver.save) as stop:
             hooks: list[Hook] = [
-                Quarantine(folder, {n: data.examples for n, data in resolved.data.items()}, training.replace_budget),
+                UnreadableExamples(
+                    folder, {n: data.examples for n, data in resolved.data.items()}, training.replace_budget
+                ),
                 *([average] if average else []),
                 health,
                 records,
@@ -183,7 +185,7 @@ def _session(
     if validation:
         outcome.settle(validation.kept)
     results = outcome.evaluate()
-    if ranks.first and results:
+    if ranks.is_main and results:
         write_json(folder / RESULTS, results)
     outcome.export(folder / MODEL, results, _provenance(resolved, done, validation))
     return RunResult(folder=folder, updates=done, results=results)
@@ -197,7 +199,9 @@ def _epoch(resolved: Resolved) -> float:
     return data.examples / resolved.experiment.tasks[name].batch_size
 
 
-def _validation(outcome: Outcome, validate: Validate | None, prepared: Prepared, records: Records) -> Validation:
+def _validation(
+    outcome: EvalAndExport, validate: Validate | None, prepared: Prepared, records: MetricLogger
+) -> Validation:
     if validate is None:
         raise ValueError("training.validate_every is set, so train() needs `validate`")
     training = outcome.experiment.training
@@ -224,10 +228,10 @@ def _check_machine(experiment: Experiment, ranks: Ranks) -> None:
         require_bfloat16()
     parts = experiment.training.micro_batches
     for name, task in experiment.tasks.items():
-        if task.batch_size % ranks.size or task.batch_size // ranks.size < parts:
+        if task.batch_size % ranks.world_size or task.batch_size // ranks.world_size < parts:
             raise ConfigError(
-                f"tasks.{name}.batch_size: {task.batch_size} examples cannot be shared equally by {ranks.size} ranks "
-                f"with at least one for each of {parts} micro-batches"
+                f"tasks.{name}.batch_size: {task.batch_size} examples cannot be shared equally by "
+                f"{ranks.world_size} ranks with at least one for each of {parts} micro-batches"
             )
 
 
@@ -255,7 +259,7 @@ def _batches(resolved: Resolved, examples: Mapping[str, Sequence[Record]], start
         seed=experiment.seed,
         start=start * resolved.tasks_per_update,
         rank=ranks.rank,
-        world=ranks.size,
+        world=ranks.world_size,
         workers=training.workers,
         pin=ranks.device.type == "cuda",
     )
@@ -268,14 +272,14 @@ def _begin_session(folder: Path, ranks: Ranks, start: int) -> list[str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": torch.get_device_module(ranks.device).get_device_name() if ranks.device.type == "cuda" else "cpu",
-        "ranks": ranks.size,
+        "ranks": ranks.world_size,
         "threads": torch.get_num_threads(),
     }
     path = folder / SESSIONS
-    ranks.wait()
+    ranks.barrier()
     before = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() and start else []
-    ranks.wait()
-    if ranks.first:
+    ranks.barrier()
+    if ranks.is_main:
         with path.open("a" if before else "w", encoding="utf-8") as file:
             file.write(json.dumps({"start": start, **now}) + "\n")
     if not before:

@@ -8,12 +8,12 @@ from tubelet.models.model import ModelConfig
 from tubelet.models.names import model_name
 from tubelet.specs import SpectrogramSpec, VideoSpec, value_range
 from tubelet.version import __version__
-from tubelet.weights.loaded import Loaded, TaskCard
+from tubelet.weights.loaded import LoadedModel, TaskCard
 
 _EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "audio": "sound.wav"}
 
 
-def model_card(name: str, loaded: Loaded) -> str:
+def model_card(name: str, loaded: LoadedModel) -> str:
     """A README.md in Markdown, with the front matter that the Hugging Face hub reads."""
     parameters = sum(p.numel() for p in loaded.model.parameters())
     sections = [

@@ -13,10 +13,10 @@ from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.initialize import Init, initialize_from
 from tubelet.weights.lanes import best_source, lanes
-from tubelet.weights.loaded import Loaded, assemble
+from tubelet.weights.loaded import LoadedModel, build_model
 
 
-def for_modality(loaded: Loaded, spec: InputSpec, *, frames: int = 4) -> Loaded:
+def adapt_to_modality(loaded: LoadedModel, spec: InputSpec, *, frames: int = 4) -> LoadedModel:
     """A model without heads that looks at inputs of ``spec``, with the weights of ``loaded`` converted.
 
     It is a ViT for images, an AST for audio, ViViT's Model 1 for video; of a PolyViT it takes the modality's tokenizer,
@@ -32,10 +32,10 @@ def for_modality(loaded: Loaded, spec: InputSpec, *, frames: int = 4) -> Loaded:
     Raises WeightsError for a model that has nothing of the kind, and ValueError for an input smaller than one patch.
     """
     config = _single(loaded.config, spec, frames)
-    model = assemble(config, {})
+    model = build_model(config, {})
     source = str(loaded.provenance.get("source", "the model"))
     report = initialize_from(loaded, model, config, Init(source=source, kernel="repeat"))
-    return Loaded(model, config, provenance=loaded.provenance, dropped=report.dropped)
+    return LoadedModel(model, config, provenance=loaded.provenance, dropped=report.dropped)
 
 
 def _single(config: ModelConfig, spec: InputSpec, frames: int) -> ModelConfig:

@@ -21,10 +21,10 @@ from tubelet.weights.errors import WeightsError
 from tubelet.weights.files import read_json, read_tensors
 from tubelet.weights.formats import huggingface, scenic, timm
 from tubelet.weights.hub import HUB, fetch
-from tubelet.weights.loaded import Loaded, TaskCard, assemble, fill
+from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
 from tubelet.weights.unfinished import unfinished_run
 
-__all__ = ["CARD", "WEIGHTS", "Loaded", "TaskCard", "load_model", "save_model"]
+__all__ = ["CARD", "WEIGHTS", "LoadedModel", "TaskCard", "load_model", "save_model"]
 
 FORMAT = 1
 WEIGHTS, CARD = "model.safetensors", "tubelet.json"
@@ -55,7 +55,7 @@ def save_model(
     save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
     description = json.dumps(_describe(config, tasks, provenance), indent=2, ensure_ascii=False)
     (beside / CARD).write_text(description + "\n", encoding="utf-8")
-    card = model_card(folder.name, Loaded(model, config, tasks, provenance))
+    card = model_card(folder.name, LoadedModel(model, config, tasks, provenance))
     (beside / "README.md").write_text(card, encoding="utf-8")
     _swap(beside, folder)
 
@@ -84,7 +84,7 @@ def _describe(config: ModelConfig, tasks: Mapping[str, TaskCard], provenance: Ma
     }
 
 
-def load_model(source: str | Path) -> Loaded:
+def load_model(source: str | Path) -> LoadedModel:
     """A model from wherever weights are.
 
     ``source``: a model folder, or a run's folder that has one; a folder as transformers saves ViT and ViViT, or timm
@@ -104,7 +104,7 @@ def load_model(source: str | Path) -> Loaded:
     return readers[path.suffix](path)
 
 
-def _load_folder(folder: Path) -> Loaded:
+def _load_folder(folder: Path) -> LoadedModel:
     if (folder / CARD).is_file():
         return _load_own(folder)
     if (folder / "model" / CARD).is_file():
@@ -116,7 +116,7 @@ def _load_folder(folder: Path) -> Loaded:
     return timm.read(folder) if "architecture" in read_json(folder / "config.json") else huggingface.read_folder(folder)
 
 
-def _load_own(folder: Path) -> Loaded:
+def _load_own(folder: Path) -> LoadedModel:
     path = folder / CARD
     data = read_json(path)
     if (written := data.get("format")) != FORMAT:
@@ -131,6 +131,6 @@ def _load_own(folder: Path) -> Loaded:
         raise WeightsError(f"{path}: no {error.args[0]!r}") from None
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
-    model = assemble(config, tasks)
-    fill(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-    return Loaded(model, config, tasks, data.get("provenance", {}))
+    model = build_model(config, tasks)
+    load_state(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    return LoadedModel(model, config, tasks, data.get("provenance", {}))

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.models.model import Model, ModelConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.fusion import TokensInTime, at_times
 from tubelet.nn.positions import LearnedPositions
 from tubelet.nn.tokenizers import TubeletTokenizer
@@ -24,9 +24,9 @@ from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.inflate import flatten, inflate, resize
 from tubelet.weights.interpolate import resize_positions, square_grid
-from tubelet.weights.lanes import Lane
-from tubelet.weights.loaded import Loaded, TaskCard, listed
-from tubelet.weights.routes import Route, find_route, matches
+from tubelet.weights.lanes import Tower
+from tubelet.weights.loaded import LoadedModel, TaskCard, listed
+from tubelet.weights.routes import ParameterMapping, matches, plan_transfer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +110,12 @@ def initialize(
 
 @torch.no_grad()
 def initialize_from(
-    source: Loaded, model: Model, config: ModelConfig, init: Init, tasks: Mapping[str, TaskCard] | None = None
+    source: LoadedModel, model: Model, config: ModelConfig, init: Init, tasks: Mapping[str, TaskCard] | None = None
 ) -> InitReport:
     """Start ``model`` from a source that is loaded already; see :func:`initialize`."""
     given = dict(source.model.encoder.named_parameters())
     wanted = dict(model.encoder.named_parameters())
-    route = find_route(source.config, config, given, wanted, init.source, init.into)
+    route = plan_transfer(source.config, config, given, wanted, init.source, init.into)
     if init.bottleneck == "positions":
         route = _bottleneck_from_positions(route, wanted, init)
     offered = _offer(source.model.encoder, model.encoder, route, init)
@@ -151,7 +151,7 @@ def initialize_from(
     )
 
 
-def _bottleneck_from_positions(route: Route, wanted: Mapping[str, Tensor], init: Init) -> Route:
+def _bottleneck_from_positions(route: ParameterMapping, wanted: Mapping[str, Tensor], init: Init) -> ParameterMapping:
     """The route on which MBT's bottleneck tokens start from the positions of what the first modality starts from."""
     if "bottleneck" not in wanted:
         raise WeightsError(f"{init.source}: {init.bottleneck=} is of an MBT's bottleneck tokens; the model has none")
@@ -159,7 +159,7 @@ def _bottleneck_from_positions(route: Route, wanted: Mapping[str, Tensor], init:
     return replace(route, origin=route.origin | {"bottleneck": f"{source.modules['positions']}.table"})
 
 
-def _offer(source: nn.Module, target: nn.Module, route: Route, init: Init) -> dict[str, Tensor]:
+def _offer(source: nn.Module, target: nn.Module, route: ParameterMapping, init: Init) -> dict[str, Tensor]:
     """The source's values for the parameters of ``target``, changed where the two differ by design."""
     offered: dict[str, Tensor] = {name: source.get_parameter(theirs) for name, theirs in route.origin.items()}
     for name, layer in target.named_modules():
@@ -228,7 +228,11 @@ def _temporal_attention(offered: Mapping[str, Tensor], wanted: Mapping[str, Tens
 
 
 def _misfits(
-    given: Mapping[str, Tensor], offered: Mapping[str, Tensor], wanted: Mapping[str, Tensor], route: Route, init: Init
+    given: Mapping[str, Tensor],
+    offered: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    route: ParameterMapping,
+    init: Init,
 ) -> list[str]:
     """What does not fit: patterns without a parameter, shapes that differ, parameters on one side alone."""
     unmatched = [pattern for pattern in init.fresh if not any(fnmatchcase(name, pattern) for name in wanted)]
@@ -239,11 +243,11 @@ def _misfits(
         *(f"{pattern!r} of Init.fresh matches no parameter" for pattern in unmatched),
         *(f"{name} is {a} in the source and {b} in the model" for name, (a, b) in shapes.items() if a != b),
         *(f"{name} {tuple(wanted[name].shape)} of the model has nothing to start from" for name in missing),
-        *(f"{name} {tuple(given[name].shape)} of the source has no place in the model" for name in route.homeless),
+        *(f"{name} {tuple(given[name].shape)} of the source has no place in the model" for name in route.unplaced),
     ]
 
 
-def _load_heads(source: Loaded, model: Model, tasks: Mapping[str, TaskCard]) -> list[str]:
+def _load_heads(source: LoadedModel, model: Model, tasks: Mapping[str, TaskCard]) -> list[str]:
     """Load the heads that answer the same question in both models; their names."""
     known = [name for name in model.heads if name in source.tasks and name in tasks]
     same = [
@@ -261,7 +265,7 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def _other_heads(route: Route) -> list[str]:
+def _other_heads(route: ParameterMapping) -> list[str]:
     pairs = [(theirs.backbone.heads, ours) for theirs, ours in route.pairs]
     return [
         f"the source's attention has {theirs} heads, the model's {ours.backbone.heads}{_of(ours, route)}"
@@ -270,11 +274,11 @@ def _other_heads(route: Route) -> list[str]:
     ]
 
 
-def _of(lane: Lane, route: Route) -> str:
+def _of(lane: Tower, route: ParameterMapping) -> str:
     return f" ({lane.name})" if len(route.pairs) > 1 else ""
 
 
-def _notes(route: Route) -> tuple[str, ...]:
+def _notes(route: ParameterMapping) -> tuple[str, ...]:
     """What the two do differently with the same weights."""
     pairs = [(_behavior(theirs.backbone), _behavior(ours.backbone)) for theirs, ours in route.pairs]
     pairs += [(_scale(theirs.spec), _scale(ours.spec)) for theirs, ours in route.pairs]
@@ -287,7 +291,7 @@ def _notes(route: Route) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def _behavior(backbone: Backbone) -> dict[str, object]:
+def _behavior(backbone: TransformerConfig) -> dict[str, object]:
     return {"gelu": backbone.gelu, "norm_eps": backbone.norm_eps}
 
 

@@ -14,7 +14,7 @@ from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.tokenizers import Tubelet
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 
@@ -22,7 +22,7 @@ _ORDER = (ImageSpec, VideoSpec, SpectrogramSpec)  # what an input starts from th
 
 
 @dataclass(frozen=True)
-class Lane:
+class Tower:
     """One path through an encoder, from an input to the pooled features, or to where a stream meets the others.
 
     ``modules``: by the name of a part (tokenizer, cls, positions, blocks.0 to blocks.L-1, norm), the module or the
@@ -32,7 +32,7 @@ class Lane:
     name: str
     spec: InputSpec
     patch: Tubelet
-    backbone: Backbone
+    backbone: TransformerConfig
     modules: Mapping[str, str]
 
     def places(self, parameters: Iterable[str]) -> dict[str, str]:
@@ -45,39 +45,39 @@ class Lane:
         return found
 
 
-def lanes(config: ModelConfig) -> tuple[Lane, ...]:
+def lanes(config: ModelConfig) -> tuple[Tower, ...]:
     """One lane, or one per modality or stream; Model 2's is that of its spatial encoder."""
     match config:
         case ViTConfig():
             modules = _modules(config.backbone.depth, "encoder.")
-            return (Lane("image", config.image, (1, *config.patch), config.backbone, modules),)
+            return (Tower("image", config.image, (1, *config.patch), config.backbone, modules),)
         case ASTConfig():
             modules = _modules(config.backbone.depth, "encoder.")
-            return (Lane("audio", config.audio, (1, *config.patch), config.backbone, modules),)
+            return (Tower("audio", config.audio, (1, *config.patch), config.backbone, modules),)
         case ViViTConfig():
-            is_factorized = config.attends == "factorized_encoder"
+            is_factorized = config.attention_type == "factorized_encoder"
             modules = _modules(config.backbone.depth, "encoder.spatial." if is_factorized else "encoder.")
-            return (Lane("video", config.video, config.tubelet, config.backbone, modules),)
+            return (Tower("video", config.video, config.tubelet, config.backbone, modules),)
         case PolyViTConfig():
             return tuple(
-                Lane(name, m.spec, m.patch, config.backbone, _polyvit(config, f"modalities.{name}."))
+                Tower(name, m.spec, m.patch, config.backbone, _polyvit(config, f"modalities.{name}."))
                 for name, m in config.modalities.items()
             )
         case MBTConfig():
             return tuple(
-                Lane(name, m.spec, m.patch, config.backbone, _mbt(config, f"modalities.{name}."))
+                Tower(name, m.spec, m.patch, config.backbone, _mbt(config, f"modalities.{name}."))
                 for name, m in config.modalities.items()
             )
         case MTVConfig():
             return tuple(
-                Lane(name, config.media[s.input], s.tubelet, s.backbone, _stream(s.backbone.depth, f"streams.{name}."))
+                Tower(name, config.media[s.input], s.tubelet, s.backbone, _stream(s.backbone.depth, f"streams.{name}."))
                 for name, s in config.streams.items()
             )
         case TubeViTConfig():
-            image = Lane("image", config.image, config.patch.kernel, config.backbone, _tubevit(config))
-            return image, Lane("video", config.video, config.patch.kernel, config.backbone, {"tubes": "tubes"})
+            image = Tower("image", config.image, config.patch.kernel, config.backbone, _tubevit(config))
+            return image, Tower("video", config.video, config.patch.kernel, config.backbone, {"tubes": "tubes"})
         case TokenLearnerConfig():
-            return (Lane(config.input, config.spec, config.patch, config.backbone, _token_learner(config)),)
+            return (Tower(config.input, config.spec, config.patch, config.backbone, _token_learner(config)),)
         case _:
             return ()
 
@@ -127,11 +127,11 @@ def _before(tokenizer: str, prefix: str) -> dict[str, str]:
     return {"tokenizer": tokenizer, "cls": f"{prefix}cls", "positions": f"{prefix}positions"}
 
 
-def best_source(sources: Sequence[Lane], spec: InputSpec, name: str = "") -> Lane:
+def best_source(sources: Sequence[Tower], spec: InputSpec, name: str = "") -> Tower:
     """The lane that an input of ``spec`` starts from: one of its kind, best that of its ``name``; else the image's, the
     video's or the audio's, in this order."""
 
-    def distance(lane: Lane) -> tuple[bool, bool, int]:
+    def distance(lane: Tower) -> tuple[bool, bool, int]:
         return type(lane.spec) is not type(spec), lane.name != name, _ORDER.index(type(lane.spec))
 
     return min(sources, key=distance)

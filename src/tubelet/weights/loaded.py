@@ -39,7 +39,7 @@ class TaskCard:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model with its weights.
 
     ``dropped``: parameters of the file that a model of this library has no use for, such as a pretraining head.
@@ -52,13 +52,13 @@ class Loaded:
     dropped: tuple[str, ...] = ()
 
 
-def assemble(config: ModelConfig, tasks: Mapping[str, TaskCard]) -> Model:
+def build_model(config: ModelConfig, tasks: Mapping[str, TaskCard]) -> Model:
     """The model of ``config`` with a fresh head for every task."""
     encoder = config.build()
     return Model(encoder, {name: card.head(encoder.width) for name, card in tasks.items()})
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Load ``state``, which must have every parameter of ``module`` in its shape, and nothing else.
 
     Raises WeightsError, naming the keys and shapes.

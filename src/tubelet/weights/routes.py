@@ -16,7 +16,7 @@ from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.weights.errors import WeightsError
-from tubelet.weights.lanes import Lane, best_source, lanes
+from tubelet.weights.lanes import Tower, best_source, lanes
 
 _OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone
 _LEARNED = ("*.learner.*", "*.fuser.*")
@@ -25,18 +25,18 @@ _MEETING = ("global_encoder.*", "project.*", "laterals.*", "bottleneck.*")  # wh
 
 
 @dataclass(frozen=True)
-class Route:
+class ParameterMapping:
     """``origin``: the source's parameter for each of the model's. ``pairs``: each lane of the model with the source's.
 
-    ``fresh``: patterns of the model's parameters that this source cannot give. ``homeless``: the source's parameters
+    ``fresh``: patterns of the model's parameters that this source cannot give. ``unplaced``: the source's parameters
     that should have found a place; those of lanes that nothing starts from are not among them. ``others``: the model's
     parameters on lanes that another source is for.
     """
 
     origin: dict[str, str]
-    pairs: tuple[tuple[Lane, Lane], ...]
+    pairs: tuple[tuple[Tower, Tower], ...]
     fresh: tuple[str, ...]
-    homeless: tuple[str, ...]
+    unplaced: tuple[str, ...]
     others: frozenset[str]
 
     @property
@@ -44,14 +44,14 @@ class Route:
         return set(self.origin.values())
 
 
-def find_route(
+def plan_transfer(
     source: ModelConfig,
     target: ModelConfig,
     given: Collection[str],
     wanted: Collection[str],
     name: str,
     into: str = "",
-) -> Route:
+) -> ParameterMapping:
     """The route between two kinds of models, by their parameters' names. ``name`` is the source's, for errors.
 
     Each modality of the model starts from the source's own of it, or from the nearest (:func:`best_source`); so does
@@ -81,13 +81,13 @@ def find_route(
     else:
         expected |= _apart(theirs, given)
     used = set(origin.values())
-    homeless = tuple(n for n in given if n in expected and n not in used and not matches(n, _OPTIONAL))
-    return Route(
-        {n: origin[n] for n in wanted if n in origin}, pairs, (*_OPTIONAL, *fresh), homeless, frozenset(others)
+    unplaced = tuple(n for n in given if n in expected and n not in used and not matches(n, _OPTIONAL))
+    return ParameterMapping(
+        {n: origin[n] for n in wanted if n in origin}, pairs, (*_OPTIONAL, *fresh), unplaced, frozenset(others)
     )
 
 
-def _chosen(of: Sequence[Lane], into: str, name: str) -> tuple[Lane, ...]:
+def _chosen(of: Sequence[Tower], into: str, name: str) -> tuple[Tower, ...]:
     chosen = tuple(lane for lane in of if into in ("", lane.name))
     if not chosen:
         raise WeightsError(
@@ -96,7 +96,7 @@ def _chosen(of: Sequence[Lane], into: str, name: str) -> tuple[Lane, ...]:
     return chosen
 
 
-def _unwanted(parameter: str, source: Lane, target: Lane) -> bool:
+def _unwanted(parameter: str, source: Tower, target: Tower) -> bool:
     """A final norm, for a stream that has none; learned positions, for a model whose positions are fixed."""
     missing = {"norm", "positions"} & source.modules.keys() - target.modules.keys()
     return any(parameter.startswith(f"{source.modules[part]}.") for part in missing)
@@ -108,7 +108,7 @@ def _way_out(target: ModelConfig) -> str:
     return "build the model with shared=False, or start it from one modality by Init.into"
 
 
-def _apart(of: Sequence[Lane], names: Iterable[str]) -> set[str]:
+def _apart(of: Sequence[Tower], names: Iterable[str]) -> set[str]:
     """The parameters that lie on no lane."""
     names = set(names)
     return names.difference(*(lane.places(names).values() for lane in of))
@@ -130,8 +130,12 @@ def _cannot_give(source: ModelConfig, target: ModelConfig, name: str) -> tuple[s
         if _is_joint(source):
             return of_its_own[type(target)]
     if isinstance(source, ViTConfig) and isinstance(target, ViViTConfig):
-        return ("encoder.temporal.*",) if target.attends == "factorized_encoder" else _TIME
-    if isinstance(source, ViViTConfig) and isinstance(target, ViViTConfig) and source.attends == target.attends:
+        return ("encoder.temporal.*",) if target.attention_type == "factorized_encoder" else _TIME
+    if (
+        isinstance(source, ViViTConfig)
+        and isinstance(target, ViViTConfig)
+        and source.attention_type == target.attention_type
+    ):
         return ()
     raise WeightsError(
         f"{name} holds a {_kind(source)}, which cannot start a {_kind(target)}: an image ViT starts any model; ViT, "
@@ -143,13 +147,13 @@ def _cannot_give(source: ModelConfig, target: ModelConfig, name: str) -> tuple[s
 def _is_joint(config: ModelConfig) -> bool:
     """Whether all tokens attend to all others in one stack of plain blocks."""
     return isinstance(config, ViTConfig | ASTConfig | PolyViTConfig) or (
-        isinstance(config, ViViTConfig) and config.attends == "joint"
+        isinstance(config, ViViTConfig) and config.attention_type == "joint"
     )
 
 
 def _kind(config: ModelConfig) -> str:
     name = type(config).__name__.removesuffix("Config")
-    return f"{name} ({config.attends})" if isinstance(config, ViViTConfig) else name
+    return f"{name} ({config.attention_type})" if isinstance(config, ViViTConfig) else name
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

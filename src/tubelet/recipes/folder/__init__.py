@@ -20,7 +20,7 @@ from tubelet.data.kinds import Kind
 from tubelet.data.manifest import LABEL
 from tubelet.data.views import Views
 from tubelet.models.model import ModelConfig
-from tubelet.recipes.folder.look import Look, look, task_names
+from tubelet.recipes.folder.look import DatasetSummary, look, task_names
 from tubelet.recipes.folder.model import LONGEST, choose_model
 from tubelet.recipes.folder.named import named_model, task_inputs
 from tubelet.recipes.folder.pace import Plan, plan_lengths
@@ -139,7 +139,7 @@ def folder(
     return replace(made, notes="\n".join([*said, *([made.notes] if made.notes else [])]), chosen=chosen)
 
 
-def _mirrors(seen: Look) -> bool:
+def _mirrors(seen: DatasetSummary) -> bool:
     """Whether mirrored pictures were measured to be of the same classes."""
     if seen.several or seen.label_sets != (LABEL,):
         return False
@@ -152,7 +152,7 @@ def _mirrors(seen: Look) -> bool:
 class _Draft:
     """The experiment but for what is planned."""
 
-    looks: Mapping[str, Look]
+    looks: Mapping[str, DatasetSummary]
     init: str
     model: str
     mirrors: bool
@@ -197,7 +197,9 @@ class _Draft:
         few = sum(len(look.train) for look in self.looks.values()) <= _PROBED
         return bool(self.init) and few and any(not look.several for look in self.looks.values())
 
-    def _task(self, name: str, seen: Look, model: ModelConfig, inputs: tuple[str, ...], plan: Plan, width: int) -> Task:
+    def _task(
+        self, name: str, seen: DatasetSummary, model: ModelConfig, inputs: tuple[str, ...], plan: Plan, width: int
+    ) -> Task:
         specs = [model.inputs[name] for name in inputs]
         span = specs[0].seconds if isinstance(specs[0], SpectrogramSpec) else LONGEST
         augment = replace(_AUGMENT[seen.kind], flip=0.5 if seen.kind == "image" and self.mirrors else 0.0)
@@ -227,7 +229,7 @@ def batch_size(examples: int) -> int:
     return 64 if examples >= 10_000 else max(2, min(32, examples // 8))
 
 
-def _hub_weights(looks: Mapping[str, Look]) -> list[str]:
+def _hub_weights(looks: Mapping[str, DatasetSummary]) -> list[str]:
     """What there is to start from instead, where there are few files."""
     if sum(len(look.train) for look in looks.values()) >= _FEW:
         return []
@@ -242,7 +244,7 @@ def _hub_weights(looks: Mapping[str, Look]) -> list[str]:
     ]
 
 
-def _objective(seen: Look) -> Classification:
+def _objective(seen: DatasetSummary) -> Classification:
     if seen.several:
         return Classification(label_sets=seen.label_sets, labels="several", loss="sigmoid", head_init="lecun")
     mixup = Mixup(_MIXUP[seen.kind])

@@ -38,7 +38,7 @@ _WORDS: dict[Kind, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class DatasetSummary:
     """A folder or manifest: its examples by what they are for, and what a sample of the training files is like.
 
     ``validation``: the split that validates, or ``held_out``: the share of the training examples that does; ``how``
@@ -104,7 +104,7 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
     return tenths[0], tenths[4], tenths[8]
 
 
-def look(path: str) -> tuple[Look, list[str]]:
+def look(path: str) -> tuple[DatasetSummary, list[str]]:
     """What there is, and warnings. Raises ManifestError or ConfigError where nothing can be learned from the data."""
     manifest = read_manifest(path)
     test = next((name for name in ("test", "val") if name in manifest.splits), "test")
@@ -128,7 +128,7 @@ def look(path: str) -> tuple[Look, list[str]]:
     if not found:
         raise ConfigError(f"{path}: none of the training files looked at can be read; see `tubelet data check`")
     pictures = [info for _, info, _ in found if info.width]
-    seen = Look(
+    seen = DatasetSummary(
         path=path,
         kind=kind,
         train=train,
@@ -157,7 +157,7 @@ def _kind(manifest: Manifest) -> Kind:
         raise ConfigError(f"{manifest.path}: {error}") from None
 
 
-def _warnings(manifest: Manifest, seen: Look) -> list[str]:
+def _warnings(manifest: Manifest, seen: DatasetSummary) -> list[str]:
     """Classes that are too small to learn or to test."""
     said: list[str] = []
     for label_set in manifest.label_sets:
@@ -207,7 +207,7 @@ def _is_gray(path: str) -> bool:
     return bool((red - green).abs().max() <= 2 and (green - blue).abs().max() <= 2)
 
 
-def log_mel_scale(looks: Sequence[Look], spec: SpectrogramSpec) -> tuple[float, float]:
+def log_mel_scale(looks: Sequence[DatasetSummary], spec: SpectrogramSpec) -> tuple[float, float]:
     """Mean and standard deviation of the log-mel energies of the files looked at, for :class:`SpectrogramSpec`."""
     spans = tuple(
         (record.path, record.start, seconds)

@@ -14,9 +14,9 @@ from tubelet.models.model import ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
-from tubelet.recipes.folder.look import Look, log_mel_scale, spread
+from tubelet.recipes.folder.look import DatasetSummary, log_mel_scale, spread
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 from tubelet.weights.lanes import lanes
@@ -35,15 +35,17 @@ _ADAPTABLE = ViTConfig | ASTConfig | PolyViTConfig | ViViTConfig  # to other inp
 SPECS: dict[Kind, type[InputSpec]] = {"image": ImageSpec, "video": VideoSpec, "audio": SpectrogramSpec}
 
 
-def backbone(size: str) -> Backbone:
+def backbone(size: str) -> TransformerConfig:
     """A stack of "WIDTHxDEPTH", such as 128x4, with heads of 32 channels."""
     width, times, depth = size.partition("x")
     if not (times and width.isdecimal() and depth.isdecimal() and int(width) % 32 == 0 and int(width) and int(depth)):
         raise ConfigError(f"size: {size!r} is not WIDTHxDEPTH with a width in steps of 32, such as 128x4 or 192x6")
-    return Backbone(width=int(width), depth=int(depth), heads=int(width) // 32, mlp=4 * int(width), start="mimetic")
+    return TransformerConfig(
+        width=int(width), depth=int(depth), heads=int(width) // 32, mlp=4 * int(width), start="mimetic"
+    )
 
 
-def choose_model(looks: Sequence[Look], init: str, size: str) -> tuple[ModelConfig, list[str]]:
+def choose_model(looks: Sequence[DatasetSummary], init: str, size: str) -> tuple[ModelConfig, list[str]]:
     """A model for one folder, or a PolyViT for several, and what there is to say about it.
 
     ``size``: "WIDTHxDEPTH" of a model from scratch; weights to start from have their own.
@@ -66,13 +68,13 @@ class _Plan:
     """What is the same for every modality. ``config``: the model that the weights to start from are, if any, and the
     ``patch`` and ``pixels`` of its pictures."""
 
-    backbone: Backbone
+    backbone: TransformerConfig
     pool: Pool
     patch: tuple[int, int] | None = None
     pixels: ImageSpec | None = None
     config: ModelConfig | None = None
 
-    def modality(self, kind: Kind, looks: Sequence[Look]) -> Modality:
+    def modality(self, kind: Kind, looks: Sequence[DatasetSummary]) -> Modality:
         """How a model sees files of ``kind``."""
         for lane in lanes(self.config) if self.config else ():
             if isinstance(lane.spec, SPECS[kind]):
@@ -90,7 +92,7 @@ class _Plan:
                     return hearing_slices(own)
                 return Modality(spec=hearing(own, self.patch[0]), patch=(1, *self.patch))
 
-    def _pixels(self, looks: Sequence[Look], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
+    def _pixels(self, looks: Sequence[DatasetSummary], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
         if self.patch is not None and self.pixels is not None:
             return self.pixels, self.patch
         return whole_pictures(looks, large, fine)
@@ -112,7 +114,11 @@ class _Plan:
                 return ASTConfig(backbone=self.backbone, patch=modality.patch[1:], audio=spec, pool=self.pool)
             case VideoSpec() as spec:
                 config = ViViTConfig(backbone=self.backbone, tubelet=modality.patch, video=spec, pool=self.pool)
-                return replace(config, attends="factorized_encoder") if isinstance(self.config, ViTConfig) else config
+                return (
+                    replace(config, attention_type="factorized_encoder")
+                    if isinstance(self.config, ViTConfig)
+                    else config
+                )
 
 
 def _weights(init: str, kinds: Collection[Kind], *, several: bool) -> tuple[_Plan, list[str]]:
@@ -137,7 +143,7 @@ def _takes(config: ModelConfig, kind: Kind) -> bool:
 
 
 def _joint(config: ModelConfig) -> bool:
-    return not isinstance(config, ViViTConfig) or config.attends == "joint"
+    return not isinstance(config, ViViTConfig) or config.attention_type == "joint"
 
 
 def pixels_of(config: ModelConfig | None) -> ImageSpec:
@@ -148,7 +154,7 @@ def pixels_of(config: ModelConfig | None) -> ImageSpec:
     return ImageSpec(size=(112, 112), short_side=128)
 
 
-def whole_pictures(looks: Sequence[Look], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
+def whole_pictures(looks: Sequence[DatasetSummary], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
     """Small pictures at their own size, others with ``large`` pixels on their short side, always the whole picture; and
     the side of the patches: 8 pixels of large pictures, ``fine`` of small ones, 2 of tiny ones."""
     height, own = median(look.height for look in looks), median(look.aspect for look in looks)
@@ -162,7 +168,7 @@ def whole_pictures(looks: Sequence[Look], large: int, fine: int) -> tuple[ImageS
     return ImageSpec(size=size, short_side=min(size), fit="stretch"), (patch, patch)
 
 
-def seeing(looks: Sequence[Look], pixels: ImageSpec, frames: int) -> VideoSpec:
+def seeing(looks: Sequence[DatasetSummary], pixels: ImageSpec, frames: int) -> VideoSpec:
     """Clips as long as the data's, up to a few seconds, at the frame rate that this takes."""
     seconds = min(median([length for look in looks for length in look.seconds]), LONGEST)
     return VideoSpec(
@@ -177,7 +183,7 @@ def seeing(looks: Sequence[Look], pixels: ImageSpec, frames: int) -> VideoSpec:
     )
 
 
-def hearing_slices(looks: Sequence[Look]) -> Modality:
+def hearing_slices(looks: Sequence[DatasetSummary]) -> Modality:
     """Sound of one loudness in slices of time with all their bins, which tell more of short sounds than squares do.
 
     Where nine in ten are no longer than a word, each is stretched to the same number of frames.
@@ -205,12 +211,12 @@ def three_in_four(seconds: Sequence[float]) -> float:
     return quantiles(seconds, n=4, method="inclusive")[2] if len(seconds) > 1 else seconds[0]
 
 
-def _scaled(looks: Sequence[Look], spec: SpectrogramSpec) -> SpectrogramSpec:
+def _scaled(looks: Sequence[DatasetSummary], spec: SpectrogramSpec) -> SpectrogramSpec:
     mean, std = log_mel_scale(looks, spec)
     return replace(spec, mean=mean, std=std)
 
 
-def hearing(looks: Sequence[Look], patch: int) -> SpectrogramSpec:
+def hearing(looks: Sequence[DatasetSummary], patch: int) -> SpectrogramSpec:
     """A span that three in four of the data's sounds do not exceed, in whole patches, and their own scale."""
     seconds = min(three_in_four([length for look in looks for length in look.seconds]), _LONGEST_SOUND)
     frames = patch * max(1, ceil(round(seconds / SpectrogramSpec().hop, 3) / patch))

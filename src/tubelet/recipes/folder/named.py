@@ -19,7 +19,7 @@ from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.recipes.folder.look import Look
+from tubelet.recipes.folder.look import DatasetSummary
 from tubelet.recipes.folder.model import SPECS, hearing, pixels_of, seeing
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
@@ -29,7 +29,7 @@ _NAMES: dict[Kind, str] = {"image": "vit-s/16", "video": "vivit-s/16x2-fe or mtv
 _GIVES: dict[Kind, tuple[Kind, ...]] = {"image": ("image",), "video": ("video", "audio"), "audio": ("audio",)}
 
 
-def named_model(name: str, looks: Sequence[Look], init: str) -> tuple[ModelConfig, list[str]]:
+def named_model(name: str, looks: Sequence[DatasetSummary], init: str) -> tuple[ModelConfig, list[str]]:
     """The model called ``name`` for what was looked at, and what there is to say about it.
 
     Raises ConfigError where no model has the name, or where it does not take such files.
@@ -51,7 +51,7 @@ def named_model(name: str, looks: Sequence[Look], init: str) -> tuple[ModelConfi
     return _with_specs(config, specs), said
 
 
-def task_inputs(config: ModelConfig, look: Look, who: str) -> tuple[str, ...]:
+def task_inputs(config: ModelConfig, look: DatasetSummary, who: str) -> tuple[str, ...]:
     """The inputs that a model takes of a folder's files: of videos, their sound too if it takes both together."""
     fitting = [names for names in config.input_sets if all(_kind(config.inputs[n]) in _GIVES[look.kind] for n in names)]
     if not fitting:
@@ -67,7 +67,7 @@ def _kind(spec: InputSpec) -> Kind:
     return next(kind for kind, cls in SPECS.items() if isinstance(spec, cls))
 
 
-def _fitted(spec: InputSpec, looks: Sequence[Look], pixels: ImageSpec) -> tuple[InputSpec, list[str]]:
+def _fitted(spec: InputSpec, looks: Sequence[DatasetSummary], pixels: ImageSpec) -> tuple[InputSpec, list[str]]:
     """The spec for the data, with the model's own frames; pixels as they are where no data is seen with it."""
     if isinstance(spec, SpectrogramSpec):
         if not looks:
@@ -80,7 +80,7 @@ def _fitted(spec: InputSpec, looks: Sequence[Look], pixels: ImageSpec) -> tuple[
     return spec, []
 
 
-def _without_sound(look: Look) -> list[str]:
+def _without_sound(look: DatasetSummary) -> list[str]:
     """What to say of videos that have no sound track, where it is wanted."""
     if look.kind != "video":
         return []

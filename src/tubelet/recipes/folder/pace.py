@@ -15,12 +15,12 @@ from tubelet.costs.cost import costs
 from tubelet.data.loader import train_batches
 from tubelet.data.manifest import Record
 from tubelet.training.experiment import Experiment
-from tubelet.training.learner import Learner
 from tubelet.training.loop import Loop, Update
+from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import build_optimizer
-from tubelet.training.parallel import Ranks, join_ranks, parallelize
+from tubelet.training.parallel import Ranks, init_distributed, parallelize
 from tubelet.training.resolve import resolve
-from tubelet.training.run import build_model, train_set
+from tubelet.training.run import initial_model, train_set
 
 _BATCHES = 8  # of different examples
 _SECONDS = 5.0  # of measuring, and as much for reading the files
@@ -54,13 +54,13 @@ def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: R
     batches = train_batches(
         {name: examples},
         [name] * most,
-        {name: task.batch_size // ranks.size},
+        {name: task.batch_size // ranks.world_size},
         seed=experiment.seed,
         workers=workers,
     )
-    model = build_model(experiment)
+    model = initial_model(experiment)
     alone = replace(ranks, control=None, size=1, rank=0)
-    learner = Learner(model, experiment.tasks)
+    learner = TrainingModule(model, experiment.tasks)
     loop = Loop(
         module=parallelize(learner, training, alone),
         optimizer=build_optimizer(experiment.optimizer, model.parameters()),
@@ -145,9 +145,9 @@ def plan_lengths(
         return Plan(
             size=size, updates=updates_of(epochs, per_epoch), passes=epochs, chosen={"epochs": epochs, "size": size}
         )
-    with join_ranks() as ranks:
+    with init_distributed() as ranks:
         plan: list[Plan | None] = [None]
-        if ranks.first:
+        if ranks.is_main:
             planner = _Planner(
                 experiment, train, held_out, per_epoch, examples, fewest, epochs, seconds, began, fits_baseline, ranks
             )

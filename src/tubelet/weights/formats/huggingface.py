@@ -14,12 +14,12 @@ from torch import Tensor
 
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.files import read_json, read_tensors
 from tubelet.weights.formats.tree import Tree, gather, gather_blocks
-from tubelet.weights.loaded import Loaded, TaskCard, assemble, fill
+from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
 
 _GELU: dict[str, Literal["tanh", "exact"]] = {
     "gelu": "exact",
@@ -45,7 +45,7 @@ _OLD_BLOCK = {
 }
 
 
-def read_folder(folder: str | Path) -> Loaded:
+def read_folder(folder: str | Path) -> LoadedModel:
     """A ViT or ViViT as ``save_pretrained`` writes it; the image processor's file, where present, gives the range."""
     folder = Path(folder)
     processor = folder / "preprocessor_config.json"
@@ -63,7 +63,7 @@ def from_state(
     *,
     processor: Mapping[str, Any] | None = None,
     origin: str = "transformers",
-) -> Loaded:
+) -> LoadedModel:
     """A model from transformers' config (``model.config.to_dict()``) and state dict. The head is the task "label"."""
     if config.get("model_type") not in ("vit", "vivit"):
         raise WeightsError(f"{origin}: model_type {config.get('model_type')!r} is neither 'vit' nor 'vivit'")
@@ -75,15 +75,15 @@ def from_state(
     if tasks:
         filled |= gather({"projection": ["classifier"]}, tree.layer, "heads.label.")
     dropped = tree.finish(may_drop=(f"{prefix}pooler.",))
-    model = assemble(ours, tasks)
-    fill(model, filled, origin)
-    return Loaded(model, ours, tasks, {"source": origin}, dropped)
+    model = build_model(ours, tasks)
+    load_state(model, filled, origin)
+    return LoadedModel(model, ours, tasks, {"source": origin}, dropped)
 
 
 def _config(config: Mapping[str, Any], processor: Mapping[str, Any], origin: str) -> ViTConfig | ViViTConfig:
     if config["hidden_act"] not in _GELU:
         raise WeightsError(f"{origin}: activation {config['hidden_act']!r} is none of {', '.join(_GELU)}")
-    backbone = Backbone(
+    backbone = TransformerConfig(
         width=config["hidden_size"],
         depth=config["num_hidden_layers"],
         heads=config["num_attention_heads"],

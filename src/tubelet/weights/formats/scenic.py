@@ -17,12 +17,12 @@ from torch import Tensor
 
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.specs import ImageSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.formats.tree import Leaf, Tree, gather, gather_blocks
-from tubelet.weights.loaded import Loaded, TaskCard, assemble, fill
+from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
 
 HEAD_NAMES = ("output_projection", "head")
 _PREFIXES = ("opt/target/", "params/", "target/")
@@ -55,7 +55,7 @@ FACTORIZED_BLOCK = {
 }
 
 
-def read_npz(path: str | Path) -> Loaded:
+def read_npz(path: str | Path) -> LoadedModel:
     """An image ViT from a flat .npz, as the augreg and big_vision releases have them; its size is read off the shapes.
 
     The image is taken to be square. A head is given as the task "label", its classes named by their numbers.
@@ -67,9 +67,9 @@ def read_npz(path: str | Path) -> Loaded:
     if tasks:
         state |= {f"heads.label.{name}": x for name, x in head(tree).items()}
     dropped = tree.finish()
-    model = assemble(config, tasks)
-    fill(model, state, tree.origin)
-    return Loaded(model, config, tasks, {"source": str(path)}, dropped)
+    model = build_model(config, tasks)
+    load_state(model, state, tree.origin)
+    return LoadedModel(model, config, tasks, {"source": str(path)}, dropped)
 
 
 def _read_arrays(path: Path) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ def vit_config(tree: Tree) -> ViTConfig:
     if side * side != places:
         raise WeightsError(f"{tree.origin}: {places} positions are no square grid; only square images can be read")
     return ViTConfig(
-        backbone=Backbone(width=width, depth=depth, heads=heads, mlp=mlp),
+        backbone=TransformerConfig(width=width, depth=depth, heads=heads, mlp=mlp),
         patch=(h, w),
         image=ImageSpec(
             size=(side * h, side * w), short_side=side * min(h, w), mean=(0.5,) * channels, std=(0.5,) * channels
@@ -118,7 +118,7 @@ def vit(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
 
 def vivit(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
     """The state of a :class:`~tubelet.models.vivit.ViViT`: any of the four models."""
-    match config.attends:
+    match config.attention_type:
         case "joint":
             encoder = token_encoder(tree, "Transformer", "cls", config.backbone.depth, "encoder.")
         case "factorized_encoder":

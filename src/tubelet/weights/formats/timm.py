@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tubelet.models.names import BACKBONES
 from tubelet.models.vit import ViTConfig
-from tubelet.nn.blocks import Backbone
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.files import read_json, read_tensors
 from tubelet.weights.formats.tree import Tree, gather, gather_blocks
-from tubelet.weights.loaded import Loaded, TaskCard, assemble, fill
+from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
 
 _BLOCK = {
     "norm_attention": ["norm1"],
@@ -28,7 +28,7 @@ _BLOCK = {
 }
 
 
-def read(path: str | Path) -> Loaded:
+def read(path: str | Path) -> LoadedModel:
     """A ViT from ``path``: the safetensors file, or the folder of a timm repository on the Hugging Face hub."""
     path = Path(path)
     if path.is_dir():
@@ -37,7 +37,9 @@ def read(path: str | Path) -> Loaded:
     return from_state(read_tensors(path), origin=str(path))
 
 
-def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, *, origin: str = "timm") -> Loaded:
+def from_state(
+    state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, *, origin: str = "timm"
+) -> LoadedModel:
     """A model from the state dict of a plain timm ViT; the head is the task "label".
 
     ``config`` is timm's config.json; without it pixels are taken to be normalized to [-1, 1] and images to be square.
@@ -50,9 +52,9 @@ def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any] | None = N
     if tasks:
         filled |= gather({"projection": ["head"]}, tree.layer, "heads.label.")
     tree.finish()
-    model = assemble(ours, tasks)
-    fill(model, filled, origin)
-    return Loaded(model, ours, tasks, {"source": origin})
+    model = build_model(ours, tasks)
+    load_state(model, filled, origin)
+    return LoadedModel(model, ours, tasks, {"source": origin})
 
 
 def _config(tree: Tree, config: Mapping[str, Any]) -> ViTConfig:
@@ -62,7 +64,7 @@ def _config(tree: Tree, config: Mapping[str, Any]) -> ViTConfig:
     mean = tuple(pretrained.get("mean", (0.5,) * channels))
     std = tuple(pretrained.get("std", (0.5,) * channels))
     return ViTConfig(
-        backbone=Backbone(
+        backbone=TransformerConfig(
             width=width,
             depth=tree.count("blocks.{}.norm1.weight"),
             heads=_heads(tree, width, config),

@@ -29,7 +29,7 @@ class TrainingDivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Pending:
-    """An update that Health has yet to look at; without its batches, whose pixels would fill the memory."""
+    """An update that the check has yet to look at; without its batches, whose pixels would fill the memory."""
 
     step: int
     tasks: list[str]
@@ -48,7 +48,7 @@ class _Pending:
         )
 
 
-class Health:
+class NonFiniteCheck:
     """A hook that stops the run when the loss or the gradient is not finite, naming the minibatch.
 
     It looks at every update, but only when ``every`` of them are done, so that the device is never waited for between.
@@ -84,7 +84,7 @@ class _Sum:
     minibatches: int = 0
 
 
-class Records:
+class MetricLogger:
     """A hook that writes to log.jsonl and TensorBoard every ``every`` updates, and the live line on the terminal.
 
     A line of log.jsonl for each task that was trained since the last ones: the means of its scores since then, so that
@@ -111,13 +111,13 @@ class Records:
         self._examples = self._updates = 0
         self._sums: dict[str, _Sum] = {}
         self._losses: dict[str, float] = {}
-        self._console = Console(stderr=True, quiet=not (progress and ranks.first))
+        self._console = Console(stderr=True, quiet=not (progress and ranks.is_main))
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._line = self._progress.add_task("starting", total=total, completed=start)
 
-    def __enter__(self) -> Records:
-        if self.ranks.first:
+    def __enter__(self) -> MetricLogger:
+        if self.ranks.is_main:
             from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
             _keep_until(self.folder / LOG, self.start or -1)  # a new start measures its first weights again
@@ -128,14 +128,14 @@ class Records:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._progress.stop()
-        if self.ranks.first:
+        if self.ranks.is_main:
             self._file.close()
             self._board.close()
 
     def __call__(self, update: Update) -> None:
         self._updates += 1
         self._waited += update.waited
-        self._examples += sum(map(len, update.batches)) * self.ranks.size
+        self._examples += sum(map(len, update.batches)) * self.ranks.world_size
         for task, scores in zip(update.tasks, update.scores, strict=True):
             self._add(task, {**scores, "gradient_norm": update.gradient_norm}, update.learning_rate)
         logged = update.step % self.every == 0 or update.step == self.total
@@ -156,7 +156,7 @@ class Records:
 
     def write(self, record: Mapping[str, Any], prefix: str = "") -> None:
         """Append a line to log.jsonl; its numbers go to TensorBoard too, under ``prefix``."""
-        if not self.ranks.first:
+        if not self.ranks.is_main:
             return
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()

@@ -13,7 +13,7 @@ from tubelet.nn.depth import StochasticDepth, set_stochastic_depth
 from tubelet.training.experiment import Task
 
 
-class Learner(nn.Module):
+class TrainingModule(nn.Module):
     """What a minibatch goes into and a loss comes out of: the module that the ranks share."""
 
     def __init__(self, model: Model, tasks: Mapping[str, Task]) -> None:

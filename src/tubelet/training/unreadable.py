@@ -16,7 +16,7 @@ class TooManyUnreadableError(RuntimeError):
     """More of the training examples cannot be read than ``training.replace_budget`` allows."""
 
 
-class Quarantine:
+class UnreadableExamples:
     """A hook that records each example that the loader had to replace, once, and stops the run past the budget.
 
     The budget is a share of each task's ``examples``, rounded up to a whole example: a small task's loss does not hide
