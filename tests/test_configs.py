@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tubelet.configs import ConfigError, differences, from_json, override, to_json
+from tubelet.configs import ConfigError, differences, from_json, override, register, to_json
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Circle(Shape):
 
     def area(self) -> float:
         return 3 * self.radius**2
+
+
+register(Shape, "square", Square)
+register(Shape, "circle", Circle)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def test_plain_data_is_json_and_reads_back_equal():
     data = to_json(PLAN)
     assert json.loads(json.dumps(data)) == data
     assert data["optimizer"] == {"kind": "Decoupled", "betas": [0.9, 0.999]}
-    assert data["shapes"] == [{"kind": "Square", "side": 3}, {"kind": "Circle", "radius": 1.0}]
+    assert data["shapes"] == [{"kind": "square", "side": 3}, {"kind": "circle", "radius": 1.0}]
     assert from_json(Plan, data) == PLAN
 
 
@@ -139,7 +143,7 @@ def test_round_trip(job: Job):
         ({"optimizer": {"betas": [0.9, 0.9]}}, "optimizer: needs a 'kind', one of Plain, Decoupled"),
         ({"optimizer": {"kind": "Plain", "beta": 1}}, "optimizer: no field 'beta'; known: momentum"),
         ({"shape": {"kind": "Circle", "radius": "x"}}, "shape.radius: must be a number; got 'x'"),
-        ({"shapes": [{"kind": "Square"}, {"kind": "Sqare"}]}, "shapes.1: no kind 'Sqare'; did you mean 'Square'?"),
+        ({"shapes": [{"kind": "Square"}, {"kind": "Sqare"}]}, "shapes.1: no kind 'Sqare'; did you mean 'square'?"),
         ({"sizes": [1, 2, 3]}, "sizes: must have 2 values; got [1, 2, 3]"),
         ({"sizes": "12"}, "sizes: must be a list; got '12'"),
         ({"limit": "x"}, "limit: must be a number or null; got 'x'"),
@@ -220,7 +224,7 @@ def test_overrides_apply_together_and_a_kind_before_its_fields():
         ("job.motion", "1", "Plan: no field 'job'; did you mean 'jobs'?"),
         ("sizes", "4,5,6", "sizes: must have 2 values; got [4, 5, 6]"),
         ("shapes.7", "Square", "shapes: no item '7'; it has 2, counted from 0"),
-        ("shape", "Sqare", "shape: no kind 'Sqare'; did you mean 'Square'?"),
+        ("shape", "Sqare", "shape: no kind 'Sqare'; did you mean 'square'?"),
     ],
 )
 def test_override_errors(path: str, text: str, message: str):
@@ -246,7 +250,7 @@ def test_an_experiment_survives_json_and_names_its_wrong_key():
 
     made = experiment(tasks=("motion", "digit"), optimizer=AdamW(), init=(Init(source="hf:org/name"),))
     data = to_json(made)
-    assert data["model"]["kind"] == "ViViTConfig"
+    assert data["model"]["kind"] == "vivit"
     assert from_json(Experiment, data) == made
     data["tasks"]["motion"]["batchsize"] = data["tasks"]["motion"].pop("batch_size")
     with pytest.raises(ConfigError) as caught:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tubelet.configs import register
 from tubelet.data.dataset import ViewSet
 from tubelet.data.manifest import read_manifest
 from tubelet.data.views import Views
@@ -38,6 +39,9 @@ class ColorConfig(ModelConfig):
 
     def build(self) -> ColorEncoder:
         return ColorEncoder(self)
+
+
+register(ModelConfig, "colors", ColorConfig)
 
 
 class ColorEncoder(Encoder):

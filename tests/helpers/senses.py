@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from colors import NAMES, frames_of
 from media_files import record_sound
+from tubelet.configs import register
 from tubelet.data.views import Views
 from tubelet.media.write import write_video
 from tubelet.models import MBTConfig, Modality
@@ -53,6 +54,9 @@ class SensesConfig(ModelConfig):
 
     def build(self) -> SensesEncoder:
         return SensesEncoder(self)
+
+
+register(ModelConfig, "senses", SensesConfig)
 
 
 class SensesEncoder(Encoder):

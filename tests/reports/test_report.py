@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tubelet.evaluation
+import tubelet.reports
 from colors import CARD, NAMES, color_model, view_set, write_colors
 from media_files import record_sound
 from senses import write_senses, write_senses_run
@@ -42,7 +42,7 @@ def run(tmp_path):
     lines = [{"step": i, "task": "color", "loss": 2 / (i + 1), "learning_rate": 0.1} for i in range(40)]
     text = "\n".join(map(json.dumps, lines)) + '\n{"step": 40, "ta'
     (folder / "log.jsonl").write_text(text)
-    config = {"experiment": {"model": {"kind": "ViViTConfig"}, "notes": "The colors are synthetic.\n\nAll of them."}}
+    config = {"experiment": {"model": {"kind": "vivit"}, "notes": "The colors are synthetic.\n\nAll of them."}}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -83,7 +83,7 @@ def test_notes_given_take_the_place_of_the_experiments(run):
 def test_without_matplotlib_it_says_what_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "tubelet.reports.pictures")
-    monkeypatch.delattr(tubelet.evaluation, "pictures")
+    monkeypatch.delattr(tubelet.reports, "pictures")
     page = write_report(run).read_text()
     assert 'pip install "tubelet[demo]"' in page
     assert "3x1 views" in page

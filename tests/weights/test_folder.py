@@ -92,7 +92,7 @@ def test_the_description_is_readable_by_others(saved):
     assert told["inputs"]["video"]["frames"] == 4
     assert told["inputs"]["video"]["range"] == [pytest.approx(-1.2), pytest.approx(1.2)]
     assert told["tasks"]["motion"]["classes"] == ["left", "right", "größer"]
-    assert told["model"]["kind"] == "ViViTConfig"
+    assert told["model"]["kind"] == "vivit"
     assert told["library"].startswith("tubelet ")
 
 

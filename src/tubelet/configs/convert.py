@@ -1,20 +1,18 @@
 """Configs as plain data and back: frozen dataclasses to JSON values, with errors that name the key.
 
-Where a field holds one of several dataclasses (a union such as ``SGD | AdamW``, or an abstract class such as
-``ModelConfig``), the plain data says which under "kind", by the class's name.
+Where a field holds one of several dataclasses, the plain data says which under "kind": by the class's name for a union
+such as ``SGD | AdamW``, and by the name that :func:`register` gave it for an abstract class such as ``ModelConfig``.
+A name that is not registered is an error: plain data never makes the library import anything.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import inspect
 import math
-import pkgutil
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from cattrs import (
@@ -29,6 +27,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 T = TypeVar("T")
 KIND = "kind"
+_WRONG_VALUE = (TypeError, ValueError, KeyError)  # what the hooks below and a dataclass's own checks raise
 
 
 class ConfigError(ValueError):
@@ -47,7 +46,7 @@ def from_json(cls: type[T], data: Any) -> T:
     """
     try:
         return _converter.structure(data, cls)
-    except Exception as error:
+    except (BaseValidationError, *_WRONG_VALUE) as error:
         root = getattr(cls, "__name__", str(cls))
         raise ConfigError("\n".join(f"{path or root}: {text}" for path, text in _problems(error, ""))) from None
 
@@ -89,24 +88,44 @@ def _is_abstract(cls: Any) -> bool:
     return inspect.isclass(cls) and dataclasses.is_dataclass(cls) and inspect.isabstract(cls)
 
 
-@lru_cache
-def _import_siblings(module: str) -> None:
-    """Import the modules beside an abstract class, where its subclasses live."""
-    package = importlib.import_module(module.rpartition(".")[0] or module)
-    for found in pkgutil.iter_modules(getattr(package, "__path__", [])):
-        importlib.import_module(f"{package.__name__}.{found.name}")
+_registered: dict[type, dict[str, type]] = {}
 
 
-def _concrete(cls: type) -> dict[str, type]:
-    below = {name: found for child in cls.__subclasses__() for name, found in _concrete(child).items()}
-    return below if inspect.isabstract(cls) else {cls.__name__: cls, **below}
+def register(base: type, name: str, cls: type) -> None:
+    """Make ``cls``, a dataclass below the abstract ``base``, known to plain data as ``name``.
+
+    Registering the same class again changes nothing. Raises ValueError for a name that another class has: two classes
+    that were defined in one place under one name, as when a file is run twice, count as the same.
+    """
+    known = _registered.setdefault(base, {})
+    other = known.get(name, cls)
+    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"{base.__name__} {name!r} is {_where(other)} already: give {_where(cls)} another name")
+    known[name] = cls
+
+
+def registered(base: type) -> dict[str, type]:
+    """The classes below ``base`` by the names that they are registered under."""
+    return dict(_registered.get(base, {}))
+
+
+def name_of(cls: type) -> str | None:
+    """The name that a class, or the nearest class above it, is registered under."""
+    for known in _registered.values():
+        for name, other in known.items():
+            if other is cls:
+                return name
+    return None
+
+
+def _where(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def kinds_of(cls: Any) -> dict[str, type]:
     """The dataclasses that a value declared as ``cls`` may be, by name."""
     if _is_abstract(cls):
-        _import_siblings(cls.__module__)
-        return _concrete(cls)
+        return registered(cls)
     if _is_union(cls):
         return {name: kind for member in get_args(cls) for name, kind in kinds_of(member).items()}
     return {cls.__name__: cls} if _is_dataclass(cls) else {}
@@ -120,9 +139,10 @@ def _kind(cls: Any, data: Any) -> type:
         if len(kinds) == 1:
             return next(iter(kinds.values()))
         raise TypeError(f"needs a {KIND!r}, one of {', '.join(kinds)}")
-    if data[KIND] not in kinds:
+    named = {**{kind.__name__: kind for kind in kinds.values()}, **kinds}  # "ViTConfig", as up to 0.1, is "vit"
+    if data[KIND] not in named:
         raise TypeError(f"no {KIND} {data[KIND]!r}{nearest(str(data[KIND]), kinds)}")
-    return kinds[data[KIND]]
+    return named[data[KIND]]
 
 
 def _structure_union(cls: Any) -> Callable[[Any, Any], Any]:
@@ -156,7 +176,7 @@ def _structure_union(cls: Any) -> Callable[[Any, Any], Any]:
 def _unstructure_union(value: Any) -> Any:
     data = _converter.unstructure(value)
     is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return {KIND: type(value).__name__, **data} if is_dataclass else data
+    return {KIND: type(value).__name__, **data} if is_dataclass and KIND not in data else data
 
 
 # Strict values -------------------------------------------------------------------------------------------------------
@@ -210,7 +230,7 @@ def _structure_dataclass(cls: Any) -> Callable[[Any, Any], Any]:
         if not isinstance(data, Mapping):
             raise TypeError(f"must be an object with the fields of {cls.__name__}; got {data!r}")
         fields = {field.name for field in dataclasses.fields(cls)}
-        if KIND in data and KIND not in fields and data[KIND] == cls.__name__:
+        if KIND in data and KIND not in fields and data[KIND] in (cls.__name__, name_of(cls)):
             data = {key: value for key, value in data.items() if key != KIND}
         return generated(data, cls)
 
@@ -220,7 +240,14 @@ def _structure_dataclass(cls: Any) -> Callable[[Any, Any], Any]:
 def _unstructure_dataclass(cls: Any) -> Callable[[Any], Any]:
     generated = make_dict_unstructure_fn(cls, _converter)
     tagged = any(_is_abstract(base) for base in cls.__mro__[1:])
-    return lambda value: {KIND: cls.__name__, **generated(value)} if tagged else generated(value)
+    return lambda value: {KIND: _registered_name(cls), **generated(value)} if tagged else generated(value)
+
+
+def _registered_name(cls: type) -> str:
+    if name := name_of(cls):
+        return name
+    (base,) = [base for base in cls.__mro__[1:] if _is_abstract(base)][:1]
+    raise ConfigError(f"{_where(cls)} is not registered, so it cannot be saved: register({base.__name__}, NAME, ...)")
 
 
 def _is_dataclass(cls: Any) -> bool:
@@ -271,8 +298,10 @@ def _problems(error: BaseException, path: str) -> Iterable[tuple[str, str]]:
             yield path, f"no field {name!r}{nearest(name, known)}"
     elif isinstance(error, KeyError):
         yield path, "is missing"
-    else:
+    elif isinstance(error, _WRONG_VALUE):
         yield path, str(error)
+    else:  # a mistake of ours, or of whoever wrote the dataclass, is no wrong value
+        raise error
 
 
 def _extend(path: str, error: BaseException) -> str:

@@ -68,8 +68,10 @@ def _options(cls: Any) -> tuple[Any, ...]:
 def _from_text(text: str, cls: Any) -> Any:
     """The plain data that ``text`` means where a ``cls`` is expected."""
     options = _options(cls)
+    if type(None) in options and text in ("none", "null"):
+        return None
     if str in options or text in (x for c in options if get_origin(c) is Literal for x in get_args(c)):
-        return None if type(None) in options and text in ("none", "null") else text
+        return text
     if len(kinds_of(cls)) > 1 and text.isidentifier():
         return {KIND: text}
     for option in options:

@@ -1,5 +1,6 @@
-"""One file per paper; importing this package makes every config known to :mod:`tubelet.configs`."""
+"""One module per paper, and the list of the families that the library has."""
 
+from tubelet.configs import register
 from tubelet.models.ast import AST, ASTConfig
 from tubelet.models.mbt import MBT, MBTConfig
 from tubelet.models.model import Encoder, Model, ModelConfig
@@ -32,3 +33,17 @@ __all__ = [
     "ViViT",
     "ViViTConfig",
 ]
+
+FAMILIES: dict[str, type[ModelConfig]] = {
+    "vit": ViTConfig,
+    "ast": ASTConfig,
+    "vivit": ViViTConfig,
+    "polyvit": PolyViTConfig,
+    "mtv": MTVConfig,
+    "mbt": MBTConfig,
+    "tubevit": TubeViTConfig,
+    "token_learner": TokenLearnerConfig,
+}
+
+for _name, _family in FAMILIES.items():
+    register(ModelConfig, _name, _family)

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.configs import ConfigError
+from tubelet.configs import ConfigError, registered
 from tubelet.evaluation.comparison import Comparison, comparison_cells, read_comparison
 from tubelet.evaluation.predictions import Scored, read_predictions
 from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
 from tubelet.evaluation.verdict import Evidence, Learning, Verdict, percent
 from tubelet.media.errors import MediaError
+from tubelet.models import ModelConfig
 from tubelet.reports.gallery import gallery
 from tubelet.reports.kernels import learned_kernels
 from tubelet.training.logger import LOG
@@ -116,7 +117,9 @@ def _page(title: str, body: str) -> str:
 def _head(run: Path, experiment: Mapping[str, Any], notes: str) -> str:
     parts = (part for paragraph in notes.split("\n\n") for part in paragraph.split("\n"))
     paragraphs = "".join(f"<p>{escape(part.strip())}</p>" for part in parts if part.strip())
-    model = str(experiment.get("model", {}).get("kind", "")).removesuffix("Config")
+    kind = str(experiment.get("model", {}).get("kind", ""))
+    family = registered(ModelConfig).get(kind)
+    model = (family.__name__ if family else kind).removesuffix("Config")
     subtitle = f'<p class="soft">{escape(model)}</p>' if model else ""
     return f'<h1>{escape(run.resolve().name)}</h1>{subtitle}<div class="notes">{paragraphs}</div>'
 
