@@ -37,8 +37,7 @@ from transformers import VivitConfig, VivitForVideoClassification
 
 from tubelet.costs.cost import cost, input_shape, work
 from tubelet.hardware import bfloat16_fault
-from tubelet.models.model import Model
-from tubelet.models.names import model_config
+from tubelet.models import Model, model_config
 from tubelet.models.tubevit import TubeViT
 from tubelet.nn.heads import LinearHead
 from tubelet.weights.formats.huggingface import from_state

@@ -29,9 +29,8 @@ from rich.progress import track
 from tubelet.data.talking_digits import make
 from tubelet.evaluation.comparison import compare
 from tubelet.evaluation.run import evaluator
-from tubelet.models.tubevit import TubeViTConfig, scaled
+from tubelet.models.tubevit import Tube, TubeViTConfig, scaled
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.tubes import Tube
 from tubelet.recipes.demo import demo
 from tubelet.recipes.families import tubevit_motion
 from tubelet.recipes.tubevit import last_layers

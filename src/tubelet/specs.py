@@ -7,7 +7,7 @@ normalize media in exactly the same way.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Fit = Literal["crop", "stretch"]
@@ -23,6 +23,10 @@ def _check_raster(spec: RasterSpec) -> None:
         raise ValueError(f"{mean=} and {std=} must have one number per channel")
     if min(std) <= 0:
         raise ValueError(f"{std=} must be positive")
+
+
+def _short_side(size: int) -> int:
+    return round(size * 256 / 224)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +48,42 @@ class ImageSpec:
     def __post_init__(self) -> None:
         _check_raster(self)
 
+    @classmethod
+    def square(cls, size: int) -> ImageSpec:
+        """Pictures of ``size`` x ``size`` pixels, cut from a short side of 8/7 of that, as the papers do (256 for 224);
+        the papers' if 0."""
+        return cls(size=(size, size), short_side=_short_side(size)) if size else cls()
+
     @property
     def channels(self) -> int:
         return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One example: (C, H, W)."""
+        return (self.channels, *self.size)
+
+    @property
+    def layout(self) -> str:
+        return "(B, C, H, W)"
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        return self.mean, self.std
+
+    def is_example(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is that of one example."""
+        return shape == self.shape
+
+    def differs_in_size(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is one example's but for height and width."""
+        return len(shape) == 3 and shape[0] == self.channels
+
+    def layout_hint(self, shape: tuple[int, ...]) -> str:
+        """What to do about a minibatch of another layout, where its ``shape`` tells which; else empty."""
+        if len(shape) == 3:
+            return "one picture without the batch: x[None]"
+        return "it looks like (B, H, W, C): x.permute(0, 3, 1, 2)" if shape[-1] == self.channels else ""
 
     @property
     def extent(self) -> tuple[int, int, int]:
@@ -76,9 +113,47 @@ class VideoSpec:
             raise ValueError(f"{self.frames=} and {self.stride=} must be at least 1, {self.fps=} at least 0")
         _check_raster(self)
 
+    @classmethod
+    def square(cls, frames: int, size: int) -> VideoSpec:
+        """Clips of ``frames`` frames of ``size`` x ``size`` pixels, cut as :meth:`ImageSpec.square` says; the papers'
+        32 and 224 where one is 0."""
+        spec = cls(frames=frames or 32)
+        return replace(spec, size=(size, size), short_side=_short_side(size)) if size else spec
+
     @property
     def channels(self) -> int:
         return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One example: (T, C, H, W)."""
+        return (self.frames, self.channels, *self.size)
+
+    @property
+    def layout(self) -> str:
+        return "(B, T, C, H, W)"
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        return self.mean, self.std
+
+    def is_example(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is that of one example."""
+        return shape == self.shape
+
+    def differs_in_size(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is one example's but for frames, height and width."""
+        return len(shape) == 4 and shape[1] == self.channels
+
+    def layout_hint(self, shape: tuple[int, ...]) -> str:
+        """What to do about a minibatch of another layout, where its ``shape`` tells which; else empty."""
+        if len(shape) == 4:
+            return "one clip without the batch: x[None]"
+        if len(shape) != 5:
+            return ""
+        if shape[1] == self.channels:
+            return "it looks like (B, C, T, H, W): x.transpose(1, 2)"
+        return "it looks like (B, T, H, W, C): x.permute(0, 1, 4, 2, 3)" if shape[-1] == self.channels else ""
 
     @property
     def extent(self) -> tuple[int, int, int]:
@@ -165,6 +240,32 @@ class SpectrogramSpec:
         low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (self.low, self.high))
         mels = (low + (high - low) * i / (self.bins + 1) for i in range(self.bins + 2))
         return tuple(700 * (10 ** (mel / 2595) - 1) for mel in mels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One example: (T, M)."""
+        return (self.frames, self.bins)
+
+    @property
+    def layout(self) -> str:
+        return "(B, T, M)"
+
+    @property
+    def normalization(self) -> None:
+        """Spectrograms are made as normalized floats."""
+        return None
+
+    def is_example(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is that of one example: (T, M), or (C, T, M) where each channel has its own."""
+        return shape in (self.shape, (self.channels, *self.shape))
+
+    def differs_in_size(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is one example's but for windows and bins."""
+        return len(shape) == 2 or (len(shape) == 3 and shape[0] == self.channels)
+
+    def layout_hint(self, shape: tuple[int, ...]) -> str:
+        """What to do about a minibatch of another layout, where its ``shape`` tells which; else empty."""
+        return "one spectrogram without the batch: x[None]" if len(shape) == 2 else ""
 
     @property
     def extent(self) -> tuple[int, int, int]:

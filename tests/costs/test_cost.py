@@ -7,8 +7,7 @@ import pytest
 from tubelet.cli.terminal import cost_tables
 from tubelet.costs.cost import cost, costs, parameters, work
 from tubelet.costs.published import PublishedRow, published_rows
-from tubelet.models import ModelConfig, PolyViTConfig
-from tubelet.models.names import model_config
+from tubelet.models import ModelConfig, PolyViTConfig, model_config
 from tubelet.models.polyvit import Modality
 from zoo import AUDIO, IMAGE, SMALL, VIDEO, ZOO, build, whole
 

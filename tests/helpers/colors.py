@@ -17,7 +17,7 @@ from tubelet.data.manifest import read_manifest
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.media.write import write_video
-from tubelet.models.model import Encoder, Model, ModelConfig
+from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.nn.features import Features
 from tubelet.specs import InputSpec, VideoSpec
 from tubelet.training.parallel import init_distributed
@@ -48,11 +48,10 @@ class ColorEncoder(Encoder):
     """Pooled features: the mean red, green and blue of a view, times 4."""
 
     def __init__(self, config: ColorConfig) -> None:
-        super().__init__()
-        self.inputs, self.width = config.inputs, 3
+        super().__init__(config, 3)
         self.scale = nn.Parameter(torch.tensor(4.0))
 
-    def forward(self, inputs, attention=False):
+    def encode(self, inputs):
         (x,) = inputs.values()
         pooled = x.movedim(-3, 1).flatten(2).mean(2) * self.scale
         return Features(pooled[:, None], pooled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,15 +15,14 @@ from goldens_models import factorized_encoder, vivit_config
 from tubelet.models import Model, ViTConfig, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.heads import LinearHead
+from tubelet.nn.inflation import inflate
 from tubelet.nn.initializers import lecun_normal_
 from tubelet.nn.positions import Grid, LearnedPositions
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.formats import scenic
 from tubelet.weights.formats.tree import Tree
-from tubelet.weights.inflate import inflate
-from tubelet.weights.initialize import Init, initialize_from
-from tubelet.weights.interpolate import resize_positions
 from tubelet.weights.loaded import LoadedModel, build_model, load_state
+from tubelet.weights.transfer import Init, initialize_from
 
 KERNELS = {
     "central_frame_initializer": "central",
@@ -34,6 +34,8 @@ KERNELS = {
 def check_from_image(golden: Golden) -> None:
     """A whole ViViT, freshly built, started from an image ViT, with the released code's own choices."""
     config, temporal = target_config(golden)
+    copied = golden.config["init_from"].get("init_temporal_transformer", True)
+    config = replace(config, temporal_start="copy" if copied else "fresh")
     model = Model(config.build(), {})
     if temporal:
         model.encoder.encoder = factorized_encoder(config, temporal)
@@ -58,6 +60,11 @@ def image_model(tree: Tree) -> LoadedModel:
     return LoadedModel(model, config)
 
 
+def resized(source: LearnedPositions, target: LearnedPositions) -> Tensor:
+    """The table of one as the other starts from it."""
+    return target.resample("table", source.table, source, "central")
+
+
 def released_init(config: dict) -> Init:
     """Our option for each of the released code's. It looks for a class token under Model 2's name for it, does not find
     it in an image ViT, and leaves Model 2's at zero, which ours does only when told to."""
@@ -73,7 +80,6 @@ def released_init(config: dict) -> Init:
     return Init(
         source="golden",
         kernel=KERNELS[method] if released.get("restore_input_embedding", True) else "random",
-        temporal="copy" if released.get("init_temporal_transformer", True) else "fresh",
         fresh=tuple(fresh),
     )
 
@@ -143,11 +149,11 @@ def check_positions(golden: Golden) -> None:
             grids = square(places[0]), (case["n_frames"], case["grid"], case["grid"])
         source = positions(grids[0], special[case["src"]], given)
         target = positions(grids[1], special[case["dst"]], fresh)
-        ours, expected = resize_positions(source, target)[None], golden.arrays[f"output/{case['i']}/out"]
+        ours, expected = resized(source, target)[None], golden.arrays[f"output/{case['i']}/out"]
         if places[0] == places[1] and grids[0] != grids[1]:
             close(given[0, special[case["src"]] :], expected[0, special[case["dst"]] :], what="the released copy")
             per_frame = LearnedPositions((1, *grids[1][1:]), given.shape[-1])
-            frame = resize_positions(positions(grids[0], 0, given[0, special[case["src"]] :]), per_frame)
+            frame = resized(positions(grids[0], 0, given[0, special[case["src"]] :]), per_frame)
             close(ours[0, special[case["dst"]] :], frame.repeat(case["n_frames"], 1).detach(), what=str(case))
         else:
             close(ours, expected, what=str(case))
@@ -177,7 +183,7 @@ def check_position_helpers(golden: Golden) -> None:
             height, width = wanted if isinstance(wanted, list) else (math.isqrt(wanted), wanted // math.isqrt(wanted))
             grids = square(n), (1, height, width)
         target = LearnedPositions(grids[1], given.shape[-1])
-        ours = resize_positions(positions(grids[0], 0, given), target)
+        ours = resized(positions(grids[0], 0, given), target)
         close(ours[None], golden.arrays[f"output/{folder}/{case['i']}/out"], what=str(case))
 
 
@@ -236,10 +242,15 @@ def train_temporal_attention(
     image = ViTConfig(backbone=size, patch=(4, 4), image=ImageSpec(size=(16, 16), short_side=16))
     video = VideoSpec(frames=4, size=(16, 16), short_side=16)
     config = ViViTConfig(
-        backbone=size, tubelet=(2, 4, 4), video=video, attention_type="factorized_self_attention", pool="mean"
+        backbone=size,
+        tubelet=(2, 4, 4),
+        video=video,
+        attention_type="factorized_self_attention",
+        pool="mean",
+        temporal_start=temporal,
     )
     model = Model(config.build(), {})
-    initialize_from(LoadedModel(build_model(image, {}), image), model, config, Init(source="image", temporal=temporal))
+    initialize_from(LoadedModel(build_model(image, {}), image), model, config, Init(source="image"))
     wanted = {n: p for n, p in model.encoder.named_parameters() if ".attention_time." in n}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     clip, target = torch.randn(2, 4, 3, 16, 16), torch.randn(2, size.width)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from goldens_golden import Golden, close
-from goldens_initialization import KERNELS, image_model, positions, sizes
+from goldens_initialization import KERNELS, image_model, positions, resized, sizes
 from goldens_models import INNER_TOLERANCE, pool
 from tubelet.models import MBTConfig, Modality, Model
 from tubelet.nn.blocks import TransformerConfig
@@ -22,9 +22,8 @@ from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.formats import scenic
 from tubelet.weights.formats.scenic_mbt import mbt
 from tubelet.weights.formats.tree import Tree
-from tubelet.weights.initialize import Init, initialize_from
-from tubelet.weights.interpolate import resize_positions
 from tubelet.weights.loaded import LoadedModel, load_state
+from tubelet.weights.transfer import Init, initialize_from
 
 NAMES = {"rgb": "video", "spectrogram": "audio"}
 
@@ -112,6 +111,8 @@ def check_from_image(golden: Golden) -> None:
     c, fresh, expected = golden.config, golden.tree("fresh/"), golden.tree("initialised/")
     inputs = released_inputs(golden)
     config = config_from_shapes(c, fresh, {name: tuple(x.shape[1:]) for name, x in inputs.items()})
+    restored = c["init_from"].get("restore_positional_embedding", True)
+    config = replace(config, bottleneck_start="positions" if restored else "fresh")
     model = Model(config.build(), {}).eval()
     load_state(model.encoder, mbt(fresh, config), fresh.origin)
     source = image_model(golden.tree("restored/"))
@@ -193,7 +194,6 @@ def released_init(c: dict[str, Any], config: MBTConfig) -> Init:
     return Init(
         source="golden",
         kernel=KERNELS[method] if released.get("restore_input_embedding", True) else "random",
-        bottleneck="positions" if restored and config.bottleneck_tokens else "fresh",
         fresh=tuple(fresh),
     )
 
@@ -206,7 +206,7 @@ def positions_as_meant(c: dict[str, Any], source: LoadedModel, ours: LearnedPosi
     """
     given, (t, h, w) = source.model.encoder.encoder.positions, ours.grid
     frame = LearnedPositions((1, h, w), ours.table.shape[1], ours.special)
-    expected = resize_positions(positions(given.grid, given.special, given.table), frame)
+    expected = resized(positions(given.grid, given.special, given.table), frame)
     repeated = torch.cat([expected[: ours.special], expected[ours.special :].repeat(t, 1)])
     close(ours.table, repeated, tolerance=1e-6, what="positions")
     same_length = math.prod(given.grid) == t * h * w

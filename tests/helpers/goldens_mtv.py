@@ -11,22 +11,21 @@ from einops import rearrange
 from torch import Tensor
 
 from goldens_golden import Golden, close
-from goldens_initialization import image_model
+from goldens_initialization import image_model, resized
 from goldens_models import INNER_TOLERANCE, check_logits, pool, pooled
 from tubelet.models import MTV, Model, MTVConfig
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, Fusion, Stream
+from tubelet.models.mtv.fusion import at_times
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.fusion import at_times
 from tubelet.nn.heads import LinearHead
+from tubelet.nn.inflation import inflate, resize
 from tubelet.nn.positions import LearnedPositions
 from tubelet.specs import VideoSpec
 from tubelet.weights.formats import scenic
 from tubelet.weights.formats.scenic_mtv import mtv
 from tubelet.weights.formats.tree import Tree
-from tubelet.weights.inflate import inflate, resize
-from tubelet.weights.initialize import Init, initialize_from
-from tubelet.weights.interpolate import resize_positions
 from tubelet.weights.loaded import LoadedModel, load_state
+from tubelet.weights.transfer import Init, initialize_from
 
 
 def check_mtv(golden: Golden) -> None:
@@ -151,7 +150,7 @@ def positions_as_meant(c: dict[str, Any], source: LoadedModel, ours: LearnedPosi
     equal length is copied whatever its grid.
     """
     given = source.model.encoder.encoder.positions
-    close(ours.table, resize_positions(given, ours), tolerance=1e-6, what="positions")
+    close(ours.table, resized(given, ours), tolerance=1e-6, what="positions")
     how = c["init_from"].get("positional_embed_size_change")
     _, h, w = ours.grid
     return given.grid == ours.grid or (how == "resize" and h == w and math.prod(given.grid) != h * w)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from goldens_golden import Golden, close
-from goldens_initialization import KERNELS, image_model, positions
+from goldens_initialization import KERNELS, image_model, positions, resized
 from goldens_models import INNER_TOLERANCE, check_logits, pool
 from tubelet.models import ASTConfig, Modality, Model, PolyViTConfig
 from tubelet.nn.blocks import TransformerConfig
@@ -22,9 +22,8 @@ from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.schedules import Weighted, learning_rate
 from tubelet.weights.formats.scenic_polyvit import ast, polyvit, polyvit_head
 from tubelet.weights.formats.tree import Tree
-from tubelet.weights.initialize import Init, initialize_from
-from tubelet.weights.interpolate import resize_positions
 from tubelet.weights.loaded import load_state
+from tubelet.weights.transfer import Init, initialize_from
 
 TOKENIZERS = {"image": "tokenizer2d", "video": "tokenizer3d", "audio": "tokenizer_spec"}
 
@@ -190,7 +189,7 @@ def check_video_positions(golden: Golden, source: Model, config: PolyViTConfig, 
     """
     t, h, w = model_grid = config.build().modalities["video"].positions.grid
     given = source.encoder.encoder.positions
-    frame = resize_positions(positions(given.grid, given.special, given.table), per_frame(model_grid, config))
+    frame = resized(positions(given.grid, given.special, given.table), per_frame(model_grid, config))
     special = int(config.pool == "token")
     close(ours, torch.cat([frame[:special], frame[special:].repeat(t, 1)]), tolerance=1e-6, what="video positions")
     how = golden.config["init_from"]["positional_embed_size_change"]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from goldens_golden import Golden, close
 from goldens_models import check_logits, pool
 from tubelet.models import TokenLearnerConfig, ViTConfig, ViViTConfig
+from tubelet.models.token_learner import ConvolutionLearner, MLPLearner, TokenFuser
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.token_learner import ConvolutionLearner, MLPLearner, TokenFuser
 from tubelet.nn.tokenizers import uniform_frames
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.formats import scenic

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tubelet.media.write import write_video
-from tubelet.models.model import Model, ModelConfig
+from tubelet.models import Model, ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig

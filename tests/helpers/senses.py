@@ -16,8 +16,7 @@ from media_files import record_sound
 from tubelet.configs import register
 from tubelet.data.views import Views
 from tubelet.media.write import write_video
-from tubelet.models import MBTConfig, Modality
-from tubelet.models.model import Encoder, Model, ModelConfig
+from tubelet.models import Encoder, MBTConfig, Modality, Model, ModelConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
@@ -63,11 +62,10 @@ class SensesEncoder(Encoder):
     """Pooled features: the mean red, green and blue of a view; or the loudness of a sound's thirds of bins."""
 
     def __init__(self, config: SensesConfig) -> None:
-        super().__init__()
-        self.inputs, self.width = config.inputs, 3
+        super().__init__(config, 3)
         self.scale = nn.Parameter(torch.tensor(4.0))
 
-    def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
+    def encode(self, inputs: Mapping[str, Tensor]) -> Features:
         ((name, x),) = inputs.items()
         if name == "audio":
             pooled = x.unflatten(-1, (3, -1)).mean((1, 3))

@@ -22,9 +22,9 @@ from tubelet.models import (
     ViViTConfig,
 )
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, MLPFusion, Stream
+from tubelet.models.tubevit import Tube
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.heads import LinearHead
-from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 SMALL = TransformerConfig(width=16, depth=2, heads=2, mlp=32)

@@ -22,7 +22,7 @@ from tubelet.inference.predictor import Predictor
 from tubelet.media.errors import MediaError
 from tubelet.media.info import probe
 from tubelet.media.write import write_video
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, VideoSpec

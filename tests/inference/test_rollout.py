@@ -9,15 +9,14 @@ import torch
 from einops import rearrange
 
 from tubelet.inference.overlay import overlay
-from tubelet.inference.rollout import rollout
+from tubelet.models import ModelConfig
 from tubelet.models.ast import ASTConfig
-from tubelet.models.model import ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
-from tubelet.models.tubevit import TubeViTConfig
+from tubelet.models.tubevit import Tube, TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
+from tubelet.nn.attention import capture_attention
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 BACKBONE = TransformerConfig(width=16, depth=3, heads=2, mlp=32)
@@ -28,7 +27,8 @@ GRID = (3, 2, 3)
 def vivit(attends: str, **changes) -> ViViTConfig:
     pool = "mean" if attends in ("factorized_self_attention", "factorized_dot_product") else "token"
     return ViViTConfig(
-        **{"backbone": BACKBONE, "tubelet": (2, 8, 8), "video": VIDEO, "attends": attends, "pool": pool} | changes
+        **{"backbone": BACKBONE, "tubelet": (2, 8, 8), "video": VIDEO, "attention_type": attends, "pool": pool}
+        | changes
     )
 
 
@@ -49,13 +49,19 @@ def attention_of(config: ModelConfig) -> dict[str, torch.Tensor]:
     encoder = config.build().eval()
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    with torch.no_grad():
-        return dict(encoder({"video": torch.randn(2, 6, 3, 16, 24)}, attention=True).attention)
+    return seen(encoder, {"video": torch.randn(2, 6, 3, 16, 24)})
+
+
+@torch.no_grad()
+def seen(encoder, inputs) -> dict[str, torch.Tensor]:
+    with capture_attention(encoder) as maps:
+        encoder(inputs)
+    return maps
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_shares_cover_the_grid_and_sum_to_one(config):
-    shares = rollout(config, attention_of(config))
+    shares = config.rollout(attention_of(config), "video")
     assert shares.shape == (2, *GRID)
     assert (shares >= 0).all()
     torch.testing.assert_close(shares.sum((1, 2, 3)), torch.ones(2))
@@ -64,9 +70,8 @@ def test_shares_cover_the_grid_and_sum_to_one(config):
 
 def test_images_have_one_time_index():
     config = ViTConfig(backbone=BACKBONE, patch=(8, 8), image=ImageSpec(size=(16, 16), short_side=16))
-    with torch.no_grad():
-        maps = config.build().eval()({"image": torch.randn(2, 3, 16, 16)}, attention=True).attention
-    assert rollout(config, maps).shape == (2, 1, 2, 2)
+    maps = seen(config.build().eval(), {"image": torch.randn(2, 3, 16, 16)})
+    assert config.rollout(maps, "image").shape == (2, 1, 2, 2)
 
 
 def test_a_tubes_share_falls_on_what_it_reads():
@@ -81,20 +86,19 @@ def test_a_tubes_share_falls_on_what_it_reads():
     tokens = 6 + 6
     attention = torch.zeros(1, 2, 1 + tokens, 1 + tokens)
     attention[:, :, 0, [1 + 2, 1 + 6]] = torch.tensor([0.25, 0.75])  # the third patch, the first tube
-    shares = rollout(config, {"0/attention": attention}, "video")
+    shares = config.rollout({"0": attention}, "video")
     expected = torch.zeros(1, 6, 2, 3)
     expected[0, 0, 0, 2] = 0.25
     expected[0, 2:6, 0, 0] = 0.75 / 4
     torch.testing.assert_close(shares, expected)
-    image = rollout(config, {"0/attention": attention[..., :7, :7]}, "image")
+    image = config.rollout({"0": attention[..., :7, :7]}, "image")
     assert image.shape == (1, 1, 2, 3)
 
 
 def test_a_spectrograms_grid_is_time_by_frequency():
     config = ASTConfig(backbone=BACKBONE, patch=(8, 16), audio=SpectrogramSpec(frames=40, bins=32))
-    with torch.no_grad():
-        maps = config.build().eval()({"audio": torch.randn(2, 40, 32)}, attention=True).attention
-    assert rollout(config, maps).shape == (2, 1, 5, 2)
+    maps = seen(config.build().eval(), {"audio": torch.randn(2, 40, 32)})
+    assert config.rollout(maps, "audio").shape == (2, 1, 5, 2)
 
 
 def test_polyvits_rollout_goes_through_adaptors_and_shared_layers():
@@ -102,7 +106,7 @@ def test_polyvits_rollout_goes_through_adaptors_and_shared_layers():
     config = PolyViTConfig(backbone=BACKBONE, adaptor_depth=2, modalities={"video": video, "image": image})
     maps = attention_of(config)
     assert len(maps) == BACKBONE.depth
-    torch.testing.assert_close(rollout(config, maps, "video"), rollout(CONFIGS["joint"], maps))
+    torch.testing.assert_close(config.rollout(maps, "video"), CONFIGS["joint"].rollout(maps, "video"))
 
 
 def test_joint_attention_equals_the_product_of_matrices():
@@ -112,7 +116,7 @@ def test_joint_attention_equals_the_product_of_matrices():
     for weights in maps.values():
         product = (weights.mean(1) + torch.eye(19)) / 2 @ product
     expected = product[:, 0, 1:] / product[:, 0, 1:].sum(-1, keepdim=True)
-    torch.testing.assert_close(rollout(config, maps).flatten(1), expected)
+    torch.testing.assert_close(config.rollout(maps, "video").flatten(1), expected)
 
 
 @pytest.mark.parametrize("name", ["self-attention", "self-attention, time first", "dot product"])
@@ -123,29 +127,29 @@ def test_factorized_attention_equals_joint_attention_with_the_same_zeros(name):
     eye_t, eye_n, eye = torch.eye(t), torch.eye(n), torch.eye(t * n)
     full = {}
     for key, weights in maps.items():
-        mean = weights.mean(2)
-        if key.endswith("space"):
+        mean = weights.mean(1).unflatten(0, (2, -1))
+        if not key.endswith("time"):
             full[key] = torch.einsum("btnm,ts->btnsm", mean, eye_t).reshape(2, t * n, t * n)
         else:
             full[key] = torch.einsum("bnts,nm->btnsm", mean, eye_n).reshape(2, t * n, t * n)
     product = eye.expand(2, -1, -1)
     for layer in range(3):
-        steps = [full[key] for key in full if key.startswith(f"{layer}/")]
+        steps = [full[key] for key in full if f".blocks.{layer}." in key]
         if name == "dot product":
             steps = [sum(steps) / 2]
         for step in steps:
             product = (step + eye) / 2 @ product
     expected = rearrange(product.mean(1), "b (t h w) -> b t h w", t=3, h=2)
-    torch.testing.assert_close(rollout(config, maps), expected)
+    torch.testing.assert_close(config.rollout(maps, "video"), expected)
 
 
 def test_an_index_that_the_temporal_encoder_ignores_has_no_share():
     config = CONFIGS["factorized encoder"]
     maps = attention_of(config)
     for name in maps:
-        if name.startswith("temporal/"):
+        if name.startswith("encoder.temporal."):
             maps[name][..., 1] = 0
-    assert rollout(config, maps)[:, 0].abs().max() == 0
+    assert config.rollout(maps, "video")[:, 0].abs().max() == 0
 
 
 def test_other_models_are_refused_by_name():
@@ -155,8 +159,8 @@ def test_other_models_are_refused_by_name():
         def build(self):
             raise NotImplementedError
 
-    with pytest.raises(TypeError, match="not for OtherConfig"):
-        rollout(OtherConfig(), {})
+    with pytest.raises(TypeError, match="not written for Other"):
+        OtherConfig().rollout({}, "video")
 
 
 def test_overlay_is_brightest_where_the_share_is_largest():

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from senses import small_mbt, write_senses
 from tubelet.inference.predictor import Predictor
-from tubelet.inference.rollout import rollout
-from tubelet.models import MBTConfig, MTVConfig, TokenLearnerConfig
-from tubelet.models.model import Model, ModelConfig
+from tubelet.models import MBTConfig, Model, ModelConfig, MTVConfig, TokenLearnerConfig
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion
+from tubelet.nn.attention import capture_attention
 from tubelet.weights.loaded import LoadedModel
 from zoo import ZOO, build, example
 
 GRIDS = {"video": (3, 2, 3), "audio": (1, 3, 2), "image": (1, 2, 3)}
+OWN = "modalities.{}.stack.blocks.{}.attention"
 KINDS = MBTConfig | MTVConfig | TokenLearnerConfig
 MEETING = {name: config for name, config in ZOO.items() if isinstance(config, KINDS)}
 
@@ -27,7 +27,9 @@ def maps_of(config: ModelConfig) -> dict[str, Tensor]:
     with torch.no_grad():
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
-        return dict(model.encoder(example(config), attention=True).attention)
+        with capture_attention(model.encoder) as maps:
+            model.encoder(example(config))
+        return maps
 
 
 def grid(config: ModelConfig, name: str) -> tuple[int, int, int]:
@@ -42,9 +44,9 @@ def test_shares_cover_the_grids_of_all_inputs_and_sum_to_one(name: str) -> None:
     maps, inputs = maps_of(config), example(config)
     if isinstance(config, TokenLearnerConfig) and config.fuse:
         with pytest.raises(TypeError, match="fuse=True"):
-            rollout(config, maps, next(iter(inputs)))
+            config.rollout(maps, next(iter(inputs)))
         return
-    shares = {key: rollout(config, maps, key) for key in inputs}
+    shares = {key: config.rollout(maps, key, tuple(inputs)) for key in inputs}
     for key, x in shares.items():
         assert x.shape == (2, *grid(config, key))
         assert (x >= 0).all()
@@ -65,15 +67,18 @@ def test_a_bottlenecks_rollout_is_the_product_of_its_layers() -> None:
     result = torch.zeros(N + M + K)
     result[[0, N]] = 0.5
     apart, met = torch.eye(N + M + K), torch.zeros(N + M + K, N + M + K)
-    apart[:N, :N], apart[N : N + M, N : N + M] = mixed(maps["video/0/attention"]), mixed(maps["audio/0/attention"])
+    apart[:N, :N], apart[N : N + M, N : N + M] = (
+        mixed(maps[OWN.format("video", 0)]),
+        mixed(maps[OWN.format("audio", 0)]),
+    )
     for name, own in {"video": torch.arange(N), "audio": torch.arange(N, N + M)}.items():
-        places, weights = torch.cat([own, torch.arange(N + M, N + M + K)]), mixed(maps[f"{name}/1/attention"])
+        places, weights = torch.cat([own, torch.arange(N + M, N + M + K)]), mixed(maps[OWN.format(name, 1)])
         met[own[:, None], places] = weights[: len(own)]
         met[torch.arange(N + M, N + M + K)[:, None], places] += weights[len(own) :] / 2
     expected = result @ met @ apart
     tokens = torch.cat([expected[1:N], expected[N + 1 : N + M]])
     tokens = tokens / tokens.sum()
-    shares = torch.cat([rollout(config, maps, name)[0].flatten() for name in ("video", "audio")])
+    shares = torch.cat([config.rollout(maps, name, ("video", "audio"))[0].flatten() for name in ("video", "audio")])
     torch.testing.assert_close(shares, tokens, atol=1e-6, rtol=1e-5)
 
 
@@ -82,7 +87,7 @@ def one_stream_apart(config: MTVConfig) -> tuple[dict[str, Tensor], Tensor]:
     maps = maps_of(config)
     answer = torch.zeros(7)
     answer[0] = 1
-    frames = (answer @ mixed(maps["global/0/attention"][:, 0]))[1:]
+    frames = (answer @ mixed(maps["global_encoder.transformer.blocks.0.attention"]))[1:]
     return maps, frames / frames.sum()
 
 
@@ -93,15 +98,17 @@ def test_cross_views_rollout_is_the_product_of_its_layers() -> None:
     result = torch.zeros(7 + 42)
     result[0] = frames.sum() / 2
     result[7::7] = frames / 2
-    blocks = [[mixed(maps[f"{name}/{i}/attention"][:, 0]) for name in ("coarse", "fine")] for i in range(2)]
+    blocks = [
+        [mixed(maps[f"streams.{name}.stack.blocks.{i}.attention"]) for name in ("coarse", "fine")] for i in range(2)
+    ]
     own = [torch.block_diag(*pair) for pair in blocks]
     crossing = torch.eye(49)
     crossing[:7, :7] /= 2
-    crossing[:7, 7:] = maps["coarse/1/from fine"][0, 0].mean(0) / 2
+    crossing[:7, 7:] = maps["laterals.1.cross.coarse.attention"][0].mean(0) / 2
     expected = result @ own[1] @ crossing @ own[0]
     coarse, fine = expected[1:7], expected[7:].unflatten(0, (6, 7))[:, 1:]
     shares = (coarse[None] / 6 + fine) / (coarse.sum() + fine.sum())
-    torch.testing.assert_close(rollout(config, maps, "video")[0].flatten(1), shares, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(config.rollout(maps, "video")[0].flatten(1), shares, atol=1e-6, rtol=1e-5)
 
 
 def test_bottleneck_turns_are_taken_back_one_by_one() -> None:
@@ -115,7 +122,7 @@ def test_bottleneck_turns_are_taken_back_one_by_one() -> None:
     places = {"coarse": [*range(7), 49, 50], "fine": [*range(7, 51)]}
 
     def layer(name: str, i: int) -> Tensor:
-        matrix, weights = torch.eye(size), mixed(maps[f"{name}/{i}/attention"][:, 0])
+        matrix, weights = torch.eye(size), mixed(maps[f"streams.{name}.stack.blocks.{i}.attention"])
         at = torch.tensor(places[name][: len(weights)])
         matrix[at[:, None], at] = weights
         return matrix
@@ -123,15 +130,20 @@ def test_bottleneck_turns_are_taken_back_one_by_one() -> None:
     expected = result @ layer("coarse", 1) @ layer("fine", 1) @ layer("coarse", 0) @ layer("fine", 0)
     coarse, fine = expected[1:7], expected[7:49].unflatten(0, (6, 7))[:, 1:]
     shares = (coarse[None] / 6 + fine) / (coarse.sum() + fine.sum())
-    torch.testing.assert_close(rollout(config, maps, "video")[0].flatten(1), shares, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(config.rollout(maps, "video")[0].flatten(1), shares, atol=1e-6, rtol=1e-5)
 
 
 def test_learned_tokens_lead_back_to_their_places() -> None:
     config = ZOO["token-learner-video"]
     maps = maps_of(config)
-    learned = torch.block_diag(*maps["learned"][0])
-    expected = torch.full((9,), 1 / 9) @ mixed(maps["1/attention"]) @ learned @ mixed(maps["0/attention"])
-    torch.testing.assert_close(rollout(config, maps, "video")[0].flatten(), expected, atol=1e-6, rtol=1e-5)
+    learned = torch.block_diag(*maps["after.learner"][0])
+    expected = (
+        torch.full((9,), 1 / 9)
+        @ mixed(maps["after.transformer.blocks.0.attention"])
+        @ learned
+        @ mixed(maps["before.blocks.0.attention"])
+    )
+    torch.testing.assert_close(config.rollout(maps, "video")[0].flatten(), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_an_explanation_of_video_and_sound_shows_either_and_how_much_it_has(tmp_path) -> None:

@@ -8,24 +8,27 @@ from torch import nn
 
 from senses import senses_model
 from tubelet.inference.scoring import blank, evaluation_mode, view_logits
-from tubelet.models.model import Encoder, Model
+from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, VideoSpec
+
+
+class Pixels(ModelConfig):
+    inputs = {"image": ImageSpec(size=(2, 2), short_side=2, mean=(0.0,) * 3, std=(1.0,) * 3)}  # noqa: RUF012
+
+    def build(self):
+        return Counting()
 
 
 class Counting(Encoder):
     """Features are the mean pixel of each view; the sizes of the forwards are kept."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.inputs, self.width = (
-            {"image": ImageSpec(size=(2, 2), short_side=2, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))},
-            1,
-        )
+        super().__init__(Pixels(), 1)
         self.scale = nn.Parameter(torch.ones(()))
         self.forwards: list[int] = []
 
-    def forward(self, inputs, attention=False):
+    def encode(self, inputs):
         pixels = inputs["image"].flatten(1).mean(1, keepdim=True) * self.scale
         self.forwards.append(len(pixels))
         return Features(pixels[:, None], pixels)

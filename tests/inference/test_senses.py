@@ -16,8 +16,8 @@ from tubelet.inference.overlay import spectrogram_picture
 from tubelet.inference.predictor import Predictor
 from tubelet.media.errors import MediaError
 from tubelet.media.write import write_video
+from tubelet.models import Model
 from tubelet.models.ast import AST, ASTConfig
-from tubelet.models.model import Model
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec

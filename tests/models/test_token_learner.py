@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tubelet.costs.cost import cost
-from tubelet.models import TokenLearnerConfig, ViTConfig
-from tubelet.models.names import model_config, model_name
-from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.token_learner import (
+from tubelet.models import TokenLearnerConfig, ViTConfig, model_config
+from tubelet.models.token_learner import (
     AttentionLearner,
     ConvolutionLearner,
     FusingBlock,
@@ -22,9 +20,11 @@ from tubelet.nn.token_learner import (
     TokenLearner,
     build_learner,
 )
+from tubelet.nn.attention import capture_attention
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import VideoSpec
-from tubelet.weights.initialize import Init, initialize_from
 from tubelet.weights.loaded import LoadedModel, build_model
+from tubelet.weights.transfer import Init, initialize_from
 from zoo import SMALL, ZOO, build, example
 
 SIZE = TransformerConfig(width=16, depth=2, heads=4, mlp=32)
@@ -79,10 +79,11 @@ def test_only_learned_tokens_go_through_the_later_layers() -> None:
         model = build(ZOO[name]).eval()
         assert model.encoder(example(ZOO[name])).tokens.shape[1] == tokens
     fused = build(ZOO["token-learner-video-fused"]).eval()
-    features = fused.encoder(example(ZOO["token-learner-video-fused"]), attention=True)
+    with capture_attention(fused.encoder) as maps:
+        features = fused.encoder(example(ZOO["token-learner-video-fused"]))
     assert features.tokens.shape[1] == 3 * 2 * 3
-    assert features.attention["0/attention"].shape[-2:] == (9, 9)
-    assert features.attention["0/learned"].shape == (2, 3, 3, 6)
+    assert maps["after.transformer.blocks.0.attention"].shape[-2:] == (9, 9)
+    assert maps["after.transformer.blocks.0.learner"].shape == (2, 3, 3, 6)
 
 
 def test_learning_early_costs_less() -> None:
@@ -102,7 +103,7 @@ def test_names_say_tokens_layer_and_further_layers() -> None:
     video = model_config("vivit-b/16x2-tlf8@6", frames=16)
     assert isinstance(video, TokenLearnerConfig)
     assert (video.patch, video.spec, video.fuse) == ((2, 16, 16), VideoSpec(frames=16), True)
-    assert model_name(replace(video, form="conv")) is None
+    assert replace(video, form="conv").name is None
     for wrong in ("vivit-b/16-tl8@6", "vit-b/16x2-tl8@6", "vivit-b/16x2-fe-tl8@6", "ast-b/16-tl8@6", "vit-b/16-tl8"):
         with pytest.raises(ValueError, match="names look like"):
             model_config(wrong)

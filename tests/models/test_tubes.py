@@ -13,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tubelet.models.tubevit import CHARADES_TUBES, PATCH, TUBES
-from tubelet.nn.tubes import SparseTubes, Tube, TubeKernel, TubePositions, center_sinusoids
+from tubelet.models.tubevit import (
+    CHARADES_TUBES,
+    PATCH,
+    TUBES,
+    SparseTubes,
+    Tube,
+    TubeKernel,
+    TubePositions,
+    center_sinusoids,
+)
 
 PAPER = (*TUBES, PATCH)
 

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from tubelet.configs import from_json, to_json
 from tubelet.costs.cost import Cost, cost
-from tubelet.models import Model, TubeViT, TubeViTConfig
-from tubelet.models.model import ModelConfig
-from tubelet.models.names import BACKBONES, model_config, model_name
-from tubelet.models.tubevit import CHARADES_TUBES, PATCH, TUBES, scaled
+from tubelet.models import SIZES, Model, ModelConfig, TubeViT, TubeViTConfig, model_config
+from tubelet.models.tubevit import CHARADES_TUBES, PATCH, TUBES, Tube, scaled
+from tubelet.nn.attention import capture_attention
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, VideoSpec
 from zoo import build
 
@@ -52,7 +50,7 @@ def encoder(config: TubeViTConfig) -> TubeViT:
 @pytest.fixture(scope="module")
 def base() -> Cost:
     """A video of the paper's extent in TubeViT-B."""
-    return cost(TubeViTConfig(backbone=BACKBONES["b"]), 400, ("video",))
+    return cost(TubeViTConfig(backbone=SIZES["b"]), 400, ("video",))
 
 
 def test_the_papers_clip_has_539_tokens_and_a_class_token(base: Cost) -> None:
@@ -127,14 +125,14 @@ def test_the_gate_adds_what_entered_the_first_layer() -> None:
 @given(frames=st.integers(8, 20), height=st.integers(16, 40), width=st.integers(16, 40))
 def test_any_clip_that_holds_a_token_of_every_tube_is_taken(frames: int, height: int, width: int) -> None:
     model = encoder(CONFIG)
-    features = model({"video": torch.randn(1, frames, 3, height, width)})
+    features = model({"video": torch.randn(1, frames, 3, height, width)}, interpolate=True)
     counts = [math.prod(tube.grid((frames, height, width))) for tube in (CONFIG.patch, *CONFIG.tubes)]
     assert features.tokens.shape[1] == sum(counts)
     assert features.boxes is not None
     assert features.boxes.shape == (sum(counts), 3, 2)
     assert features.pooled.isfinite().all()
     with pytest.raises(ValueError, match="too small for one token"):
-        model({"video": torch.randn(1, 4, 3, height, width)})
+        model({"video": torch.randn(1, 4, 3, height, width)}, interpolate=True)
 
 
 def test_a_class_token_or_the_mean() -> None:
@@ -147,9 +145,10 @@ def test_a_class_token_or_the_mean() -> None:
 @pytest.mark.parametrize("name", ["image", "video"])
 def test_attention_maps_come_from_every_layer_by_its_number(name: str) -> None:
     model, x = encoder(replace(CONFIG, gate=2)), {"image": image(), "video": video()}[name]
-    features = model({name: x}, attention=True)
-    assert list(features.attention) == [f"{layer}/attention" for layer in range(3)]
-    assert torch.equal(features.pooled, model({name: x}).pooled)
+    with capture_attention(model) as maps:
+        model({name: x})
+    blocks = ("before.blocks.0", "before.blocks.1", "transformer.blocks.0")
+    assert list(maps) == [f"{block}.attention" for block in blocks]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +171,7 @@ def test_saved_and_read_back(config: TubeViTConfig) -> None:
 
 
 def test_charades_enlarges_the_kernels_and_learns_no_more() -> None:
-    core = TubeViTConfig(backbone=BACKBONES["b"], video=VideoSpec(frames=128))
+    core = TubeViTConfig(backbone=SIZES["b"], video=VideoSpec(frames=128))
     large = replace(core, tubes=CHARADES_TUBES, learned=tuple(tube.kernel for tube in TUBES))
     with torch.device("meta"):
         ours, theirs = ({n: p.shape for n, p in c.build().named_parameters()} for c in (core, large))
@@ -181,8 +180,8 @@ def test_charades_enlarges_the_kernels_and_learns_no_more() -> None:
 
 def test_a_huge_model_takes_over_the_tubes_of_a_base_one() -> None:
     """Sec. 3.6; 1280 is no multiple of 768: the first channels of the fewest neighbors that reach it."""
-    base = TubeViTConfig(backbone=BACKBONES["b"])
-    huge = TubeViTConfig(backbone=BACKBONES["h"], patch=replace(PATCH, kernel=(1, 14, 14), stride=(32, 14, 14)))
+    base = TubeViTConfig(backbone=SIZES["b"])
+    huge = TubeViTConfig(backbone=SIZES["h"], patch=replace(PATCH, kernel=(1, 14, 14), stride=(32, 14, 14)))
     made = scaled(huge, base, gate=24)
     assert (made.backbone, made.patch, made.gate) == (huge.backbone, huge.patch, 24)
     assert [tube.neighbors for tube in made.tubes] == [(2, 2, 1), (1, 4, 2), (2, 1, 1)]
@@ -219,9 +218,9 @@ def test_tokenizing_costs_what_the_tubes_read(base: Cost) -> None:
 def test_a_name_says_the_tubes_but_not_the_clip() -> None:
     named = model_config("tubevit-b/16", frames=64)
     assert isinstance(named, TubeViTConfig)
-    assert model_name(named) == "tubevit-b/16"
+    assert named.name == "tubevit-b/16"
     for other in (replace(named, gate=4), replace(named, tubes=TUBES[:2]), CONFIG):
-        assert model_name(other) is None
+        assert other.name is None
 
 
 def test_impossible_configs_are_refused_with_the_value() -> None:

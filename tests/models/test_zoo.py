@@ -12,8 +12,8 @@ import torch
 
 import zoo
 from tubelet.configs import from_json, to_json
-from tubelet.models import ModelConfig, TokenLearnerConfig, ViViTConfig
-from tubelet.models.names import BACKBONES, EXAMPLES, model_config, model_name
+from tubelet.models import SIZES, ModelConfig, TokenLearnerConfig, ViViTConfig, list_models, model_config
+from tubelet.nn.attention import capture_attention
 from tubelet.nn.depth import set_stochastic_depth
 from zoo import SMALL, VIDEO, ZOO, build, example, noisy
 
@@ -75,12 +75,15 @@ def test_state_dict_and_config_round_trip(config: ModelConfig) -> None:
 @every_model
 def test_attention_maps_are_distributions_and_leave_the_features_alone(config: ModelConfig) -> None:
     model, x = build(config).eval(), example(config)
-    features = model.encoder(x, attention=True)
-    assert features.attention
-    for name, weights in features.attention.items():
-        assert weights.shape[0] == 2, name
+    with capture_attention(model) as maps:
+        features = model.encoder(x)
+    assert maps
+    for name, weights in maps.items():
+        assert name.startswith("encoder.")
+        assert weights.shape[0] % 2 == 0, name
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
     assert torch.equal(features.pooled, model.encoder(x).pooled)
+    assert len(maps) == len({name.partition(":")[0] for name in maps}) or "shared" in " ".join(maps)
 
 
 @every_model
@@ -90,7 +93,9 @@ def test_another_clip_size_is_taken_by_interpolation(config: ModelConfig) -> Non
     larger = {name: torch.nn.functional.pad(value, (0, 8, 0, 16)) for name, value in x.items()}
     if "video" in x:
         larger["video"] = torch.cat([larger["video"]] * 2, dim=1)
-    assert model(larger, "task").isfinite().all()
+    assert model(larger, "task", interpolate=True).isfinite().all()
+    with pytest.raises(ValueError, match="interpolate=True"):
+        model(larger, "task")
 
 
 def test_stochastic_depth_can_be_set_per_task() -> None:
@@ -114,17 +119,17 @@ def test_compiles_without_graph_breaks() -> None:
     assert result.stdout.split() == list(ZOO)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", list_models())
 def test_names_round_trip(name: str) -> None:
-    assert model_name(model_config(name)) == name
+    assert model_config(name).name == name
 
 
 def test_a_config_that_no_name_says_has_none() -> None:
-    assert model_name(ZOO["model1"]) is None
+    assert ZOO["model1"].name is None
     named = model_config("vivit-b/16x2-fe")
     assert isinstance(named, ViViTConfig)
-    assert model_name(replace(named, temporal_depth=8)) is None
-    assert model_name(replace(named, backbone=replace(named.backbone, dropout=0.1))) == "vivit-b/16x2-fe"
+    assert replace(named, temporal_depth=8).name is None
+    assert replace(named, backbone=replace(named.backbone, dropout=0.1)).name == "vivit-b/16x2-fe"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_impossible_configs_are_refused_with_the_value() -> None:
     with pytest.raises(ValueError, match='pool must be "mean"'):
         ViViTConfig(backbone=SMALL, tubelet=(2, 8, 8), video=VIDEO, attention_type="factorized_self_attention")
     with pytest.raises(ValueError, match=r"heads=3"):
-        ViViTConfig(backbone=BACKBONES["ti"], attention_type="factorized_dot_product", pool="mean")
+        ViViTConfig(backbone=SIZES["ti"], attention_type="factorized_dot_product", pool="mean")
     with pytest.raises(ValueError, match="smaller than one tubelet"):
         ViViTConfig(backbone=SMALL, tubelet=(8, 8, 8), video=VIDEO)
     with pytest.raises(ValueError, match="must start with 1"):

@@ -30,7 +30,7 @@ def test_attention_equals_torchs_own() -> None:
     x = torch.randn(2, 7, 16)
     expected, weights = theirs(x, x, x, average_attn_weights=False)
     torch.testing.assert_close(ours(x), expected)
-    torch.testing.assert_close(ours.weights(x), weights)
+    torch.testing.assert_close(ours.attention_maps(x)[""], weights)
 
 
 def test_attention_drops_in_training_only() -> None:

@@ -24,7 +24,7 @@ from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import choose_trainable
 from tubelet.training.run import initial_model
 from tubelet.weights.folder import load_model
-from tubelet.weights.initialize import initialize
+from tubelet.weights.transfer import initialize
 
 QUICK = ProbeOptions(steps=30, batch_size=16, workers=0)
 

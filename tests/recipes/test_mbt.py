@@ -10,12 +10,11 @@ from tubelet.configs import from_json, to_json
 from tubelet.costs.cost import input_shape
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
+from tubelet.models import SIZES, ModelConfig
 from tubelet.models.mbt import MBTConfig
-from tubelet.models.model import ModelConfig
-from tubelet.models.names import BACKBONES
 from tubelet.recipes import mbt, recipes
 from tubelet.training.experiment import SGD, Experiment, Length, Task
-from tubelet.weights.initialize import Init
+from tubelet.weights.transfer import Init
 
 MBT = {name: recipe for name, recipe in recipes().items() if name.startswith("mbt.")}
 
@@ -59,7 +58,7 @@ def test_a_recipe_has_the_hyper_parameters_of_its_sources(name: str) -> None:
 @pytest.mark.parametrize("name", MBT)
 def test_the_model_is_the_released_one(name: str) -> None:
     model = model_of(MBT[name]())
-    assert (model.backbone, model.fusion_layer, model.bottlenecks, model.pool) == (BACKBONES["b"], 8, 4, "token")
+    assert (model.backbone, model.fusion_layer, model.bottlenecks, model.pool) == (SIZES["b"], 8, 4, "token")
     assert {key: (m.patch, input_shape(m.spec)) for key, m in model.modalities.items()} == {
         "video": ((2, 16, 16), (32, 3, 224, 224)),
         "audio": ((1, 16, 16), (800, 128)),
@@ -78,7 +77,9 @@ def test_either_sense_alone_is_trained_alike(name: str, senses: Any) -> None:
 
 
 def test_weights_start_the_bottleneck_as_released_where_there_is_one() -> None:
-    assert mbt.vggsound(init="there").init == (Init(source="there", bottleneck="positions"),)
+    started = mbt.vggsound(init="there")
+    assert started.init == (Init(source="there"),)
+    assert started.model.bottleneck_start == "positions"
     assert mbt.vggsound(init="there", senses="audio").init == (Init(source="there"),)
     assert mbt.vggsound().init == ()
     assert mbt.vggsound().notes, "without weights a person is told so"

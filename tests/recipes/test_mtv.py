@@ -9,7 +9,6 @@ import pytest
 from tubelet.configs import ConfigError, from_json, to_json
 from tubelet.data.views import Views
 from tubelet.models.mtv import CrossViewFusion, MTVConfig
-from tubelet.models.names import model_name
 from tubelet.recipes import mtv, recipes
 from tubelet.recipes.mtv import BASE, LARGE
 from tubelet.specs import VideoSpec
@@ -57,7 +56,7 @@ def test_a_recipe_has_the_hyper_parameters_of_its_configuration(name: str) -> No
     task, video = only_task(experiment), video_of(experiment)
     augment, objective = task.augment, task.objective
     row = (
-        model_name(experiment.model),
+        experiment.model.name,
         task.learning_rate,
         task.length.epochs,
         task.batch_size,

@@ -11,8 +11,7 @@ import torch
 from tubelet.configs import from_json, override, to_json
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
-from tubelet.models.model import ModelConfig
-from tubelet.models.names import BACKBONES, model_name
+from tubelet.models import SIZES, ModelConfig
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.nn.tokenizers import grid_of
 from tubelet.recipes import polyvit, recipes
@@ -120,7 +119,7 @@ def test_one_modality_has_its_own_tasks_and_tokenizer() -> None:
 def test_a_single_task_is_trained_as_in_the_co_training(task: Any, name: str, side: int) -> None:
     alone, together = polyvit.single_task(task), polyvit.nine_tasks()
     assert alone.tasks == {task: together.tasks[task]}
-    assert model_name(alone.model) == name
+    assert alone.model.name == name
     (key,) = alone.tasks[task].inputs
     assert alone.model.inputs[key] == together.model.inputs[key]
     assert not side or alone.model.inputs[key].extent[1:] == (side, side)
@@ -129,7 +128,7 @@ def test_a_single_task_is_trained_as_in_the_co_training(task: Any, name: str, si
 def test_the_video_trio_follows_table_16() -> None:
     experiment = polyvit.video_trio()
     assert isinstance(experiment.model, PolyViTConfig)
-    assert experiment.model.backbone == BACKBONES["l"]
+    assert experiment.model.backbone == SIZES["l"]
     assert tokens(experiment.model) == {"video": 3137}
     examples = {"kinetics400": 214_834, "kinetics600": 363_213, "moments_in_time": 791_297}
     assert lengths(experiment.tasks, examples) == {

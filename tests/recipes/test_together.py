@@ -17,8 +17,8 @@ from tubelet.data.manifest import Record, write_manifest
 from tubelet.data.sound import spectrograms
 from tubelet.data.views import Views
 from tubelet.media.audio import read_audio
+from tubelet.models import Model, ModelConfig
 from tubelet.models.ast import ASTConfig
-from tubelet.models.model import Model, ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig

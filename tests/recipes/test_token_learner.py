@@ -11,8 +11,7 @@ import torch
 from tubelet.configs import from_json, override, to_json
 from tubelet.costs.cost import cost
 from tubelet.data.views import Views
-from tubelet.models.model import Model
-from tubelet.models.names import model_config, model_name
+from tubelet.models import Model, model_config
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.recipes import recipes, token_learner, vivit
@@ -20,7 +19,7 @@ from tubelet.recipes.token_learner import Large
 from tubelet.specs import ImageSpec
 from tubelet.training.experiment import SGD, AdamW, Experiment, Length, Task
 from tubelet.weights.folder import save_model
-from tubelet.weights.initialize import initialize
+from tubelet.weights.transfer import initialize
 
 RECIPES = {name: recipe for name, recipe in recipes().items() if name.startswith("token_learner.")}
 
@@ -38,7 +37,7 @@ def learner(experiment: Experiment) -> TokenLearnerConfig:
 def test_the_released_configuration() -> None:
     experiment = token_learner.imagenet_b16("there")
     task, model = only_task(experiment), learner(experiment)
-    assert model_name(model) == "vit-b/16-tl16@9"
+    assert model.name == "vit-b/16-tl16@9"
     assert model.spec.size == (224, 224)
     assert (task.source.path, task.inputs, task.views) == ("there", ("image",), Views(1, 1))
     assert task.length.resolve(1_281_167, task.batch_size) == 28_080, "90 epochs of 312 updates"
@@ -52,7 +51,7 @@ def test_the_released_configuration() -> None:
 def test_a_row_of_the_slides_is_a_model_at_512_pixels(row: Any) -> None:
     experiment = token_learner.imagenet_l("there", model=row)
     model = learner(experiment)
-    assert (model_name(model), model.tokens, model.fuse, model.form) == (row, 16, False, "mlp")
+    assert (model.name, model.tokens, model.fuse, model.form) == (row, 16, False, "mlp")
     assert model.spec.size == (512, 512)
     assert experiment.optimizer == SGD(momentum=0.9)
 
@@ -63,7 +62,7 @@ def test_kinetics_is_trained_as_vivit_is(name: str) -> None:
     theirs = getattr(vivit, name.replace("l10", "l16"))("there")
     assert (ours.tasks, ours.optimizer, ours.training) == (theirs.tasks, theirs.optimizer, theirs.training)
     assert learner(ours).spec == theirs.model.inputs["video"]
-    assert model_name(learner(ours)) == "vivit-l/10x2-tl16@18+11"
+    assert learner(ours).name == "vivit-l/10x2-tl16@18+11"
 
 
 def test_twelve_views_on_kinetics_cost_what_the_slides_print() -> None:

@@ -11,7 +11,6 @@ import torch
 from tubelet.configs import from_json, override, to_json
 from tubelet.costs.cost import cost
 from tubelet.data.views import Views
-from tubelet.models.names import model_name
 from tubelet.models.tubevit import TubeViTConfig
 from tubelet.recipes import recipes, tubevit
 from tubelet.training.experiment import AdamW, Experiment, Length
@@ -82,7 +81,7 @@ def test_kinetics_and_imagenet_share_one_model(dataset: str, recipe: Callable[..
     assert list(alone.tasks) == [dataset]
     assert alone.tasks[dataset].length == Length(steps=300_000)
     assert joint.model == alone.model
-    assert (model_name(joint.model), joint.tasks["imagenet"].views) == ("tubevit-b/16", Views(1, 1))
+    assert (joint.model.name, joint.tasks["imagenet"].views) == ("tubevit-b/16", Views(1, 1))
     assert override(joint, {"schedule": "Alternating"}).schedule == Alternating()
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tubelet.configs import from_json, to_json
-from tubelet.models.model import ModelConfig
-from tubelet.models.names import model_name
+from tubelet.models import ModelConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.recipes import recipes, vivit
 from tubelet.training.experiment import SGD, Experiment, Length, Task
@@ -84,7 +83,7 @@ def test_a_docstring_gives_the_command_the_papers_figure_and_the_layout_of_the_d
 def test_a_recipe_trains_the_model_that_its_name_says(recipe: Any, name: str, frames: int, side: int) -> None:
     model: ModelConfig = recipe().model
     assert isinstance(model, ViViTConfig)
-    assert model_name(model) == name
+    assert model.name == name
     assert (model.video.frames, model.video.stride, model.video.size) == (frames, 2, (side, side))
 
 

@@ -17,7 +17,7 @@ from tubelet.configs import ConfigError
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Batch
 from tubelet.evaluation.run import validator
-from tubelet.models.model import Encoder, Model, ModelConfig
+from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.nn.heads import LinearHead, MultiHead, build_head
@@ -30,7 +30,7 @@ from tubelet.training.parallel import Ranks
 from tubelet.training.probing import fit_linear, linear_heads
 from tubelet.training.run import train
 from tubelet.weights.folder import save_model
-from tubelet.weights.initialize import Init
+from tubelet.weights.transfer import Init
 from zoo import IMAGE, SMALL, ZOO
 
 

@@ -17,8 +17,8 @@ from tubelet.data.batch import Batch
 from tubelet.data.dataset import Example, TrainSet, VideoViews, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
+from tubelet.models import Model
 from tubelet.models.mbt import MBTConfig
-from tubelet.models.model import Model
 from tubelet.models.mtv import CrossViewFusion, MTVConfig, Stream
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import VideoSpec

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from training_runs import assert_same, experiment, make_files, run, weights
 from tubelet.evaluation.run import validator
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.training.experiment import Experiment, Source
 from tubelet.training.loop import Update
 from tubelet.training.run import train

@@ -8,12 +8,12 @@ import torch
 
 from tubelet.models import Model, ViTConfig, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
+from tubelet.nn.inflation import inflate
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import TaskCard, save_model
-from tubelet.weights.inflate import inflate
-from tubelet.weights.initialize import Init, initialize
 from tubelet.weights.loaded import build_model
+from tubelet.weights.transfer import Init, initialize
 
 SIZE = TransformerConfig(width=16, depth=2, heads=2, mlp=32)
 IMAGE = ViTConfig(backbone=SIZE, patch=(4, 4), image=ImageSpec(size=(16, 16), short_side=16))
@@ -70,7 +70,7 @@ def test_model_3_starts_as_if_it_had_no_time(image):
     model, report = start(config, image)
     frames = torch.randn(2, 6, 3, 16, 16)
     tokens = model.eval().encoder({"video": frames}).tokens.unflatten(1, (6, 16))
-    single = model.encoder({"video": frames[:, 2:3]}).tokens
+    single = model.encoder({"video": frames[:, 2:3]}, interpolate=True).tokens
     torch.testing.assert_close(tokens[:, 2], single, rtol=0, atol=1e-5)
     assert {name.rpartition(".out")[1] for name in report.zeroed} == {".out"}
     assert any("norm_time" in name for name in report.fresh)
@@ -147,7 +147,7 @@ def test_what_does_not_fit_names_keys_and_shapes_and_changes_nothing(image):
         start(deep, image)
     deep_3 = replace(deep, attention_type="factorized_self_attention", pool="mean")
     with pytest.raises(WeightsError, match=r"blocks.2.norm_attention.weight \(16,\) of the model has nothing to start"):
-        start(deep_3, image, temporal="copy")
+        start(replace(deep_3, temporal_start="copy"), image)
     with pytest.raises(WeightsError, match=r"blocks.1.norm_attention.weight \(16,\) of the source has no place"):
         start(replace(VIDEO, backbone=replace(SIZE, depth=1)), image)
     model = build_model(deep, {})

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from tubelet.models import Model, ModelConfig, PolyViTConfig, TubeViTConfig, ViTConfig, ViViTConfig
 from tubelet.models.polyvit import Modality
-from tubelet.models.tubevit import scaled
+from tubelet.models.tubevit import Tube, scaled
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model, save_model
-from tubelet.weights.initialize import Init, InitReport, initialize
 from tubelet.weights.loaded import build_model
+from tubelet.weights.transfer import Init, InitReport, initialize
 
 SMALL, LARGE = (
     TransformerConfig(width=12, depth=2, heads=2, mlp=16),

@@ -9,8 +9,8 @@ from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
-from tubelet.weights.initialize import Init, initialize
 from tubelet.weights.loaded import build_model
+from tubelet.weights.transfer import Init, initialize
 
 CONFIG = ViTConfig(
     backbone=TransformerConfig(width=16, depth=2, heads=2, mlp=32),

@@ -189,10 +189,10 @@ def cost(
     """Count tokens, parameters, multiply-adds and bytes of activations of a model."""
     from tubelet.costs.cost import costs
     from tubelet.costs.published import published_rows
-    from tubelet.models.names import EXAMPLES, model_config
+    from tubelet.models import examples, model_config
 
     if bool(name) == published:
-        raise ConfigError(f"give a model's name, such as {', '.join(EXAMPLES)}, or --published")
+        raise ConfigError(f"give a model's name, such as {', '.join(examples())}, or --published")
     if published:
         rows = published_rows()
         if json:

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from tubelet.models.model import Model, ModelConfig
+from tubelet.models import Model, ModelConfig
 from tubelet.nn.blocks import Block, Stack
 from tubelet.nn.heads import LinearHead
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec

@@ -11,9 +11,8 @@ from importlib.resources import files
 from typing import Any, cast
 
 from tubelet.costs.cost import parameters, work
-from tubelet.models.model import ModelConfig
+from tubelet.models import ModelConfig, model_config
 from tubelet.models.mtv import CrossViewFusion, MTVConfig
-from tubelet.models.names import model_config
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig

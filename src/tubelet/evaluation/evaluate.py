@@ -27,7 +27,7 @@ from tubelet.inference.kinds import only_sound
 from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers
 from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, masked, view_logits
 from tubelet.media.errors import MediaError
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.training.parallel import Ranks
 from tubelet.weights.loaded import TaskCard
 

@@ -18,7 +18,7 @@ from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_
 from tubelet.inference.kinds import fitting_views
 from tubelet.inference.scoring import Precision
 from tubelet.media.errors import MediaError
-from tubelet.models.model import Model, ModelConfig
+from tubelet.models import Model, ModelConfig
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.outcome import Evaluate, Validate, cards, write_json
 from tubelet.training.parallel import Ranks, init_distributed

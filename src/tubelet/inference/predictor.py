@@ -21,12 +21,12 @@ from tubelet.inference.explanation import Explanation
 from tubelet.inference.kinds import fitting_views, gives, misfit, only_sound
 from tubelet.inference.overlay import spectrogram_picture
 from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers, top_combinations
-from tubelet.inference.rollout import rollout
 from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, view_logits, views_in
 from tubelet.inference.timeline import Plan, plan_windows, window_clips, window_sounds
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe
 from tubelet.media.video import open_video
+from tubelet.nn.attention import capture_attention
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
@@ -160,9 +160,9 @@ class Predictor:
             raise ValueError(f"{show=} is none of the inputs that are encoded: {', '.join(names)}")
         name = show or names[0]
         seen, _ = self._look(info, names, "1x1")
-        with self._running():
-            maps = self._encode(seen.inputs, attention=True).attention
-            shares = rollout(self.config, {key: a.float() for key, a in maps.items()}, name)[0].cpu()
+        with self._running(), capture_attention(self.model.encoder) as maps:
+            self._encode(seen.inputs)
+        shares = self.config.rollout({key: a.float() for key, a in maps.items()}, name, tuple(names))[0].cpu()
         part = float(shares.sum())
         made = partial(Explanation, path=str(path), shares=shares / part, part=part)
         spec, (x,) = self.model.encoder.inputs[name], seen.inputs[name]
@@ -279,9 +279,9 @@ class Predictor:
             raise found
         return found, chosen
 
-    def _encode(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
+    def _encode(self, inputs: Mapping[str, Tensor]) -> Features:
         on_device = self.model.preprocess({name: x.to(self.device) for name, x in inputs.items()})
-        return self.model.encoder(on_device, attention=attention)
+        return self.model.encoder(on_device)
 
     def _running(self) -> AbstractContextManager[None]:
         return evaluation_mode(self.model, self.precision)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.hardware import require_bfloat16
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
 
 Precision = Literal["float32", "bfloat16"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, cast
@@ -11,15 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.models.model import Encoder, ModelConfig
-from tubelet.models.polyvit import Modality
+from tubelet.models.family import PATCH_NAME, SIZES, ModelConfig, Tower, block_modules, matched, size_letters
+from tubelet.models.model import MASK, Encoder
+from tubelet.models.polyvit import Modality, with_specs
+from tubelet.models.rollout import Maps, Shares, back
 from tubelet.models.vit import Representation
 from tubelet.nn.blocks import Block, Stack, TransformerConfig
 from tubelet.nn.encoding import Pool, TokenSequence
 from tubelet.nn.features import Features
-from tubelet.nn.positions import Grid
-from tubelet.nn.tokenizers import TubeletTokenizer, grid_of
-from tubelet.specs import InputSpec
+from tubelet.nn.positions import Grid, LearnedPositions
+from tubelet.nn.tokenizers import TubeletTokenizer
+from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,13 @@ class MBTConfig(ModelConfig):
     From layer ``fusion_layer`` on, counted from 0, they exchange information: 0 is early fusion, the depth late fusion.
     ``fusion`` "bottleneck": through ``bottlenecks`` tokens and, as the released code has it, one more where ``pool`` is
     "token"; "concatenate": each sees all tokens. ``shared``: one transformer for all modalities. ``fused_at_test``
-    False leaves the bottlenecks out at test. ``representation``: see ViT.
+    False leaves the bottlenecks out at test. ``bottleneck_start``: what the bottleneck tokens start from beside an
+    image model's weights. "fresh": as they were built; "positions": the source's table of positions resized to so many
+    places, as the released code does. ``representation``: see ViT.
     """
+
+    examples = ("mbt-b/16x2",)
+    own = ("bottleneck",)
 
     backbone: TransformerConfig
     modalities: dict[str, Modality]
@@ -40,6 +48,7 @@ class MBTConfig(ModelConfig):
     shared: bool = False
     pool: Pool = "token"
     fused_at_test: bool = True
+    bottleneck_start: Literal["fresh", "positions"] = "fresh"
     representation: int = 0
 
     def __post_init__(self) -> None:
@@ -84,6 +93,119 @@ class MBTConfig(ModelConfig):
     def build(self) -> MBT:
         return MBT(self)
 
+    @classmethod
+    def parse(cls, name: str, *, frames: int = 0, size: int = 0) -> MBTConfig | None:
+        """``mbt-b/16x2``: video and 8 s of its sound, which meet from two thirds of the layers on, as for AudioSet."""
+        if (match := matched(rf"mbt-{PATCH_NAME}x(?P<t>\d+)", name)) is None:
+            return None
+        backbone, patch = SIZES[match["size"]], int(match["patch"])
+        modalities = {
+            "video": Modality(spec=VideoSpec.square(frames, size), patch=(int(match["t"]), patch, patch)),
+            "audio": Modality(spec=SpectrogramSpec(), patch=(1, patch, patch)),
+        }
+        return cls(backbone=backbone, modalities=modalities, fusion_layer=backbone.depth * 2 // 3)
+
+    def spelled(self) -> str | None:
+        video = self.modalities.get("video")
+        return f"mbt-{size_letters(self.backbone)}/{video.patch[1]}x{video.patch[0]}" if video else None
+
+    def with_inputs(self, specs: Mapping[str, InputSpec]) -> MBTConfig:
+        return replace(self, modalities=with_specs(self.modalities, specs))
+
+    def with_only(self, inputs: Iterable[str]) -> MBTConfig:
+        kept = set(inputs)
+        return replace(self, modalities={name: m for name, m in self.modalities.items() if name in kept})
+
+    def towers(self) -> tuple[Tower, ...]:
+        return tuple(
+            Tower(name, m.spec, m.patch, self.backbone, self._modules(f"modalities.{name}"))
+            for name, m in self.modalities.items()
+        )
+
+    def _modules(self, modality: str) -> dict[str, str]:
+        return {
+            "tokenizer": f"{modality}.tokenizer",
+            "cls": f"{modality}.cls",
+            "positions": f"{modality}.positions",
+            **block_modules("shared.blocks" if self.shared else f"{modality}.stack.blocks", self.backbone.depth),
+            "norm": "norm",
+        }
+
+    def complete(
+        self, offered: Mapping[str, Tensor], encoder: Encoder, source: Encoder, towers: tuple[tuple[Tower, Tower], ...]
+    ) -> dict[str, Tensor]:
+        """The bottleneck tokens, where they start from the positions that the first modality starts from."""
+        if self.bottleneck_start == "fresh" or "bottleneck" in offered or not self.bottleneck_tokens:
+            return {}
+        positions = source.get_submodule(towers[0][0].modules["positions"])
+        if not isinstance(positions, LearnedPositions):
+            raise ValueError(f"{self.bottleneck_start=} needs weights that have learned positions")
+        grid = _square_grid(self.bottleneck_tokens - positions.special)
+        target = LearnedPositions(grid, self.backbone.width, positions.special)
+        return {"bottleneck": target.resample("table", positions.table, positions, "central")}
+
+    def rollout(self, maps: Maps, input: str, given: tuple[str, ...] = ()) -> Shares:
+        """The bottleneck's shares go back to all modalities in equal parts, as it is the mean of what they wrote."""
+        names = tuple(name for name in self.modalities if name in (given or (input,)))
+        special = int(self.pool == "token")
+        counts = {name: special + math.prod(self.modalities[name].grid) for name in names}
+        shares, bottleneck = _result_shares(self, next(iter(maps.values())), counts)
+        for layer in reversed(range(self.backbone.depth)):
+            shares, bottleneck = _layer_rollout(self, maps, layer, shares, bottleneck)
+        places = {name: x[:, special:] for name, x in shares.items()}
+        total = sum((x.sum(-1) for x in places.values()), torch.zeros(()))
+        return (places[input] / total[:, None]).unflatten(-1, self.modalities[input].grid)
+
+
+def _square_grid(places: int) -> Grid:
+    """The most square picture of so many places: 2 x 2 for 4, 2 x 3 for 6."""
+    height = next(side for side in range(math.isqrt(places), 0, -1) if places % side == 0)
+    return 1, height, places // height
+
+
+def _result_shares(config: MBTConfig, like: Tensor, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], Tensor]:
+    """The shares (B, N) of the last layer's tokens of each modality: of the class tokens, or of all; none of the
+    bottleneck's."""
+    shares = {name: like.new_zeros(len(like), count) for name, count in counts.items()}
+    for x in shares.values():
+        if config.pool == "token":
+            x[:, 0] = 1 / len(counts)
+        else:
+            x[:] = 1 / sum(counts.values())
+    return shares, like.new_zeros(len(like), config.bottleneck_tokens)
+
+
+def _layer_rollout(
+    config: MBTConfig, maps: Maps, layer: int, shares: dict[str, Tensor], bottleneck: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    names, sizes = list(shares), [x.shape[-1] for x in shares.values()]
+    shared = f"shared.blocks.{layer}.attention"
+    together = config.shared and config.concatenates and layer >= config.fusion_layer
+    if together and len(names) > 1:
+        x = back(torch.cat(list(shares.values()), -1), maps[shared])
+        return dict(zip(names, x.split(sizes, -1), strict=True)), bottleneck
+    before = {name: torch.zeros_like(x) for name, x in shares.items()}
+    read = torch.zeros_like(bottleneck)
+    for i, (name, x) in enumerate(shares.items()):
+        key = (
+            (f"{shared}:{i}" if i else shared) if config.shared else f"modalities.{name}.stack.blocks.{layer}.attention"
+        )
+        weights = maps[key]
+        extra = weights.shape[-1] - x.shape[-1]
+        others = [other for other in names if other != name]
+        if not extra:
+            before[name] += back(x, weights)
+        elif extra == bottleneck.shape[-1]:
+            own, theirs = back(torch.cat([x, bottleneck / len(names)], -1), weights).split([x.shape[-1], extra], -1)
+            before[name] += own
+            read += theirs
+        else:  # all tokens, its own last
+            row = back(torch.cat([*(torch.zeros_like(shares[o]) for o in others), x], -1), weights)
+            parts = row.split([*(shares[o].shape[-1] for o in others), x.shape[-1]], -1)
+            for other, part in zip([*others, name], parts, strict=True):
+                before[other] += part
+    return before, read
+
 
 class MBT(Encoder):
     """A transformer per modality, which from a middle layer on meet in bottleneck tokens.
@@ -100,11 +222,10 @@ class MBT(Encoder):
     bottleneck: nn.Parameter | None
 
     def __init__(self, config: MBTConfig) -> None:
-        super().__init__()
-        self.inputs, self.width = config.inputs, config.representation or config.backbone.width
+        super().__init__(config, config.representation or config.backbone.width)
         self.depth, self.fusion_layer = config.backbone.depth, config.fusion_layer
         self.pool, self.fused_at_test = config.pool, config.fused_at_test
-        self._concatenates, self.may_miss = config.concatenates, config.may_miss
+        self._concatenates = config.concatenates
         self.modalities = nn.ModuleDict({name: ModalityStack(m, config) for name, m in config.modalities.items()})
         self.shared = Stack(config.backbone) if config.shared else None
         self.bottleneck = None
@@ -114,16 +235,15 @@ class MBT(Encoder):
         self.norm = config.backbone.norm()
         self.representation = Representation(config.backbone.width, config.representation)
 
-    def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
+    def encode(self, inputs: Mapping[str, Tensor]) -> Features:
         stacks = {n: cast("ModalityStack", stack) for n, stack in self.modalities.items() if n in inputs}
         if not stacks:
             raise ValueError(
                 f"MBT takes {', '.join(self.modalities)}, or some of them, not {', '.join(inputs) or 'none'}"
             )
-        maps: dict[str, Tensor] | None = {} if attention else None
         tokens = {name: stack.tokenizer(inputs[name]) for name, stack in stacks.items()}
         present = self._present(inputs, tuple(stacks))
-        x = self._encode({name: stack.sequence(tokens[name]) for name, stack in stacks.items()}, present, maps)
+        x = self._encode({name: stack.sequence(tokens[name]) for name, stack in stacks.items()}, present)
         parts: dict[str, Features] = {}
         for i, (name, stack) in enumerate(stacks.items()):
             _, t, h, w, _ = tokens[name].shape
@@ -136,35 +256,32 @@ class MBT(Encoder):
             self._pooled(list(parts.values()), present),
             torch.cat([cast("Tensor", part.boxes) for part in parts.values()]),
             parts,
-            maps or {},
         )
 
     def _present(self, inputs: Mapping[str, Tensor], names: Sequence[str]) -> Float[Tensor, "M B"] | None:
         """1 where an example has the modality, else 0; None where all have all."""
-        if not any(f"{name}_mask" in inputs for name in names):
+        if not any(name + MASK in inputs for name in names):
             return None
         if self._concatenates:
             raise ValueError("masks need bottleneck or late fusion; here, leave out the input of a missing modality")
-        whole = torch.ones(len(inputs[names[0]]), dtype=self.norm.weight.dtype, device=self.norm.weight.device)
-        return torch.stack([(inputs.get(f"{name}_mask", whole) != 0).to(whole) for name in names])
+        whole = torch.ones(inputs[names[0]].shape[0], dtype=self.norm.weight.dtype, device=self.norm.weight.device)
+        return torch.stack([(inputs.get(name + MASK, whole) != 0).to(whole) for name in names])
 
-    def _encode(
-        self, x: dict[str, Tensor], present: Tensor | None, maps: dict[str, Tensor] | None
-    ) -> dict[str, Tensor]:
+    def _encode(self, x: dict[str, Tensor], present: Tensor | None) -> dict[str, Tensor]:
         bottleneck = None
         if self.bottleneck is not None and (self.training or self.fused_at_test):
-            bottleneck = self.bottleneck.expand(len(next(iter(x.values()))), -1, -1)
+            bottleneck = self.bottleneck.expand(next(iter(x.values())).shape[0], -1, -1)
         for layer in range(self.depth):
             blocks = {name: self._block(name, layer) for name in x}
             if layer < self.fusion_layer or (bottleneck is None and not self._concatenates):
-                x = {name: _look(block, x[name], f"{name}/{layer}", maps) for name, block in blocks.items()}
+                x = {name: block(x[name]) for name, block in blocks.items()}
             elif bottleneck is not None:
-                x, bottleneck = _through_bottleneck(blocks, x, bottleneck, present, layer, maps)
+                x, bottleneck = _through_bottleneck(blocks, x, bottleneck, present)
             elif self.shared is not None:
-                joint = _look(blocks[next(iter(x))], torch.cat(list(x.values()), dim=1), f"joint/{layer}", maps)
+                joint = blocks[next(iter(x))](torch.cat(list(x.values()), dim=1))
                 x = dict(zip(x, joint.split([tokens.shape[1] for tokens in x.values()], dim=1), strict=True))
             else:
-                x = _with_context(blocks, x, layer, maps)
+                x = _with_context(blocks, x)
         return x
 
     def _block(self, name: str, layer: int) -> Block:
@@ -187,13 +304,9 @@ class ModalityStack(TokenSequence):
 
     def __init__(self, modality: Modality, config: MBTConfig) -> None:
         # The released code has no dropout between positions and blocks.
-        super().__init__(replace(config.backbone, dropout=0.0), _grid(modality), config.pool)
+        super().__init__(replace(config.backbone, dropout=0.0), modality.grid, config.pool)
         self.tokenizer = TubeletTokenizer(modality.patch, config.backbone.width, modality.spec.channels)
         self.stack = None if config.shared else Stack(config.backbone)
-
-
-def _grid(modality: Modality) -> Grid:
-    return grid_of(modality.spec.extent, modality.patch)
 
 
 def _through_bottleneck(
@@ -201,35 +314,25 @@ def _through_bottleneck(
     x: Mapping[str, Tensor],
     bottleneck: Float[Tensor, "B n D"],
     present: Float[Tensor, "M B"] | None,
-    layer: int,
-    maps: dict[str, Tensor] | None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """[x_m, z_fsn] through each modality's block; the new bottleneck is the mean of what the modalities made of it."""
     y: dict[str, Tensor] = {}
     written: list[Tensor] = []
     for name, block in blocks.items():
-        out = _look(block, torch.cat([x[name], bottleneck], dim=1), f"{name}/{layer}", maps)
+        out = block(torch.cat([x[name], bottleneck], dim=1))
         y[name], bottleneck_m = out.split([x[name].shape[1], bottleneck.shape[1]], dim=1)
         written.append(bottleneck_m)
     weights = present if present is not None else bottleneck.new_ones(len(written), 1)
     return y, _mean(torch.stack(written), weights)
 
 
-def _with_context(
-    blocks: Mapping[str, Block], x: Mapping[str, Tensor], layer: int, maps: dict[str, Tensor] | None
-) -> dict[str, Tensor]:
+def _with_context(blocks: Mapping[str, Block], x: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Each modality's block on the others' tokens and its own; the results for its own are kept."""
     y: dict[str, Tensor] = {}
     for name, block in blocks.items():
         others = [tokens for other, tokens in x.items() if other != name]
-        y[name] = _look(block, torch.cat([*others, x[name]], dim=1), f"{name}/{layer}", maps)[:, -x[name].shape[1] :]
+        y[name] = block(torch.cat([*others, x[name]], dim=1))[:, -x[name].shape[1] :]
     return y
-
-
-def _look(block: Block, tokens: Tensor, name: str, maps: dict[str, Tensor] | None) -> Tensor:
-    if maps is not None:
-        maps |= {f"{name}/{what}": weights for what, weights in block.attention_maps(tokens).items()}
-    return block(tokens)
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -8,18 +8,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from tubelet.models.model import Encoder, ModelConfig
+from tubelet.models.family import PATCH_NAME, SIZES, ModelConfig, Tower, block_modules, matched, refuse, size_letters
+from tubelet.models.model import Encoder
+from tubelet.models.rollout import Maps, Shares, plain
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.initializers import init_dense_
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of
-from tubelet.specs import ImageSpec
+from tubelet.specs import ImageSpec, InputSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(ModelConfig):
     """``representation`` > 0 adds a dense layer of that width and a tanh after pooling, as some ViTs have."""
+
+    examples = ("vit-b/16", "vit-l/16")
 
     backbone: TransformerConfig
     patch: tuple[int, int] = (16, 16)
@@ -34,22 +38,45 @@ class ViTConfig(ModelConfig):
     def build(self) -> ViT:
         return ViT(self)
 
+    @classmethod
+    def parse(cls, name: str, *, frames: int = 0, size: int = 0) -> ViTConfig | None:
+        """``vit-b/16``: patches of 16x16 pixels."""
+        if (match := matched(rf"vit-{PATCH_NAME}", name)) is None:
+            return None
+        refuse(name, "a model of images", frames=frames)
+        patch = int(match["patch"])
+        return cls(backbone=SIZES[match["size"]], patch=(patch, patch), image=ImageSpec.square(size))
+
+    def spelled(self) -> str | None:
+        return f"vit-{size_letters(self.backbone)}/{self.patch[0]}"
+
+    def with_inputs(self, specs: Mapping[str, InputSpec]) -> ViTConfig:
+        return replace(self, image=specs["image"])
+
+    def towers(self) -> tuple[Tower, ...]:
+        return (Tower("image", self.image, (1, *self.patch), self.backbone, encoder_modules(self.backbone.depth)),)
+
+    @property
+    def is_plain(self) -> bool:
+        return True
+
+    def rollout(self, maps: Maps, input: str, given: tuple[str, ...] = ()) -> Shares:
+        return plain(maps, grid_of(self.image.extent, (1, *self.patch)))
+
 
 class ViT(Encoder):
     """Patches, a class token, learned positions and a transformer."""
 
     def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        self.inputs, self.width = config.inputs, config.representation or config.backbone.width
+        super().__init__(config, config.representation or config.backbone.width)
         patch = (1, *config.patch)
         self.tokenizer = TubeletTokenizer(patch, config.backbone.width, config.image.channels)
         self.encoder = TokenEncoder(config.backbone, grid_of(config.image.extent, patch), config.pool)
         self.representation = Representation(config.backbone.width, config.representation)
 
-    def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
-        maps: dict[str, Tensor] | None = {} if attention else None
-        features = self.encoder(self.tokenizer(inputs["image"]), maps)
-        return replace(features, pooled=self.representation(features.pooled), attention=maps or {})
+    def encode(self, inputs: Mapping[str, Tensor]) -> Features:
+        features = self.encoder(self.tokenizer(inputs["image"]))
+        return replace(features, pooled=self.representation(features.pooled))
 
 
 class Representation(nn.Module):
@@ -63,3 +90,14 @@ class Representation(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         return torch.tanh(self.dense(pooled)) if isinstance(self.dense, nn.Linear) else pooled
+
+
+def encoder_modules(depth: int, encoder: str = "encoder", tokenizer: str = "tokenizer") -> dict[str, str]:
+    """Where the parts of a tower are whose tokens go through the :class:`TokenEncoder` called ``encoder``."""
+    return {
+        "tokenizer": tokenizer,
+        "cls": f"{encoder}.cls",
+        "positions": f"{encoder}.positions",
+        **block_modules(f"{encoder}.transformer.blocks", depth),
+        "norm": f"{encoder}.transformer.norm",
+    }

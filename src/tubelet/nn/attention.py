@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,26 +13,43 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.nn.compiling import constant_result
 from tubelet.nn.initializers import init_attention_
 
-# Queries per matrix product of the chunked path: the scores of one chunk stay in the cache.
+# Queries per matrix product of the chunked kernel: the scores of one chunk stay in the cache.
 _CHUNK = 1024
+
+Kernel = Literal["auto", "fused", "chunked"]
+_kernel: Kernel = "auto"
+
+
+def set_attention_kernel(kernel: Kernel) -> None:
+    """Choose how attention is computed, in this process.
+
+    "fused": torch's scaled_dot_product_attention. "chunked": plain matrix products over 1,024 queries at a time, where
+    no gradient is kept. "auto", the default, is "chunked" for bfloat16 on a CPU with 1,024 queries or more, and "fused"
+    everywhere else: there, most CPUs compute chunks two to three times as fast, and some (with AMX units that torch's
+    kernel uses) two to three times as slowly. Nothing is timed, so that results are the same from run to run.
+    """
+    global _kernel
+    if kernel not in get_args(Kernel):
+        raise ValueError(f"{kernel=} is none of {', '.join(get_args(Kernel))}")
+    _kernel = kernel
 
 
 def attend(
     q: Float[Tensor, "B h N d"], k: Float[Tensor, "B h M d"], v: Float[Tensor, "B h M d"], dropout: float = 0.0
 ) -> Float[Tensor, "B h N d"]:
-    """Softmax(q k^T / sqrt(d)) v, by the fused kernel.
+    """Softmax(q k^T / sqrt(d)) v, by the kernel that :func:`set_attention_kernel` describes.
 
-    One exception: bfloat16 inference on a CPU, where the fused kernel is nearly three times as fast as plain matrix
-    products over chunks of queries on some CPUs, and nearly three times as slow on others. For long sequences the
-    faster one is taken, measured once per process. Training keeps the fused kernel, which stores no attention matrix.
+    Training always takes the fused one, which stores no attention matrix.
     """
-    slow_kernel = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] >= _CHUNK
-    if slow_kernel and not torch.is_grad_enabled() and _chunks_are_faster():
+    if not torch.is_grad_enabled() and (_kernel == "chunked" or (_kernel == "auto" and _chunks_are_better(q))):
         return attend_in_chunks(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+
+
+def _chunks_are_better(q: Tensor) -> bool:
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] >= _CHUNK
 
 
 def attend_in_chunks(
@@ -48,26 +65,43 @@ def attend_in_chunks(
     return y
 
 
-@constant_result
-@cache
-def _chunks_are_faster() -> bool:
-    """Whether chunks beat the fused kernel on this CPU in bfloat16: the best of three on two heads of 2,048 tokens."""
-    x = torch.ones(1, 2, 2048, 64, dtype=torch.bfloat16)  # no draw: the caller's random numbers stay as they are
-
-    def seconds(attention: Callable[..., Tensor]) -> float:
-        times: list[float] = []
-        for _ in range(4):
-            start = time.perf_counter()
-            attention(x, x, x)
-            times.append(time.perf_counter() - start)
-        return min(times[1:])
-
-    return seconds(attend_in_chunks) < seconds(F.scaled_dot_product_attention)
-
-
 def attention_weights(q: Float[Tensor, "B h N d"], k: Float[Tensor, "B h M d"]) -> Float[Tensor, "B h N M"]:
     """The weights that :func:`attend` applies, for those who want to look at them."""
     return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
+
+
+@contextmanager
+def capture_attention(model: nn.Module) -> Generator[dict[str, Tensor]]:
+    """The attention weights of every forward pass of ``model`` that runs inside::
+
+        with capture_attention(model) as maps:
+            model(video)
+
+    ``maps`` is filled by the name of the attention layer in ``model`` ("encoder.transformer.blocks.0.attention"), in
+    the order of the computation: (B, heads, queries, keys), detached. Where frames or places attend apart, B counts
+    them, too: (B t) for attention within each of t time indices. A layer that has several maps names them
+    ("....attention.time"), and one that runs more than once numbers them from the second on ("....attention:1"). The
+    weights are computed beside the forward pass, which stays as it is. They are large: 12 layers of 12 heads on 3,137
+    tokens (ViViT-B/16x2) take 5.7 GB per video. Layers that torch.compile has compiled are not seen.
+    """
+    maps: dict[str, Tensor] = {}
+
+    def remember(name: str, module: Any, inputs: tuple[Tensor, ...]) -> None:
+        for part, weights in module.attention_maps(*inputs).items():
+            key = f"{name}.{part}" if part else name
+            again = sum(known.partition(":")[0] == key for known in maps)
+            maps[f"{key}:{again}" if again else key] = weights.detach()
+
+    handles = [
+        module.register_forward_pre_hook(lambda module, inputs, name=name: remember(name, module, inputs))
+        for name, module in model.named_modules()
+        if hasattr(module, "attention_maps")
+    ]
+    try:
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Attention(nn.Module):
@@ -92,9 +126,10 @@ class Attention(nn.Module):
         y = attend(q, k, v, self.dropout if self.training else 0.0)
         return self.out(rearrange(y, "B h N d -> B N (h d)"))
 
-    def weights(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B h N N"]:
+    def attention_maps(self, x: Float[Tensor, "B N D"]) -> dict[str, Tensor]:
+        """The weights (B, h, N, N); see :func:`capture_attention`."""
         q, k, _ = self._project(x)
-        return attention_weights(q, k)
+        return {"": attention_weights(q, k)}
 
 
 class CrossAttention(nn.Module):
@@ -116,9 +151,10 @@ class CrossAttention(nn.Module):
         y = attend(q, k, v, self.dropout if self.training else 0.0)
         return self.out(rearrange(y, "B h N d -> B N (h d)"))
 
-    def weights(self, x: Float[Tensor, "B N D"], source: Float[Tensor, "B M E"]) -> Float[Tensor, "B h N M"]:
+    def attention_maps(self, x: Float[Tensor, "B N D"], source: Float[Tensor, "B M E"]) -> dict[str, Tensor]:
+        """The weights (B, h, N, M); see :func:`capture_attention`."""
         q, k, _ = self._project(x, source)
-        return attention_weights(q, k)
+        return {"": attention_weights(q, k)}
 
     def _project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q = rearrange(self.q(x), "B N (h d) -> B h N d", h=self.heads)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -97,10 +97,6 @@ class Block(nn.Module):
         """The first half (Eq. 2)."""
         return x + self.drop(self.dropout(self.attention(self.norm_attention(x))))
 
-    def attention_maps(self, x: Float[Tensor, "B ... D"]) -> dict[str, Tensor]:
-        """The attention weights of this block for its input ``x``, by the name of the attention layer."""
-        return {"attention": self.attention.weights(self.norm_attention(x))}
-
 
 class Stack(nn.Module):
     """The blocks ``first`` to ``end`` of a transformer of ``config.depth`` blocks; all of them, unless told otherwise.
@@ -120,11 +116,8 @@ class Stack(nn.Module):
         self.layers = Layers(first, config.depth if end is None else end, config.depth)
         self.blocks = nn.ModuleList(block(config, rate) for rate in self.layers.depth_rates(config.stochastic_depth))
 
-    def forward(self, x: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
-        """``maps``, where given, is filled with every block's attention weights, by "layer/attention layer"."""
-        for layer, block in enumerate(cast("Iterable[Block]", self.blocks), self.layers.first):
-            if maps is not None:
-                maps |= {f"{layer}/{name}": weights for name, weights in block.attention_maps(x).items()}
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
             x = block(x)
         return x
 
@@ -138,5 +131,5 @@ class Transformer(Stack):
         super().__init__(config, block, first=first)
         self.norm = config.norm()
 
-    def forward(self, x: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
-        return self.norm(super().forward(x, maps))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x))

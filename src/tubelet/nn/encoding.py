@@ -32,7 +32,7 @@ class TokenSequence(nn.Module):
     def sequence(self, tokens: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B N D"]:
         z = tokens.flatten(1, 3)
         if self.cls is not None:
-            z = torch.cat([self.cls.expand(len(z), 1, -1).to(z.dtype), z], dim=1)
+            z = torch.cat([self.cls.expand(z.shape[0], 1, -1).to(z.dtype), z], dim=1)
         return self.dropout(z + self.positions(_grid(tokens)))
 
     def features(self, z: Float[Tensor, "B N D"], grid: Grid) -> Features:
@@ -49,8 +49,8 @@ class TokenEncoder(TokenSequence):
         super().__init__(config, grid, pool)
         self.transformer = Transformer(config)
 
-    def forward(self, tokens: Float[Tensor, "B t h w D"], maps: dict[str, Tensor] | None = None) -> Features:
-        return self.features(self.transformer(self.sequence(tokens), maps), _grid(tokens))
+    def forward(self, tokens: Float[Tensor, "B t h w D"]) -> Features:
+        return self.features(self.transformer(self.sequence(tokens)), _grid(tokens))
 
 
 def _grid(tokens: Tensor) -> Grid:

@@ -11,6 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tubelet.nn.inflation import Inflation
+
 Grid = tuple[int, int, int]
 
 
@@ -38,6 +40,25 @@ class LearnedPositions(nn.Module):
             return self.table
         special, places = self.table[: self.special], self.table[self.special :]
         return torch.cat([special, interpolate_grid(places, self.grid, grid)])
+
+    def resample(self, name: str, value: Tensor, theirs: nn.Module, how: Inflation) -> Tensor:
+        """``value``, the table of ``theirs``, for this grid: linear in time, height and width, corners aligned.
+
+        An image's table is so repeated in time and resized in space: what the released code's "tile", "resize" and
+        "resize_tile" do where they are used as meant. It guesses grids from lengths, and copies a table of equal length
+        whatever its grid; here the grids are known. A table of one frame gets the mean over the source's frames,
+        resized in space (PolyViT App. D). A special token that only this table has keeps its own row.
+        """
+        if not isinstance(theirs, LearnedPositions):
+            return value
+        special = (value if theirs.special >= self.special else self.table)[: self.special]
+        places, grid = value[theirs.special :], theirs.grid
+        if grid != self.grid:
+            volume = places.double()
+            if self.grid[0] == 1:
+                volume, grid = volume.unflatten(0, (grid[0], -1)).mean(0), (1, *grid[1:])
+            places = interpolate_grid(volume, grid, self.grid).to(value)
+        return torch.cat([special, places])
 
 
 def interpolate_grid(places: Float[Tensor, "N D"], source: Grid, target: Grid) -> Float[Tensor, "M D"]:

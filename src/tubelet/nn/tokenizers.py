@@ -8,9 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.compiling import constant_result
+from tubelet.nn.inflation import Inflation, Tubelet, resample_kernel
 from tubelet.nn.initializers import init_dense_
-
-Tubelet = tuple[int, int, int]
 
 
 class TubeletTokenizer(nn.Module):
@@ -36,6 +35,12 @@ class TubeletTokenizer(nn.Module):
         video = video[:, : frames * t, :, : height * h, : width * w]
         blocks = rearrange(video, "B (T t) C (H h) (W w) -> B T H W (C t h w)", t=t, h=h, w=w)
         return self.projection(blocks)
+
+    def resample(self, name: str, value: Tensor, theirs: nn.Module, how: Inflation) -> Tensor:
+        """``value``, a parameter of another tokenizer, for these tubelets; see :func:`resample_kernel`."""
+        if name != "projection.weight" or not isinstance(theirs, TubeletTokenizer):
+            return value
+        return resample_kernel(value, theirs.tubelet, self.tubelet, how)
 
 
 def as_video(

@@ -7,16 +7,11 @@ from pathlib import Path
 
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind
-from tubelet.models.ast import ASTConfig
-from tubelet.models.model import Encoder, Model, ModelConfig
-from tubelet.models.polyvit import PolyViTConfig
-from tubelet.models.tubevit import TubeViTConfig
-from tubelet.models.vit import ViTConfig
-from tubelet.models.vivit import ViViTConfig
+from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.crossmodal import adapt_to_modality
 from tubelet.weights.folder import load_model, save_model
-from tubelet.weights.lanes import best_source, lanes
+from tubelet.weights.transfer import best_source
 
 _SPECS: dict[Kind, type[InputSpec]] = {"image": ImageSpec, "video": VideoSpec, "audio": SpectrogramSpec}
 _FRAMES = 4  # of a tubelet, for a model that never saw a video (Table 7)
@@ -51,10 +46,10 @@ def find_trunk(source: str | Path, kind: Kind, folder: Path, *, frames: int = 0,
             raise ConfigError(
                 f"{source}: its own input is used, which fixes frames and size: {loaded.config.inputs[name]}"
             )
-        return Trunk(loaded.model.encoder, without_regularizers(loaded.config), name, str(source))
+        return Trunk(loaded.model.encoder, loaded.config.without_regularizers(), name, str(source))
     spec = _new_spec(loaded.config, kind, frames, size)
     converted = adapt_to_modality(loaded, spec, frames=_FRAMES)
-    config = without_regularizers(converted.config)
+    config = converted.config.without_regularizers()
     save_model(folder, Model(converted.model.encoder, {}), config, {}, {"converted from": str(source)})
     note = _told(loaded.config, kind, spec)
     return Trunk(converted.model.encoder, config, next(iter(config.inputs)), str(folder), note)
@@ -85,7 +80,7 @@ def _new_spec(config: ModelConfig, kind: Kind, frames: int, size: int) -> InputS
 
 
 def _told(config: ModelConfig, kind: Kind, spec: InputSpec) -> str:
-    lane = best_source(lanes(config), spec, kind)
+    lane = best_source(config.towers(), spec, kind)
     known = next(name for name, of in _SPECS.items() if isinstance(lane.spec, of))
     shape = " x ".join(map(str, spec.extent[1:] if kind != "video" else spec.extent))
     if known == "video":
@@ -95,11 +90,3 @@ def _told(config: ModelConfig, kind: Kind, spec: InputSpec) -> str:
     else:
         did = "the patch embedding left as it is, the positions resized"
     return f"cross-modal: the model never had {kind}; converted from its {known} ({did}) to {kind} of {shape}"
-
-
-def without_regularizers(config: ModelConfig) -> ModelConfig:
-    """The same model, with dropout and stochastic depth 0."""
-    if isinstance(config, ViTConfig | ASTConfig | ViViTConfig | PolyViTConfig | TubeViTConfig):
-        plain = replace(config.backbone, dropout=0.0, attention_dropout=0.0, stochastic_depth=0.0)
-        return replace(config, backbone=plain)
-    return config

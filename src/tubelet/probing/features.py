@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,8 @@ from tubelet.evaluation.metrics import measure
 from tubelet.evaluation.results import TaskResult
 from tubelet.inference.scoring import by_set, evaluation_mode, view_logits
 from tubelet.media.errors import MediaError
-from tubelet.models.model import Encoder, Model
+from tubelet.models import Encoder, Model
+from tubelet.models.model import Inputs
 from tubelet.nn.features import Features
 from tubelet.specs import InputSpec
 from tubelet.training.experiment import Experiment
@@ -143,10 +144,13 @@ class _FeatureEncoder(Encoder):
     """Features that are there already."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.inputs, self.width = {}, width
 
-    def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
+    def forward(self, inputs: Inputs, interpolate: bool = False) -> Features:
+        return self.encode(cast("Mapping[str, Tensor]", inputs))
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> Features:
         pooled = inputs[_FEATURES]
         return Features(pooled[:, None], pooled)
 

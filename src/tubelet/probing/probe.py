@@ -13,7 +13,7 @@ from tubelet.configs import ConfigError
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import key_of
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.probing.data import ProbeData, read_examples
 from tubelet.probing.encoder import find_trunk
 from tubelet.probing.features import (

@@ -17,7 +17,7 @@ from tubelet.probing.settings import ProbeOptions, Settings
 from tubelet.training.experiment import SGD, Experiment, Source, Task, Training
 from tubelet.training.run import CHECKPOINTS, train
 from tubelet.training.unreadable import QUARANTINE
-from tubelet.weights.initialize import Init
+from tubelet.weights.transfer import Init
 
 FINAL = "final"
 _CHOOSING, _FIT, _VALIDATION = "choosing.jsonl", "fit", "validation"

@@ -12,14 +12,13 @@ from typing_extensions import Doc
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
+from tubelet.models import ModelConfig
 from tubelet.models.mbt import MBTConfig
-from tubelet.models.model import ModelConfig
 from tubelet.models.mtv import CrossViewFusion, MTVConfig, Stream
 from tubelet.models.polyvit import Modality
 from tubelet.models.token_learner import TokenLearnerConfig
-from tubelet.models.tubevit import TubeViTConfig
+from tubelet.models.tubevit import Tube, TubeViTConfig
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification

@@ -21,8 +21,8 @@ from typing import Annotated, Literal
 
 from typing_extensions import Doc
 
+from tubelet.models import SIZES
 from tubelet.models.mbt import MBTConfig
-from tubelet.models.names import BACKBONES
 from tubelet.models.polyvit import Modality
 from tubelet.recipes.polyvit_tables import audio_task
 from tubelet.specs import SpectrogramSpec, VideoSpec
@@ -84,14 +84,16 @@ def _experiment(name: str, task: Task, init: str, senses: Senses) -> Experiment:
         "audio": Modality(spec=SpectrogramSpec(), patch=(1, 16, 16)),
     }
     inputs = tuple(modalities) if senses == "both" else (senses,)
-    model = MBTConfig(backbone=BACKBONES["b"], modalities={name: modalities[name] for name in inputs})
-    bottleneck = "positions" if senses == "both" else "fresh"
-    start = (Init(source=init, bottleneck=bottleneck),) if init else ()
+    model = MBTConfig(
+        backbone=SIZES["b"],
+        modalities={name: modalities[name] for name in inputs},
+        bottleneck_start="positions" if init else "fresh",
+    )
     notes = "" if init else "From scratch: the authors start from weights, and without them expect far less."
     return Experiment(
         model=model,
         tasks={name: replace(task, inputs=inputs)},
         optimizer=SGD(momentum=0.9),
-        init=start,
+        init=(Init(source=init),) if init else (),
         notes=notes,
     )

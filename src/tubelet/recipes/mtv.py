@@ -21,8 +21,8 @@ from typing_extensions import Doc
 from tubelet.configs import ConfigError
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
+from tubelet.models import model_config
 from tubelet.models.mtv import MTVConfig
-from tubelet.models.names import model_config
 from tubelet.training.experiment import SGD, Experiment, Init, Length, Source, Task
 from tubelet.training.objectives import Classification, Mixup
 

@@ -21,9 +21,8 @@ from typing import Annotated
 
 from typing_extensions import Doc
 
+from tubelet.models import SIZES, ModelConfig
 from tubelet.models.ast import ASTConfig
-from tubelet.models.model import ModelConfig
-from tubelet.models.names import BACKBONES
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
@@ -137,9 +136,7 @@ def video_trio(data: Data = "data/polyvit", init: ImageViT = "") -> Experiment:
     """
     tasks = _of("video", table_6(data, "l"))
     tasks |= {"kinetics600": video_task(f"{data}/kinetics600", learning_rate=0.1, epochs=30)}
-    model = PolyViTConfig(
-        backbone=BACKBONES["l"], modalities={"video": replace(MODALITIES["video"], patch=(2, 16, 16))}
-    )
+    model = PolyViTConfig(backbone=SIZES["l"], modalities={"video": replace(MODALITIES["video"], patch=(2, 16, 16))})
     return _experiment(model, tasks, init)
 
 
@@ -196,14 +193,14 @@ def _of(modality: str, tasks: Mapping[str, Task]) -> dict[str, Task]:
 
 def _cotraining(tasks: dict[str, Task], init: str, size: Size, *, adaptors: bool = False) -> Experiment:
     """A PolyViT with the modalities that the tasks take."""
-    backbone = BACKBONES[size]
+    backbone = SIZES[size]
     needed = {name: modality for name, modality in MODALITIES.items() if _of(name, tasks)}
     depth = backbone.depth // 2 if adaptors else 0
     return _experiment(PolyViTConfig(backbone=backbone, modalities=needed, adaptor_depth=depth), tasks, init)
 
 
 def _baseline(modality: str, size: Size) -> ModelConfig:
-    backbone = BACKBONES[size]
+    backbone = SIZES[size]
     match modality:
         case "image":
             return ViTConfig(backbone=backbone, patch=(16, 16), image=IMAGE)

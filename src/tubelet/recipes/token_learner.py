@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from typing_extensions import Doc
 
 from tubelet.data.views import Views
-from tubelet.models.names import BACKBONES, model_config
+from tubelet.models import SIZES, model_config
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.recipes import vivit
 from tubelet.recipes.polyvit_tables import image_task
@@ -118,6 +118,6 @@ def _started(experiment: Experiment, init: str) -> Experiment:
         return replace(experiment, notes="From scratch: the authors start from JFT weights; expect far less.")
     model = experiment.model
     assert isinstance(model, TokenLearnerConfig), model
-    beyond = range(BACKBONES["l"].depth - model.layer, model.backbone.depth - model.layer)
+    beyond = range(SIZES["l"].depth - model.layer, model.backbone.depth - model.layer)
     fresh = tuple(f"after.transformer.blocks.{layer}.*" for layer in beyond)
     return replace(experiment, init=(Init(source=init, fresh=fresh),))

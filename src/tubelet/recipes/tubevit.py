@@ -19,7 +19,7 @@ from typing_extensions import Doc
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
-from tubelet.models.names import model_config
+from tubelet.models import model_config
 from tubelet.models.tubevit import CHARADES_TUBES, TUBES, TubeViTConfig, scaled
 from tubelet.training.experiment import AdamW, Experiment, Init, Length, Source, Task
 from tubelet.training.objectives import Classification, Mixup

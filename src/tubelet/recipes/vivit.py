@@ -18,7 +18,7 @@ from typing_extensions import Doc
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
-from tubelet.models.names import model_config
+from tubelet.models import model_config
 from tubelet.models.vivit import ViViTConfig
 from tubelet.training.experiment import SGD, Experiment, Init, Length, Source, Task
 from tubelet.training.objectives import Classification, Mixup

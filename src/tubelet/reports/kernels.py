@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tubelet.models.tubevit import TubeKernel
 from tubelet.nn.tokenizers import TubeletTokenizer
-from tubelet.nn.tubes import TubeKernel
 from tubelet.specs import SpectrogramSpec
 from tubelet.weights.folder import load_model
-from tubelet.weights.lanes import lanes
 
 
 def learned_kernels(source: str | Path) -> dict[str, NDArray[np.float32]]:
@@ -21,7 +20,9 @@ def learned_kernels(source: str | Path) -> dict[str, NDArray[np.float32]]:
     :func:`~tubelet.reports.pictures.kernels_picture` draws them.
     """
     loaded = load_model(source)
-    heard = {lane.modules.get("tokenizer") for lane in lanes(loaded.config) if isinstance(lane.spec, SpectrogramSpec)}
+    heard = {
+        tower.modules.get("tokenizer") for tower in loaded.config.towers() if isinstance(tower.spec, SpectrogramSpec)
+    }
     return {
         name: layer.projection.weight.detach().unflatten(1, (-1, *layer.tubelet)).movedim(1, -1).float().numpy()
         for name, layer in loaded.model.encoder.named_modules()

@@ -9,10 +9,10 @@ from torch import nn
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
-from tubelet.models.model import ModelConfig
+from tubelet.models import ModelConfig
 from tubelet.training.objectives import Classification
 from tubelet.training.schedules import Decay, Schedule, Weighted
-from tubelet.weights.initialize import Init
+from tubelet.weights.transfer import Init
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tubelet.configs import ConfigError
 from tubelet.data.batch import Batch
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.nn.depth import StochasticDepth, set_stochastic_depth
 from tubelet.training.experiment import Task
 

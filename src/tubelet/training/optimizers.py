@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from tubelet.configs import ConfigError, nearest
-from tubelet.models.model import Model, ModelConfig
+from tubelet.models import Model, ModelConfig
 from tubelet.training.experiment import SGD, Adam, AdamW, Optimizer
-from tubelet.weights.lanes import lanes
 
 
 def build_optimizer(
@@ -53,7 +52,7 @@ def _groups(
 def rate_scales(config: Optimizer, model: Model, encoder: ModelConfig) -> dict[nn.Parameter, float]:
     """What ``config.layer_decay`` makes of the learning rate, by parameter; empty where it makes nothing of it.
 
-    On each path through the encoder of L blocks (:func:`~tubelet.weights.lanes.lanes`) the final norm keeps the rate,
+    On each path through the encoder of L blocks (:class:`~tubelet.models.Tower`) the final norm keeps the rate,
     block i = 0 to L - 1 has decay^(L - i) of it, and tokenizer, class token and positions decay^(L + 1). What is on
     none of the paths, such as heads, the fusion of streams and Model 2's temporal encoder, keeps the rate.
     Raises ConfigError for a model whose layers are not known.
@@ -61,7 +60,7 @@ def rate_scales(config: Optimizer, model: Model, encoder: ModelConfig) -> dict[n
     decay = config.layer_decay if isinstance(config, AdamW) else 1.0
     if decay == 1:
         return {}
-    if not (paths := lanes(encoder)):
+    if not (paths := encoder.towers()):
         raise ConfigError(f"optimizer.layer_decay: the layers of {type(encoder).__name__} are not known; set it to 1")
     parameters, scales = dict(model.encoder.named_parameters()), dict[nn.Parameter, float]()
     for path in paths:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from tubelet.data.manifest import Record
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.training.average import MovingAverage, set_weights
 from tubelet.training.experiment import Experiment
 from tubelet.training.logger import MetricLogger

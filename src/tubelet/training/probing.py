@@ -22,7 +22,7 @@ from tubelet.data.loader import view_batches
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.nn.heads import LinearHead, MLPHead, MultiHead
 from tubelet.training.experiment import Experiment
 from tubelet.training.parallel import Ranks

@@ -18,7 +18,7 @@ from tubelet.data.dataset import TrainSet
 from tubelet.data.loader import train_batches
 from tubelet.data.manifest import Record
 from tubelet.hardware import require_bfloat16
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.seeds import mix
 from tubelet.training.average import MovingAverage
 from tubelet.training.checkpoints import Checkpoints, SaveRegularly, latest
@@ -35,7 +35,7 @@ from tubelet.training.resolve import Prepared, Resolved, check_same_run, resolve
 from tubelet.training.unreadable import UnreadableExamples
 from tubelet.training.validation import Validation
 from tubelet.version import __version__
-from tubelet.weights.initialize import initialize
+from tubelet.weights.transfer import initialize
 
 CHECKPOINTS, MODEL, RESULTS, SESSIONS = "checkpoints", "model", "results.json", "sessions.jsonl"
 _INITIAL = 4  # keeps the random numbers of the fresh weights apart from the plan's, the model's and the objective's

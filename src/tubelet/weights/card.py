@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tubelet.models.model import ModelConfig
-from tubelet.models.names import model_name
+from tubelet.models import ModelConfig
 from tubelet.specs import SpectrogramSpec, VideoSpec, value_range
 from tubelet.version import __version__
 from tubelet.weights.loaded import LoadedModel, TaskCard
@@ -40,9 +39,7 @@ def _by_preference(config: ModelConfig) -> list[str]:
 
 
 def _kind(config: ModelConfig) -> str:
-    family = type(config).__name__.removesuffix("Config")
-    named = model_name(config)
-    return f"A {family} (`{named}`)" if named else f"A {family}"
+    return f"A {config.kind} (`{config.name}`)" if config.name else f"A {config.kind}"
 
 
 def _inputs(config: ModelConfig) -> list[str]:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from tubelet.models.ast import ASTConfig
-from tubelet.models.model import ModelConfig
-from tubelet.models.polyvit import PolyViTConfig
-from tubelet.models.vit import ViTConfig
-from tubelet.models.vivit import ViViTConfig
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.models import ModelConfig, plain_model
+from tubelet.specs import InputSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
-from tubelet.weights.initialize import Init, initialize_from
-from tubelet.weights.lanes import best_source, lanes
 from tubelet.weights.loaded import LoadedModel, build_model
+from tubelet.weights.transfer import Init, best_source, initialize_from
 
 
 def adapt_to_modality(loaded: LoadedModel, spec: InputSpec, *, frames: int = 4) -> LoadedModel:
@@ -40,21 +33,12 @@ def adapt_to_modality(loaded: LoadedModel, spec: InputSpec, *, frames: int = 4) 
 
 def _single(config: ModelConfig, spec: InputSpec, frames: int) -> ModelConfig:
     """The config of the model that looks at ``spec``."""
-    match config, spec:
-        case ViTConfig(), ImageSpec():
-            return replace(config, image=spec)
-        case ViViTConfig(), VideoSpec():
-            return replace(config, video=spec)
-        case ViTConfig() | ASTConfig() | ViViTConfig() | PolyViTConfig(), _:
-            lane = best_source(lanes(config), spec)
-            t, h, w = lane.patch
-        case _:
-            raise WeightsError(f"{type(config).__name__.removesuffix('Config')} has no single path for one modality")
-    match spec:
-        case ImageSpec():
-            return ViTConfig(backbone=config.backbone, patch=(h, w), image=spec, pool=config.pool)
-        case SpectrogramSpec():
-            return ASTConfig(backbone=config.backbone, patch=(h, w), audio=spec, pool=config.pool)
-        case VideoSpec():
-            t = t if isinstance(lane.spec, VideoSpec) else frames
-            return ViViTConfig(backbone=config.backbone, tubelet=(t, h, w), video=spec, pool=config.pool)
+    ((name, own), *others) = config.inputs.items()
+    if not others and type(own) is type(spec):
+        return config.with_inputs({name: spec})
+    if not config.is_plain:
+        raise WeightsError(f"{config.kind} has no single path for one modality that could look at another")
+    tower = best_source(config.towers(), spec)
+    t, h, w = tower.patch
+    frames = 1 if not isinstance(spec, VideoSpec) else t if isinstance(tower.spec, VideoSpec) else frames
+    return plain_model(spec, (frames, h, w), tower.backbone, getattr(config, "pool", "token"))

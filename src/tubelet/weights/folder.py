@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from tubelet.configs import ConfigError, from_json, to_json
-from tubelet.models.model import Model, ModelConfig
+from tubelet.models import Model, ModelConfig
 from tubelet.specs import SpectrogramSpec, value_range
 from tubelet.version import __version__
 from tubelet.weights.card import model_card

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tubelet.models.model import Model, ModelConfig
+from tubelet.models import Model, ModelConfig
 from tubelet.nn.heads import LinearHead, MultiHead, build_head
 from tubelet.weights.errors import WeightsError
 

@@ -11,7 +11,7 @@ from folders import TINY, manifest, quick
 from tubelet.configs import ConfigError
 from tubelet.data.manifest import ManifestError, Record, write_manifest
 from tubelet.data.views import Views
-from tubelet.models.model import Model
+from tubelet.models import Model
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.specs import ImageSpec

@@ -12,8 +12,8 @@ from PIL import Image
 from folders import TINY, pictures, sounds
 from tubelet.evaluation.run import validator
 from tubelet.media.write import write_video
+from tubelet.models import Model
 from tubelet.models.ast import ASTConfig
-from tubelet.models.model import Model
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.recipes.folder import folder

@@ -16,10 +16,9 @@ from tubelet.cli import main
 from tubelet.configs import ConfigError
 from tubelet.costs.cost import input_shape
 from tubelet.media.write import write_video
+from tubelet.models import Model, ModelConfig
 from tubelet.models.mbt import MBTConfig
-from tubelet.models.model import Model, ModelConfig
 from tubelet.models.mtv import MTVConfig
-from tubelet.models.names import model_name
 from tubelet.models.polyvit import Modality
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import TubeViTConfig
@@ -60,7 +59,7 @@ def test_a_family_is_named_for_clips_and_sees_its_own_frames(
 ) -> None:
     made = quick(manifest(tmp_path / "m.csv", 2.0, 100), model=name)
     assert isinstance(made.model, kind)
-    assert model_name(made.model) == name
+    assert made.model.name == name
     video = made.model.inputs["video"]
     assert isinstance(video, VideoSpec)
     assert (input_shape(video), video.fps, video.stride) == ((32, 3, 112, 112), 16.0, 1), "two seconds"

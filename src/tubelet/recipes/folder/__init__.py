@@ -19,7 +19,7 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.kinds import Kind
 from tubelet.data.manifest import LABEL
 from tubelet.data.views import Views
-from tubelet.models.model import ModelConfig
+from tubelet.models import ModelConfig
 from tubelet.recipes.folder.look import DatasetSummary, look, task_names
 from tubelet.recipes.folder.model import LONGEST, choose_model
 from tubelet.recipes.folder.named import named_model, task_inputs
@@ -27,8 +27,7 @@ from tubelet.recipes.folder.pace import Plan, plan_lengths
 from tubelet.specs import SpectrogramSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification, Mixup
-from tubelet.weights.initialize import Init
-from tubelet.weights.lanes import lanes
+from tubelet.weights.transfer import Init
 
 _MOST_CLIPS = 4  # test views of a long video or sound
 _VALIDATIONS, _PATIENCE = 20, 15  # so that a training ends no earlier than at four fifths of the time that was said
@@ -174,7 +173,7 @@ class _Draft:
         return Experiment(
             model=chosen,
             tasks=tasks,
-            optimizer=AdamW(layer_decay=_LAYER_DECAY if self.init and lanes(chosen) else 1.0),
+            optimizer=AdamW(layer_decay=_LAYER_DECAY if self.init and chosen.towers() else 1.0),
             training=Training(
                 ema=round(min(0.999, max(0.9, 1 - _AVERAGED / updates)), 4),
                 workers=max(1, min(8, (os.cpu_count() or 2) // 2)),

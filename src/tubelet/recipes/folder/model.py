@@ -9,17 +9,12 @@ from statistics import median, quantiles
 
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind
-from tubelet.models.ast import ASTConfig
-from tubelet.models.model import ModelConfig
-from tubelet.models.polyvit import Modality, PolyViTConfig
-from tubelet.models.vit import ViTConfig
-from tubelet.models.vivit import ViViTConfig
+from tubelet.models import Modality, ModelConfig, PolyViTConfig, plain_model
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.recipes.folder.look import DatasetSummary, log_mel_scale, spread
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
-from tubelet.weights.lanes import lanes
 
 LONGEST = 3.0  # seconds of a clip at most
 _FRAMES, _TUBELET = 16, 4
@@ -31,7 +26,6 @@ _WORD_FRAMES, _WORD_BINS, _WORD_SLICE = 40, 40, 2
 _LONGEST_SOUND = 8.0
 _SOUND_TOKENS, _SOUND_BINS = 64, 64
 _LOUDNESS = -25.0  # decibels
-_ADAPTABLE = ViTConfig | ASTConfig | PolyViTConfig | ViViTConfig  # to other inputs; the rest is taken as it is
 SPECS: dict[Kind, type[InputSpec]] = {"image": ImageSpec, "video": VideoSpec, "audio": SpectrogramSpec}
 
 
@@ -50,9 +44,9 @@ def choose_model(looks: Sequence[DatasetSummary], init: str, size: str) -> tuple
 
     ``size``: "WIDTHxDEPTH" of a model from scratch; weights to start from have their own.
     """
-    if init and not isinstance(config := load_model(init).config, _ADAPTABLE):
-        return config, [f"Fine-tunes {init} as it is."]
     kinds: list[Kind] = [kind for kind in SPECS if any(look.kind == kind for look in looks)]
+    if init and not (config := load_model(init).config).is_plain and all(_takes(config, kind) for kind in kinds):
+        return config, [f"Fine-tunes {init} as it is."]
     if init:
         plan, said = _weights(init, kinds, several=len(looks) > 1)
     else:
@@ -76,9 +70,9 @@ class _Plan:
 
     def modality(self, kind: Kind, looks: Sequence[DatasetSummary]) -> Modality:
         """How a model sees files of ``kind``."""
-        for lane in lanes(self.config) if self.config else ():
-            if isinstance(lane.spec, SPECS[kind]):
-                return Modality(spec=lane.spec, patch=lane.patch)
+        for tower in self.config.towers() if self.config else ():
+            if isinstance(tower.spec, SPECS[kind]):
+                return Modality(spec=tower.spec, patch=tower.patch)
         own = [look for look in looks if look.kind == kind]
         match kind:
             case "image":
@@ -107,43 +101,28 @@ class _Plan:
             return self.together({kind: modality})
         if self.config and _takes(self.config, kind):
             return self.config
-        match modality.spec:
-            case ImageSpec() as spec:
-                return ViTConfig(backbone=self.backbone, patch=modality.patch[1:], image=spec, pool=self.pool)
-            case SpectrogramSpec() as spec:
-                return ASTConfig(backbone=self.backbone, patch=modality.patch[1:], audio=spec, pool=self.pool)
-            case VideoSpec() as spec:
-                config = ViViTConfig(backbone=self.backbone, tubelet=modality.patch, video=spec, pool=self.pool)
-                return (
-                    replace(config, attention_type="factorized_encoder")
-                    if isinstance(self.config, ViTConfig)
-                    else config
-                )
+        from_pictures = self.config is not None and set(self.config.inputs) == {"image"}
+        return plain_model(modality.spec, modality.patch, self.backbone, self.pool, factorized=from_pictures)
 
 
 def _weights(init: str, kinds: Collection[Kind], *, several: bool) -> tuple[_Plan, list[str]]:
     config = load_model(init).config
     as_it_is = not several and all(_takes(config, kind) for kind in kinds)
-    if not (isinstance(config, _ADAPTABLE) and (as_it_is or _joint(config))):
+    if not config.is_plain:
         what, takes = " and ".join(kinds), " and ".join(config.inputs)
         raise ConfigError(
             f"init: {init} is a model of {takes} that cannot start one of {what}"
             f"{' for several folders' if several else ''}; an image ViT, an AST, a PolyViT or a ViViT of Model 1 can"
         )
-    first = lanes(config)[0]
-    plan = _Plan(
-        backbone=config.backbone, patch=first.patch[1:], pixels=pixels_of(config), pool=config.pool, config=config
-    )
+    first, *_ = config.towers()
+    pool: Pool = getattr(config, "pool", "token")
+    plan = _Plan(backbone=first.backbone, patch=first.patch[1:], pixels=pixels_of(config), pool=pool, config=config)
     model = "a PolyViT" if several else "it is" if as_it_is else f"a model of {' and '.join(kinds)}"
     return plan, [f"Fine-tunes {init} as {model}."]
 
 
 def _takes(config: ModelConfig, kind: Kind) -> bool:
     return any(isinstance(spec, SPECS[kind]) for spec in config.inputs.values())
-
-
-def _joint(config: ModelConfig) -> bool:
-    return not isinstance(config, ViViTConfig) or config.attention_type == "joint"
 
 
 def pixels_of(config: ModelConfig | None) -> ImageSpec:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind
 from tubelet.media.errors import MediaError
 from tubelet.media.info import probe
-from tubelet.models.ast import ASTConfig
-from tubelet.models.mbt import MBTConfig
-from tubelet.models.model import ModelConfig
-from tubelet.models.mtv import MTVConfig
-from tubelet.models.names import model_config
-from tubelet.models.polyvit import Modality, PolyViTConfig
-from tubelet.models.token_learner import TokenLearnerConfig
-from tubelet.models.tubevit import TubeViTConfig
-from tubelet.models.vit import ViTConfig
-from tubelet.models.vivit import ViViTConfig
+from tubelet.models import ModelConfig, model_config
 from tubelet.recipes.folder.look import DatasetSummary
 from tubelet.recipes.folder.model import SPECS, hearing, pixels_of, seeing
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
@@ -40,15 +31,14 @@ def named_model(name: str, looks: Sequence[DatasetSummary], init: str) -> tuple[
         raise ConfigError(f"model: {error}") from None
     inputs = {look.path: task_inputs(config, look, name) for look in looks}
     used = {key for keys in inputs.values() for key in keys}
-    if isinstance(config, PolyViTConfig | MBTConfig):
-        config = replace(config, modalities={key: m for key, m in config.modalities.items() if key in used})
+    config = config.with_only(used)
     pixels = pixels_of(load_model(init).config if init else None)
     said = [f"{name}{f', started from {init}' if init else ', from scratch'}."]
     specs: dict[str, InputSpec] = {}
     for key, spec in config.inputs.items():
         specs[key], sentences = _fitted(spec, [look for look in looks if key in inputs[look.path]], pixels)
         said += sentences
-    return _with_specs(config, specs), said
+    return config.with_inputs(specs), said
 
 
 def task_inputs(config: ModelConfig, look: DatasetSummary, who: str) -> tuple[str, ...]:
@@ -103,25 +93,3 @@ def _has_sound(path: str) -> bool:
         return probe(path).audio_channels > 0
     except MediaError:
         return False
-
-
-def _with_specs(config: ModelConfig, specs: Mapping[str, InputSpec]) -> ModelConfig:
-    """The same model for other inputs, by name."""
-    match config, specs:
-        case ViTConfig(), {"image": ImageSpec() as image}:
-            return replace(config, image=image)
-        case ASTConfig(), {"audio": SpectrogramSpec() as audio}:
-            return replace(config, audio=audio)
-        case ViViTConfig(), {"video": VideoSpec() as video}:
-            return replace(config, video=video)
-        case TubeViTConfig(), {"image": ImageSpec() as image, "video": VideoSpec() as video}:
-            return replace(config, image=image, video=video)
-        case TokenLearnerConfig(), _:
-            return replace(config, spec=specs[config.input])
-        case MTVConfig(), _:
-            return replace(config, media=dict(specs))
-        case PolyViTConfig() | MBTConfig(), _:
-            modalities = {name: Modality(spec=specs[name], patch=m.patch) for name, m in config.modalities.items()}
-            return replace(config, modalities=modalities)
-        case _:
-            raise TypeError(f"no way to give {config} other inputs")

@@ -41,7 +41,7 @@ def token_learner(tree: Tree, config: TokenLearnerConfig) -> dict[str, Tensor]:
 
 
 def learner(tree: Tree, form: str, theirs: str = "", ours: str = "") -> dict[str, Tensor]:
-    """The state of a :class:`~tubelet.nn.token_learner.TokenLearner` of v1.0 ("conv") or v1.1 ("mlp")."""
+    """The state of a :class:`~tubelet.models.token_learner.TokenLearner` of v1.0 ("conv") or v1.1 ("mlp")."""
     state = gather(_under(theirs, {"norm": ["LayerNorm_0"]}), leaf(tree), ours)
     if form == "mlp":
         return state | gather(_under(theirs, _MASKING), leaf(tree), ours)
@@ -50,7 +50,7 @@ def learner(tree: Tree, form: str, theirs: str = "", ours: str = "") -> dict[str
 
 
 def fuser(tree: Tree, theirs: str = "", ours: str = "", *, normalize: bool = True) -> dict[str, Tensor]:
-    """The state of a :class:`~tubelet.nn.token_learner.TokenFuser`; without its norms, the released option."""
+    """The state of a :class:`~tubelet.models.token_learner.TokenFuser`; without its norms, the released option."""
     table = {name: x for name, x in _FUSER.items() if normalize or name not in ("norm_learned", "norm_mixed")}
     return gather(_under(theirs, table), leaf(tree), ours)
 

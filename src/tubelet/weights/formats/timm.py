@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tubelet.models.names import BACKBONES
+from tubelet.models import SIZES
 from tubelet.models.vit import ViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
@@ -80,7 +80,7 @@ def _config(tree: Tree, config: Mapping[str, Any]) -> ViTConfig:
 def _heads(tree: Tree, width: int, config: Mapping[str, Any]) -> int:
     """timm fuses q, k and v, so that no shape tells the number of heads: the width does, for the sizes with a name."""
     told = config.get("model_args", {}).get("num_heads")
-    known = {backbone.width: backbone.heads for backbone in BACKBONES.values()}
+    known = {backbone.width: backbone.heads for backbone in SIZES.values()}
     if not told and width not in known:
         raise WeightsError(
             f"{tree.origin}: nothing tells the number of heads of a ViT of width {width}; "

@@ -1,13 +1,24 @@
-"""The steps that attention rollouts are made of."""
+"""Attention rollout (Abnar & Zuidema 2020): how much of each token reaches the pooled feature.
+
+A block's attention, averaged over its heads and mixed half and half with the residual connection, moves shares of the
+result from tokens to the tokens that they were made of. Starting at what reads the result (the class token, or the mean
+of all tokens) and going backwards costs a product of a vector and a matrix per block, not of two matrices. Each family
+puts these steps together as it computes attention.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
+
+from tubelet.nn.positions import Grid
+
+Maps = Mapping[str, Tensor]
+Shares = Float[Tensor, "B t h w"]
 
 
 def back(
@@ -34,8 +45,28 @@ def sequence(layers: Sequence[Float[Tensor, "... heads M M"]], tokens: int) -> F
     return shares / shares.sum(-1, keepdim=True)
 
 
+def plain(maps: Maps, grid: Grid) -> Shares:
+    """Attention among all tokens of the grid, (B, heads, N, N) per layer: ViT, AST, PolyViT, ViViT's Model 1."""
+    t, h, w = grid
+    return sequence(list(maps.values()), t * h * w).unflatten(-1, grid)
+
+
+def below(maps: Maps, prefix: str) -> list[Tensor]:
+    """The maps of the layers inside the module ``prefix``, in order."""
+    return [weights for name, weights in maps.items() if name.startswith(f"{prefix}.")]
+
+
 def spread(spans: Float[Tensor, "N 2"], size: int, cell: int) -> Float[Tensor, "N cells"]:
     """How much of each [start, end) lies in each cell; rows sum to 1."""
     starts = torch.arange(0, size, cell)
     inside = torch.minimum(spans[:, 1:], starts + cell) - torch.maximum(spans[:, :1], starts)
     return inside.clamp(min=0) / inside.clamp(min=0).sum(1, keepdim=True)
+
+
+def over_places(
+    shares: Float[Tensor, "B N"], boxes: Float[Tensor, "N 3 2"], extent: Grid, cell: Grid
+) -> Float[Tensor, "B t h w"]:
+    """Shares of tokens that cover ``boxes`` (frames, rows, columns) of an ``extent``, spread evenly over its cells."""
+    axes: Iterable[tuple[Tensor, int, int]] = zip(boxes.unbind(1), extent, cell, strict=True)
+    time, height, width = (spread(*axis).to(shares) for axis in axes)
+    return einsum(shares, time, height, width, "B n, n t, n h, n w -> B t h w")

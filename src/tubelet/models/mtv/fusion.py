@@ -1,9 +1,8 @@
-"""What parallel streams of tokens tell each other (Multiview Transformers): one layer of all of them at a time."""
+"""What MTV's streams tell each other: one layer of all of them at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -11,52 +10,16 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tubelet.models.mtv.config import BOTTLENECK
 from tubelet.nn.attention import CrossAttention
 from tubelet.nn.blocks import Block, TransformerConfig
 from tubelet.nn.depth import Layers
+from tubelet.nn.inflation import Inflation
 from tubelet.nn.initializers import init_attention_, lecun_normal_
 from tubelet.nn.positions import interpolate_grid
 
-Streams = dict[str, Tensor]  # (b, r, n, D) by name: r frames of n tokens each, that attend to one another
-Maps = dict[str, Tensor] | None
-
-# Between the streams' own tokens, those that all of them share.
-BOTTLENECK = "bottleneck"
-
-
-Towards = Literal["coarse", "fine"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossViewFusion:
-    """Cross-view attention (CVA) before the blocks ``layers``, counted from 0: each stream looks at the next finer one.
-
-    ``width``: of queries, keys and values, and the number of heads: those of the stream that asks, as released, or of
-    the one it looks at, which the printed costs fit. ``towards`` "fine": each looks at the next coarser one.
-    """
-
-    layers: tuple[int, ...]
-    width: Literal["query", "source"] = "query"
-    towards: Towards = "coarse"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BottleneckFusion:
-    """``tokens`` bottleneck tokens per time step, that the streams read and write one after the other in ``layers``."""
-
-    layers: tuple[int, ...]
-    tokens: int = 4
-    towards: Towards = "coarse"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MLPFusion:
-    """The MLPs of ``layers`` also read the next finer stream; in every layer where both have one, if empty."""
-
-    layers: tuple[int, ...] = ()
-
-
-Fusion = CrossViewFusion | BottleneckFusion | MLPFusion
+Streams = dict[str, Tensor]
+"""(b, r, n, D) by name: r frames of n tokens each, that attend to one another."""
 
 
 class TokensInTime(nn.Module):
@@ -70,6 +33,11 @@ class TokensInTime(nn.Module):
 
     def forward(self, times: int) -> Float[Tensor, "t n D"]:
         return at_times(self.table, times)
+
+    def resample(self, name: str, value: Tensor, theirs: nn.Module, how: Inflation) -> Tensor:
+        """``value``, the tokens of each of other time indices, for these; those of an image (n, D) serve for all."""
+        times = len(self.table)
+        return value.expand(times, -1, -1) if value.ndim == 2 else at_times(value, times)
 
 
 def at_times(tokens: Float[Tensor, "T n D"], times: int) -> Float[Tensor, "t n D"]:
@@ -86,18 +54,12 @@ class Lateral(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Streams, blocks: Mapping[str, Block], maps: Maps = None) -> Streams:
+    def forward(self, x: Streams, blocks: Mapping[str, Block]) -> Streams:
         """``blocks``: those of this layer, by the name of the stream."""
-        return x | {name: self.step(block, x[name], name, maps) for name, block in blocks.items()}
+        return x | {name: self.step(block, x[name]) for name, block in blocks.items()}
 
-    def step(self, block: Block, x: Tensor, name: str, maps: Maps) -> Float[Tensor, "b r n D"]:
-        tokens = x.flatten(1, 2)
-        self._look(block, tokens, name, maps)
-        return block(tokens).view_as(x)
-
-    def _look(self, block: Block, tokens: Tensor, name: str, maps: Maps) -> None:
-        if maps is not None:
-            maps |= {f"{name}/{self.layer}/{what}": w for what, w in block.attention_maps(tokens).items()}
+    def step(self, block: Block, x: Tensor) -> Float[Tensor, "b r n D"]:
+        return block(x.flatten(1, 2)).view_as(x)
 
 
 class CrossView(nn.Module):
@@ -139,16 +101,13 @@ class CrossViewLayer(Lateral):
         self.norms = nn.ModuleDict({name: size.norm() for name, size in sizes.items()})
         self.cross = nn.ModuleDict({q: CrossView(sizes[q], sizes[kv], width, layer) for q, kv in reads.items()})
 
-    def forward(self, x: Streams, blocks: Mapping[str, Block], maps: Maps = None) -> Streams:
+    def forward(self, x: Streams, blocks: Mapping[str, Block]) -> Streams:
         normed = {name: norm(x[name]).flatten(1, 2) for name, norm in self.norms.items()}
         taken: Streams = {}
         for query, source in self.reads.items():
             cross = cast("CrossView", self.cross[query])
             taken[query] = x[query] + cross(normed[query], normed[source]).view_as(x[query])
-            if maps is not None:
-                weights = cross.attention.weights(normed[query], normed[source])
-                maps[f"{query}/{self.layer}/from {source}"] = weights
-        return super().forward(x | taken, blocks, maps)
+        return super().forward(x | taken, blocks)
 
 
 class MLPLayer(Lateral):
@@ -168,12 +127,11 @@ class MLPLayer(Lateral):
         for linear in self.expand.values():
             nn.init.zeros_(cast("nn.Linear", linear).weight)
 
-    def forward(self, x: Streams, blocks: Mapping[str, Block], maps: Maps = None) -> Streams:
+    def forward(self, x: Streams, blocks: Mapping[str, Block]) -> Streams:
         y: Streams = dict(x)
         read: Streams = {}
         for name, block in blocks.items():
             tokens = x[name].flatten(1, 2)
-            self._look(block, tokens, name, maps)
             y[name] = block.attend(tokens).view_as(x[name])
             read[name] = block.norm_mlp(y[name])
         for name, block in blocks.items():
@@ -205,12 +163,11 @@ class BottleneckLayer(Lateral):
             width = sizes[name].width
         self.width = width
 
-    def forward(self, x: Streams, blocks: Mapping[str, Block], maps: Maps = None) -> Streams:
+    def forward(self, x: Streams, blocks: Mapping[str, Block]) -> Streams:
         y = dict(x)
         for name in self.order:
             bottleneck = self.project[name](y[BOTTLENECK]) if name in self.project else y[BOTTLENECK]
             tokens = torch.cat([x[name].flatten(1, 2), bottleneck], dim=1)
-            self._look(blocks[name], tokens, name, maps)
             out, y[BOTTLENECK] = blocks[name](tokens).split(
                 [tokens.shape[1] - bottleneck.shape[1], bottleneck.shape[1]], 1
             )

@@ -1,4 +1,4 @@
-"""A 2D patch kernel as a 3D tubelet kernel (ViViT Sec. 3.4, PolyViT App. D), and back; kernels of another size."""
+"""Kernels of one tokenizer for another: an image's for a video (ViViT Sec. 3.4, PolyViT App. D), back, and resized."""
 
 from __future__ import annotations
 
@@ -6,10 +6,34 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 Inflation = Literal["central", "average", "rank", "repeat"]
+Tubelet = tuple[int, int, int]
+
+
+def resample_kernel(
+    weight: Float[Tensor, "D values"], source: Tubelet, target: Tubelet, how: Inflation
+) -> Float[Tensor, "D others"]:
+    """The kernel of ``source`` tubelets (t, h, w) for ``target`` ones; rows hold (channels, t, h, w).
+
+    Inflated for more frames, as ``how`` says; summed over its frames for an image or a spectrogram; resized for patches
+    of another size.
+    """
+    if source == target:
+        return weight
+    (t, h, w), (frames, *sides) = source, target
+    kernel = rearrange(weight, "D (C t h w) -> D C t h w", t=t, h=h, w=w)
+    size = (frames if min(t, frames) > 1 else t, sides[0], sides[1])
+    if size != source:
+        kernel = resize(kernel, size)
+    if size[0] > frames:
+        kernel = flatten(kernel)
+    elif size[0] < frames:
+        kernel = inflate(kernel[:, :, 0], frames, how)
+    return kernel.flatten(1)
 
 
 def inflate(kernel: Float[Tensor, "D C h w"], frames: int, how: Inflation) -> Float[Tensor, "D C t h w"]:

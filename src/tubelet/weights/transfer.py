@@ -1,32 +1,31 @@
-"""Starting a model from pretrained weights (ViViT Sec. 3.4, PolyViT Sec. 4.3 and App. D): what goes where."""
+"""Starting a model from pretrained weights (ViViT Sec. 3.4, PolyViT Sec. 4.3 and App. D): what goes where.
+
+Every family says by its towers where the parts of its encoder are. A parameter on a tower starts from the one that has
+its place on the tower it is paired with; what lies on no tower, from the one of the same name. Layers whose numbers
+depend on the size of the input resample the values themselves.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, cast
+from typing import Any, Literal
 
 import torch
-from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.models.model import Model, ModelConfig
+from tubelet.models import Encoder, Model, ModelConfig, Tower
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.fusion import TokensInTime, at_times
-from tubelet.nn.positions import LearnedPositions
-from tubelet.nn.tokenizers import TubeletTokenizer
-from tubelet.nn.tubes import TubeKernel
-from tubelet.specs import InputSpec, SpectrogramSpec
+from tubelet.nn.inflation import Inflation
+from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
-from tubelet.weights.inflate import flatten, inflate, resize
-from tubelet.weights.interpolate import resize_positions, square_grid
-from tubelet.weights.lanes import Tower
 from tubelet.weights.loaded import LoadedModel, TaskCard, listed
-from tubelet.weights.routes import ParameterMapping, matches, plan_transfer
+
+_OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone
+_ORDER = (ImageSpec, VideoSpec, SpectrogramSpec)  # what an input starts from that has nothing of its own kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +35,11 @@ class Init:
     ``source``: whatever :func:`~tubelet.weights.folder.load_model` reads: a model folder, a transformers or timm ViT, a
     ViT .npz of the released code, ``hf:org/name``. ``into``: the stream of an MTV, or the modality, that they are for;
     all, if empty. ``kernel``: how a 2D patch kernel becomes a tubelet kernel (Sec. 3.4 and
-    :func:`~tubelet.weights.inflate.inflate`; "repeat" is PolyViT's for probes); a tubelet kernel becomes a 2D one by
+    :func:`~tubelet.nn.inflation.inflate`; "repeat" is PolyViT's for probes); a tubelet kernel becomes a 2D one by
     the sum over its frames; one of another size is resized linearly, as MTV's released code does; "random" leaves the
-    tokenizers as they were built. ``temporal``: what Model 3's temporal attention starts from. "residual": as it was
-    built, its output projection zero, so that the block is a residual connection and can learn; "copy": the image
-    model's attention; "zero": all of it zero, as the paper and the released code say (no gradient but the output bias's
-    ever leaves zero); "fresh": as it was built. ``bottleneck``: what MBT's bottleneck tokens start from. "fresh": as
-    they were built; "positions": the source's table of positions resized to so many places, as the released code does.
-    ``fresh``: patterns of encoder parameters (``encoder.positions.*``) that stay as they were built.
+    tokenizers as they were built. ``fresh``: patterns of encoder parameters (``encoder.positions.*``) that stay as they
+    were built. What parameters start from that only one family has, its config says (``ViViTConfig.temporal_start``,
+    ``MBTConfig.bottleneck_start``).
 
     Positions are always interpolated in (t, h, w): an image's are repeated in time and resized in space; for an image a
     video's are averaged over time. Every modality of a PolyViT or an MBT starts from the source's own of its kind, else
@@ -54,9 +50,7 @@ class Init:
 
     source: str
     into: str = ""
-    kernel: Literal["central", "average", "rank", "repeat", "random"] = "central"
-    temporal: Literal["residual", "copy", "zero", "fresh"] = "residual"
-    bottleneck: Literal["fresh", "positions"] = "fresh"
+    kernel: Inflation | Literal["random"] = "central"
     fresh: tuple[str, ...] = ()
 
 
@@ -116,9 +110,7 @@ def initialize_from(
     given = dict(source.model.encoder.named_parameters())
     wanted = dict(model.encoder.named_parameters())
     route = plan_transfer(source.config, config, given, wanted, init.source, init.into)
-    if init.bottleneck == "positions":
-        route = _bottleneck_from_positions(route, wanted, init)
-    offered = _offer(source.model.encoder, model.encoder, route, init)
+    offered = _offer(source.model.encoder, model.encoder, config, route, init)
     if problems := [*_other_heads(route), *_misfits(given, offered, wanted, route, init)]:
         into = " and Init.into names the stream or modality that it is for" if len(route.pairs) > 1 else ""
         raise WeightsError(
@@ -127,7 +119,7 @@ def initialize_from(
     for name, value in offered.items():
         wanted[name].copy_(value)
     heads = _load_heads(source, model, tasks or {})
-    zeroed = tuple(name for name in offered if name not in route.origin and init.temporal != "copy")
+    zeroed = tuple(name for name, value in offered.items() if name not in route.origin and not value.any())
     return InitReport(
         source=init.source,
         into=init.into,
@@ -151,80 +143,32 @@ def initialize_from(
     )
 
 
-def _bottleneck_from_positions(route: ParameterMapping, wanted: Mapping[str, Tensor], init: Init) -> ParameterMapping:
-    """The route on which MBT's bottleneck tokens start from the positions of what the first modality starts from."""
-    if "bottleneck" not in wanted:
-        raise WeightsError(f"{init.source}: {init.bottleneck=} is of an MBT's bottleneck tokens; the model has none")
-    source, _ = route.pairs[0]
-    return replace(route, origin=route.origin | {"bottleneck": f"{source.modules['positions']}.table"})
+def _offer(
+    source: Encoder, target: Encoder, config: ModelConfig, route: ParameterMapping, init: Init
+) -> dict[str, Tensor]:
+    """The source's values for the parameters of ``target``, resampled where a layer says how."""
+    left_out = _left_out(init)
+    kept = {name: theirs for name, theirs in route.origin.items() if not matches(name, left_out)}
+    offered: dict[str, Tensor] = {name: source.get_parameter(theirs) for name, theirs in kept.items()}
+    how = "central" if init.kernel == "random" else init.kernel
+    for path, layer in target.named_modules():
+        resample: Any = getattr(layer, "resample", None)
+        for name, _ in layer.named_parameters() if resample else ():
+            full = f"{path}.{name}"
+            if full in offered:
+                offered[full] = resample(name, offered[full], _owner(source, kept[full], name), how)
+    completed = config.complete(offered, target, source, route.pairs)
+    return offered | {name: value for name, value in completed.items() if not matches(name, left_out)}
 
 
-def _offer(source: nn.Module, target: nn.Module, route: ParameterMapping, init: Init) -> dict[str, Tensor]:
-    """The source's values for the parameters of ``target``, changed where the two differ by design."""
-    offered: dict[str, Tensor] = {name: source.get_parameter(theirs) for name, theirs in route.origin.items()}
-    for name, layer in target.named_modules():
-        if isinstance(layer, LearnedPositions) and (table := f"{name}.table") in offered:
-            theirs = source.get_submodule(route.origin[table].removesuffix(".table"))
-            offered[table] = resize_positions(cast("LearnedPositions", theirs), layer)
-        if isinstance(layer, TubeletTokenizer | TubeKernel) and (weight := f"{name}.projection.weight") in offered:
-            theirs = source.get_submodule(route.origin[weight].removesuffix(".projection.weight"))
-            if isinstance(theirs, TubeletTokenizer):
-                offered[weight] = _kernel(theirs, layer, init)
-        if isinstance(layer, TokensInTime) and (tokens := f"{name}.table") in offered:
-            offered[tokens] = _in_time(offered[tokens], len(layer.table))
-    if (table := route.origin.get("bottleneck", "")).endswith("positions.table"):
-        theirs = source.get_submodule(table.removesuffix(".table"))
-        offered["bottleneck"] = _in_a_square(cast("LearnedPositions", theirs), target.get_parameter("bottleneck"))
-    offered |= _temporal_attention(offered, dict(target.named_parameters()), init)
-    return {name: value for name, value in offered.items() if not matches(name, _left_out(init))}
+def _owner(source: nn.Module, parameter: str, name: str) -> nn.Module:
+    """The layer of the source that has ``parameter`` where the target's layer has ``name``, or its nearest module."""
+    path = parameter.removesuffix(f".{name}") if parameter.endswith(f".{name}") else parameter.rpartition(".")[0]
+    return source.get_submodule(path)
 
 
 def _left_out(init: Init) -> tuple[str, ...]:
     return (*init.fresh, "tokenizer.*", "*.tokenizer.*", "patches.*") if init.kernel == "random" else init.fresh
-
-
-def _in_time(tokens: Float[Tensor, "T n D"] | Float[Tensor, "n D"], times: int) -> Float[Tensor, "t n D"]:
-    """Tokens for each time index; an image's serve for all."""
-    return tokens.expand(times, -1, -1) if tokens.ndim == 2 else at_times(tokens, times)
-
-
-def _in_a_square(source: LearnedPositions, bottleneck: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
-    """The source's table resized to as many rows as there are bottleneck tokens: those of its special tokens first."""
-    n, width = bottleneck.shape
-    target = LearnedPositions(square_grid(n - source.special), width, source.special)
-    return resize_positions(source, target)
-
-
-def _kernel(source: TubeletTokenizer, target: TubeletTokenizer | TubeKernel, init: Init) -> Tensor:
-    """The source's kernel: inflated for a video, summed over its frames for an image or a spectrogram, and resized for
-    patches or tubelets of another size."""
-    weight, (t, h, w), (frames, *sides) = source.projection.weight, source.tubelet, target.tubelet
-    if source.tubelet == target.tubelet or init.kernel == "random":
-        return weight
-    kernel = rearrange(weight, "D (C t h w) -> D C t h w", t=t, h=h, w=w)
-    size = (frames if min(t, frames) > 1 else t, sides[0], sides[1])
-    if size != source.tubelet:
-        kernel = resize(kernel, size)
-    if size[0] > frames:
-        kernel = flatten(kernel)
-    elif size[0] < frames:
-        kernel = inflate(kernel[:, :, 0], frames, init.kernel)
-    return kernel.flatten(1)
-
-
-def _temporal_attention(offered: Mapping[str, Tensor], wanted: Mapping[str, Tensor], init: Init) -> dict[str, Tensor]:
-    """What Model 3's temporal attention starts from, where the source has none."""
-    names = [name for name in wanted if ".attention_time." in name and name not in offered]
-    match init.temporal:
-        case "copy":
-            spatial = {name: name.replace(".attention_time.", ".attention.") for name in names}
-            return {name: offered[theirs] for name, theirs in spatial.items() if theirs in offered}
-        case "zero":
-            return {name: torch.zeros_like(wanted[name]) for name in names}
-        case "residual":
-            return {name: torch.zeros_like(wanted[name]) for name in names if ".out." in name}
-        case "fresh":
-            return {}
 
 
 def _misfits(
@@ -274,8 +218,8 @@ def _other_heads(route: ParameterMapping) -> list[str]:
     ]
 
 
-def _of(lane: Tower, route: ParameterMapping) -> str:
-    return f" ({lane.name})" if len(route.pairs) > 1 else ""
+def _of(tower: Tower, route: ParameterMapping) -> str:
+    return f" ({tower.name})" if len(route.pairs) > 1 else ""
 
 
 def _notes(route: ParameterMapping) -> tuple[str, ...]:
@@ -300,3 +244,127 @@ def _scale(spec: InputSpec) -> dict[str, object]:
     if isinstance(spec, SpectrogramSpec):
         return {f"spectrogram {name}": value for name, value in asdict(spec).items() if name != "frames"}
     return {"pixel mean": spec.mean, "pixel std": spec.std}
+
+
+# Which parameter starts from which ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ParameterMapping:
+    """``origin``: the source's parameter for each of the model's. ``pairs``: each tower of the model with the source's.
+
+    ``fresh``: patterns of the model's parameters that this source cannot give. ``unplaced``: the source's parameters
+    that should have found a place; those of towers that nothing starts from are not among them. ``others``: the model's
+    parameters on towers that another source is for.
+    """
+
+    origin: dict[str, str]
+    pairs: tuple[tuple[Tower, Tower], ...]
+    fresh: tuple[str, ...]
+    unplaced: tuple[str, ...]
+    others: frozenset[str]
+
+    @property
+    def used(self) -> set[str]:
+        return set(self.origin.values())
+
+
+def plan_transfer(
+    source: ModelConfig,
+    target: ModelConfig,
+    given: Collection[str],
+    wanted: Collection[str],
+    name: str,
+    into: str = "",
+) -> ParameterMapping:
+    """The route between two kinds of models, by their parameters' names. ``name`` is the source's, for errors.
+
+    Each modality of the model starts from the source's own of it, or from the nearest (:func:`best_source`); so does
+    each stream. What lies on no tower, such as Model 2's temporal encoder, starts from what has the same name. ``into``
+    names a single tower, beside which all stays as it is. Raises WeightsError where the one cannot start the other, or
+    where what the model shares is apart in the source.
+    """
+    _check_can_start(source, target, name)
+    fresh = target.fresh_from(source)
+    theirs, ours = source.towers(), _chosen(target.towers(), into, name)
+    pairs = tuple((a, b) for b in ours if (a := best_source(theirs, b.spec, b.name)).modules.keys() & b.modules.keys())
+    if not pairs:
+        raise WeightsError(f"{name} holds a {_kind(source)}, which has nothing for {into!r} of a {_kind(target)}")
+    aside = _apart(ours, wanted)
+    origin = {n: n for n in aside & _apart(theirs, given)} if not into else {}
+    for a, b in pairs:
+        places = a.places(given)
+        for part, n in b.places(wanted).items():
+            if part in places and origin.setdefault(n, places[part]) != places[part]:
+                raise WeightsError(
+                    f"{name} does not fit the model: {n} is one for all modalities, and would start from both "
+                    f"{origin[n]} and {places[part]}; {_way_out(target)}"
+                )
+    expected = {n for a, b in pairs for n in a.places(given).values() if not _unwanted(n, a, b)}
+    others = aside - _apart(target.towers(), wanted)
+    if into:
+        fresh = (*fresh, *aside)
+    else:
+        expected |= _apart(theirs, given)
+    used = set(origin.values())
+    unplaced = tuple(n for n in given if n in expected and n not in used and not matches(n, _OPTIONAL))
+    return ParameterMapping(
+        {n: origin[n] for n in wanted if n in origin}, pairs, (*_OPTIONAL, *fresh), unplaced, frozenset(others)
+    )
+
+
+def _chosen(of: Sequence[Tower], into: str, name: str) -> tuple[Tower, ...]:
+    chosen = tuple(tower for tower in of if into in ("", tower.name))
+    if not chosen:
+        raise WeightsError(
+            f"{name} shall start {into!r}, which Init.into names, but the model has {', '.join(a.name for a in of)}"
+        )
+    return chosen
+
+
+def _unwanted(parameter: str, source: Tower, target: Tower) -> bool:
+    """A final norm, for a stream that has none; learned positions, for a model whose positions are fixed."""
+    missing = {"norm", "positions"} & source.modules.keys() - target.modules.keys()
+    return any(parameter.startswith(f"{source.modules[part]}.") for part in missing)
+
+
+def _way_out(target: ModelConfig) -> str:
+    if hasattr(target, "adaptor_depth"):
+        return "the model's adaptor_depth must be at least the source's"
+    return "build the model with shared=False, or start it from one modality by Init.into"
+
+
+def _apart(of: Sequence[Tower], names: Iterable[str]) -> set[str]:
+    """The parameters that lie on no tower."""
+    names = set(names)
+    return names.difference(*(tower.places(names).values() for tower in of))
+
+
+def _check_can_start(source: ModelConfig, target: ModelConfig, name: str) -> None:
+    if target.cannot_start_from(source):
+        raise WeightsError(
+            f"{name} holds a {_kind(source)}, which cannot start a {_kind(target)}: an image ViT starts any model; "
+            "ViT, AST, PolyViT and ViViT's Model 1 (joint) start one another, TokenLearner, MBT, TubeViT and each "
+            "stream of an MTV; the others one of their own kind"
+        )
+
+
+def _kind(config: ModelConfig) -> str:
+    attention = getattr(config, "attention_type", "")
+    return f"{config.kind} ({attention})" if attention else config.kind
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether ``name`` fits one of the patterns, in which * stands for anything."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def best_source(sources: Sequence[Tower], spec: InputSpec, name: str = "") -> Tower:
+    """The tower that an input of ``spec`` starts from: one of its kind, best that of its ``name``; else the image's,
+    the video's or the audio's, in this order."""
+
+    def distance(tower: Tower) -> tuple[bool, bool, int]:
+        kind = type(tower.spec)
+        return kind is not type(spec), tower.name != name, _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
+
+    return min(sources, key=distance)
