@@ -71,7 +71,7 @@ def test_nothing_of_a_missing_sense_is_in_the_answer(run):
     whole = predictor.predict(run.parent / "data" / "green_high.mp4")
     assert (whole.views, whole.warnings) == ("2x3", ())
     pooled = predictor.embed(run.parent / "data" / "mute_red.mp4", views="1x1")
-    logits = predictor.model.heads["duet"].projection(pooled).detach()
+    logits = predictor.heads["duet"].projection(pooled).detach()
     assert dict(video.labels)[NAMES[int(logits.argmax())]] == pytest.approx(float(logits.softmax(-1).max()), abs=1e-5)
 
 

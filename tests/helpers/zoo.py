@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tubelet.configs import registered
 from tubelet.costs.cost import input_shape
 from tubelet.models import (
     ASTConfig,
@@ -25,6 +27,7 @@ from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, MLPFusion, Str
 from tubelet.models.tubevit import Tube
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.heads import LinearHead
+from tubelet.plugins import load_plugin
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 
 SMALL = TransformerConfig(width=16, depth=2, heads=2, mlp=32)
@@ -118,6 +121,11 @@ ZOO: dict[str, ModelConfig] = {
     "token-learner-clip": replace(_VIDEO_LEARNER, over="clip", form="conv"),
     "token-learner-clip-fused": replace(_VIDEO_LEARNER, over="clip", form="attention", fuse=True),
 }
+
+
+# A family from outside the library: the example of docs and CONTRIBUTING, in one file.
+load_plugin(Path(__file__).parents[2] / "examples" / "add_a_paper" / "timesformer.py")
+ZOO["timesformer"] = registered(ModelConfig)["timesformer"](backbone=SMALL, patch=(8, 8), video=VIDEO)
 
 
 def build(config: ModelConfig, classes: int = 5) -> Model:

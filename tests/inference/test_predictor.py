@@ -57,7 +57,7 @@ def test_a_prediction_is_the_best_classes_with_probabilities(predictor, files):
 
 
 def test_it_answers_as_evaluation_does(predictor, files):
-    result = evaluate_task(predictor.model, "color", CARD, view_set(files / "all.csv", Views(clips=3, crops=3)))
+    result = evaluate_task(predictor, "color", CARD, view_set(files / "all.csv", Views(clips=3, crops=3)))
     for example in result.examples:
         prediction = predictor.predict(example.path, views="3x3", top=3)
         assert [label for label, _ in prediction.labels] == [label for label, _ in example.top["label"]]
@@ -74,8 +74,8 @@ def test_broken_files_give_their_error_and_the_rest_go_on(predictor, files):
 
 def test_views_of_several_files_share_forwards(predictor, files, monkeypatch):
     sizes = list[int]()
-    forward = predictor.model.forward
-    monkeypatch.setattr(predictor.model, "forward", lambda x, task: sizes.append(len(x["video"])) or forward(x, task))
+    forward = predictor.forward
+    monkeypatch.setattr(predictor, "forward", lambda x, task: sizes.append(len(x["video"])) or forward(x, task))
     predictor.views_per_forward = 5
     names = ["0.mp4", "broken0.mp4", "1.mp4", "2.mp4", "0.mp4"]
     results = predictor.predict_many([files / name for name in names], views="2x1")

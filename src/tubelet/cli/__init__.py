@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if traceback := "--traceback" in words:
         words.remove("--traceback")
     try:
+        _load_plugins(words)
         return _dispatch(words) or 0
     except KeyboardInterrupt:
         warn("interrupted")
@@ -55,6 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         warn(str(error))
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def _load_plugins(words: list[str]) -> None:
+    """Run the files that ``--plugin FILE`` names, and take these words out."""
+    while "--plugin" in words:
+        at = words.index("--plugin")
+        if at + 1 == len(words):
+            raise ConfigError("--plugin: name a Python file, as in tubelet --plugin my_model.py cost NAME")
+        from tubelet.plugins import load_plugin
+
+        load_plugin(words[at + 1])
+        del words[at : at + 2]
 
 
 def demo(*, out: Annotated[str, arg(help="the run's folder")] = "runs/demo") -> Status:
@@ -252,7 +265,7 @@ _COMMANDS: dict[str, Callable[..., Status]] = {
 }
 _ABOUT = (
     "Video understanding with transformers. --version prints the versions of Tubelet and PyTorch; --traceback shows "
-    "the whole traceback of an error."
+    "the whole traceback of an error; --plugin FILE runs a Python file first, which may add models."
 )
 _ABOUT_DATA = "Index, check or make data."
 

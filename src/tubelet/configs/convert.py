@@ -51,6 +51,16 @@ def from_json(cls: type[T], data: Any) -> T:
         raise ConfigError("\n".join(f"{path or root}: {text}" for path, text in _problems(error, ""))) from None
 
 
+_RENAMED = {"attends": "attention_type", "neighbours": "neighbors", "greyscale": "grayscale"}
+
+
+def renamed(data: Any) -> Any:
+    """Plain data of version 0.1 with the names that its keys have now."""
+    if isinstance(data, Mapping):
+        return {_RENAMED.get(key, key): renamed(value) for key, value in data.items()}
+    return [renamed(item) for item in data] if isinstance(data, list) else data
+
+
 def differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     """(path, old, new) of every value of two configs, as plain data, that differs; "(absent)" where one has none."""
 

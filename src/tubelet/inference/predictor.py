@@ -1,4 +1,4 @@
-"""A trained model and media files: predictions, embeddings, timelines and explanations in a line each."""
+"""A model in Python: made by name or loaded, called like any module, and asked about files in a line each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +19,7 @@ from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.inference.answers import Answer, Prediction, Result, Segment
+from tubelet.inference.arrays import Array, is_batch, view_of
 from tubelet.inference.explanation import Explanation
 from tubelet.inference.kinds import fitting_views, gives, misfit, only_sound
 from tubelet.inference.overlay import spectrogram_picture
@@ -26,11 +29,13 @@ from tubelet.inference.timeline import Plan, plan_windows, window_clips, window_
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe
 from tubelet.media.video import open_video
+from tubelet.models import Model, ModelConfig, model_config
 from tubelet.nn.attention import capture_attention
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
-from tubelet.weights.folder import load_model
+from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.loaded import LoadedModel, TaskCard
+from tubelet.weights.transfer import Init, InitReport, initialize
 
 Path_ = str | Path
 _Group = tuple[str, tuple[str, ...]]  # a task, and those of its inputs that the file gives
@@ -39,39 +44,165 @@ _Group = tuple[str, tuple[str, ...]]  # a task, and those of its inputs that the
 def load(source: Path_, *, device: str = "", precision: Precision = "float32") -> Predictor:
     """A model to use: from a run, a model folder or ``hf:org/name``, on ``device`` (an accelerator if there is one).
 
-    Raises WeightsError, naming the file and what is wrong with it.
+    It is in evaluation mode: call ``.train()`` to go on training it. Raises WeightsError, naming the file and what is
+    wrong with it.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return Predictor(load_model(source), torch.device(device or accelerator or "cpu"), precision)
+    return Predictor(load_model(source), torch.device(device or accelerator or "cpu"), precision).eval()
 
 
-class Predictor:
-    """A model with its weights, its class names and the way it wants its input cut.
+def create_model(
+    name: str | ModelConfig,
+    *,
+    num_classes: int | Sequence[str] = 0,
+    weights: Path_ = "",
+    frames: int = 0,
+    size: int = 0,
+    device: str = "cpu",
+) -> Predictor:
+    """A model by its name, such as "vivit-b/16x2-fe" (:func:`tubelet.list_models`), or by its config.
 
-    Everything it says of a file comes from views cut as in evaluation. Methods raise :class:`MediaError` for a file
-    that cannot be read, or is of a kind that the model does not take, and ValueError for a task it does not have.
-    Where no ``task`` is named, the one answers whose inputs the file gives: a video task and a sound task both fit a
-    video with a sound track. A file that lacks an input which the model can do without (an MBT's sound, or pictures) is
-    answered by the others, and a warning says so. ``views_per_forward`` bounds the memory of a forward.
+    ``num_classes``: of a fresh linear head (all zeros, so that training starts from even odds), or their names; 0: no
+    head, and the model returns pooled features. ``weights``: where the encoder starts, as
+    :class:`~tubelet.weights.transfer.Init` says; the report of what went where is ``started_from``. ``frames`` and
+    ``size`` (pixels) replace the papers' 32 and 224. In training mode, as PyTorch makes modules. Raises ValueError for
+    an unknown name and WeightsError for weights that do not fit.
     """
+    config = model_config(name, frames=frames, size=size) if isinstance(name, str) else name
+    model = Predictor(LoadedModel(Model(config.build(), {}), config), torch.device(device))
+    if weights:
+        model.started_from = initialize(model, config, [Init(source=str(weights))])[0]
+    model.reset_classifier(num_classes)
+    return model
+
+
+class Predictor(Model):
+    """A model with its class names and the way it wants its input cut: a module, and what is asked of files.
+
+    Called, it takes normalized tensors and returns logits, as any :class:`~tubelet.models.Model`; :meth:`preprocess`
+    makes these tensors. Everything that it says of a file comes from views cut as in evaluation. Methods raise
+    :class:`MediaError` for a file that cannot be read, or is of a kind that the model does not take, and ValueError for
+    a task it does not have. Where no ``task`` is named, the one answers whose inputs the file gives: a video task and a
+    sound task both fit a video with a sound track. A file that lacks an input which the model can do without (an MBT's
+    sound, or pictures) is answered by the others, and a warning says so. ``views_per_forward`` bounds the memory of a
+    forward. ``started_from``: what became of the weights that it was created with.
+    """
+
+    started_from: InitReport | None = None
 
     def __init__(
         self, loaded: LoadedModel, device: torch.device, precision: Precision = "float32", views_per_forward: int = 12
     ) -> None:
-        self.model = loaded.model.to(device)
-        self.config, self.tasks, self.provenance = loaded.config, loaded.tasks, loaded.provenance
-        self.device, self.views_per_forward = device, views_per_forward
+        super().__init__(loaded.model.encoder, dict(loaded.model.heads.items()))
+        self.to(device)
+        self.tasks, self.provenance = dict(loaded.tasks), dict(loaded.provenance)
+        self.views_per_forward = views_per_forward
         self.precision: Precision = precision
 
-    def predict(self, path: Path_, *, top: int = 5, views: Views | str = "", task: str = "") -> Prediction:
-        """The ``top`` most probable classes of an image, a video or a sound.
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
-        ``views``: clips x crops, such as "4x3"; empty: those that the model was tested with. Raises ValueError where
-        no ``task`` is named and several fit the file.
+    def save(self, folder: Path_) -> None:
+        """Write a model folder, which :func:`tubelet.load` reads; one that exists is replaced.
+
+        Raises WeightsError where ``folder`` holds something else than a model.
         """
-        info = probe(path)
-        (prediction,) = self._predict([self._cut(info, *self._only(info, task), views)], top)
-        return prediction
+        save_model(folder, self, self.config, self.tasks, self.provenance)
+
+    def reset_classifier(self, num_classes: int | Sequence[str], task: str = "label") -> None:
+        """A fresh linear head for so many classes, or for classes of these names, in the place of all heads; none, if
+        0."""
+        names = tuple(map(str, range(num_classes))) if isinstance(num_classes, int) else tuple(num_classes)
+        super().reset_classifier(len(names), task)
+        self.tasks = {task: TaskCard(classes=names)} if names else {}
+
+    def preprocess(
+        self, inputs: Mapping[str, Tensor] | Path_ | Array, *, input: str = "", fps: float = 0.0, rate: int = 0
+    ) -> Any:
+        """Whatever is to be looked at, as the normalized tensor (B, ...) that the model takes: its middle view.
+
+        A path: of a file; where it gives several inputs that the model takes together, they come by name. A uint8 array
+        or tensor, or floats of sound: see :func:`~tubelet.inference.arrays.view_of`, which also tells about ``fps`` and
+        ``rate``. ``input``: which of the model's inputs it is, where there are several. A mapping of minibatches as the
+        loader gives them: the same with its pixels normalized.
+        """
+        if isinstance(inputs, Mapping):
+            return super().preprocess(inputs)
+        if isinstance(inputs, str | Path):
+            info = probe(inputs)
+            names = self._input_set(info, input or ())
+            seen, _ = self._look(info, names, "1x1")
+            made = self._on_device(seen.inputs)
+            return made if len(made) > 1 else next(iter(made.values()))
+        name = self._named(input)
+        return self._on_device({name: view_of(inputs, self.encoder.inputs[name], fps=fps, rate=rate)})[name]
+
+    def _named(self, input: str) -> str:
+        if not input and len(self.encoder.inputs) > 1:
+            raise ValueError(f"say which input it is, input=...: this model has {', '.join(self.encoder.inputs)}")
+        if input and input not in self.encoder.inputs:
+            raise ValueError(f"{input=} is none of the model's inputs: {', '.join(self.encoder.inputs)}")
+        return input or next(iter(self.encoder.inputs))
+
+    @overload
+    def predict(self, media: Path_, *, top: int = ..., views: Views | str = ..., task: str = ...) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, media: Array, *, top: int = ..., task: str = ..., input: str = ..., fps: float = ..., rate: int = ...
+    ) -> Prediction | list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, media: Sequence[Path_], *, top: int = ..., views: Views | str = ..., task: str = ...
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        media: Path_ | Array | Sequence[Path_],
+        *,
+        top: int = 5,
+        views: Views | str = "",
+        task: str = "",
+        input: str = "",
+        fps: float = 0.0,
+        rate: int = 0,
+    ) -> Prediction | list[Prediction]:
+        """The ``top`` most probable classes: a :class:`Prediction` of one file, a list of them for several.
+
+        ``media``: a path, or a sequence of paths, which share forwards; or a uint8 array or tensor, or floats of sound
+        (see :meth:`preprocess`), of which one view is taken, and a batch gives a list. ``views``: clips x crops, such
+        as "4x3"; empty: those that the model was tested with. Raises ValueError where no ``task`` is named and several
+        fit the file, and the first file's MediaError; :meth:`predict_many` gives errors as values.
+        """
+        if isinstance(media, str | Path):
+            info = probe(media)
+            (prediction,) = self._predict([self._cut(info, *self._only(info, task), views)], top)
+            return prediction
+        if isinstance(media, np.ndarray | Tensor):
+            return self._predict_array(media, self._named(input), top, task, fps, rate)
+        found: list[Prediction] = []
+        for result in self.predict_many(media, top=top, views=views, task=task):
+            if isinstance(result, MediaError):
+                raise result
+            found.append(result)
+        return found
+
+    def _predict_array(
+        self, x: Array, input: str, top: int, task: str, fps: float, rate: int
+    ) -> Prediction | list[Prediction]:
+        fitting = [name for name in self._asked(task) if tuple(self._specs(self.tasks[name].inputs)) == (input,)]
+        if len(fitting) != 1:
+            which = f"the tasks {', '.join(fitting)} fit" if fitting else "no task takes it alone"
+            raise ValueError(f"an array of {input!r}: {which}; say which task, task=..., or call the model itself")
+        seen = view_of(x, self.encoder.inputs[input], fps=fps, rate=rate)
+        cuts = [
+            _TaskViews("(array)", (fitting[0], (input,)), VideoViews({input: view[None]}, None, "(array)"), "1x1")
+            for view in seen
+        ]
+        predictions = self._predict(cuts, top)
+        return predictions if is_batch(x, self.encoder.inputs[input]) else predictions[0]
 
     def predict_many(
         self, paths: Iterable[Path_], *, top: int = 5, views: Views | str = "", task: str = ""
@@ -114,7 +245,7 @@ class Predictor:
                 broken.append(error)
 
         with self._running():
-            logits = view_logits(self.model, name, inputs(), views_per_forward=self.views_per_forward)
+            logits = view_logits(self, name, inputs(), views_per_forward=self.views_per_forward)
             for part, said in zip(plan.windows, logits, strict=False):
                 ((label, probability),), _ = _answers(said, self.tasks[name], 1)
                 yield Segment(
@@ -160,12 +291,12 @@ class Predictor:
             raise ValueError(f"{show=} is none of the inputs that are encoded: {', '.join(names)}")
         name = show or names[0]
         seen, _ = self._look(info, names, "1x1")
-        with self._running(), capture_attention(self.model.encoder) as maps:
+        with self._running(), capture_attention(self.encoder) as maps:
             self._encode(seen.inputs)
         shares = self.config.rollout({key: a.float() for key, a in maps.items()}, name, tuple(names))[0].cpu()
         part = float(shares.sum())
         made = partial(Explanation, path=str(path), shares=shares / part, part=part)
-        spec, (x,) = self.model.encoder.inputs[name], seen.inputs[name]
+        spec, (x,) = self.encoder.inputs[name], seen.inputs[name]
         if isinstance(spec, SpectrogramSpec):
             return made(frames=spectrogram_picture(x)[None], rate=0.0, sound=True)
         rate = 1 / spec.step(info.fps) if isinstance(spec, VideoSpec) else 0.0
@@ -206,7 +337,7 @@ class Predictor:
 
     def _specs(self, inputs: Sequence[str]) -> dict[str, InputSpec]:
         """The specs of a task's inputs; of all that the model has if empty."""
-        specs = self.model.encoder.inputs
+        specs = self.encoder.inputs
         return {name: specs[name] for name in inputs or specs}
 
     def _input_set(self, info: MediaInfo, inputs: str | Sequence[str]) -> tuple[str, ...]:
@@ -251,7 +382,7 @@ class Predictor:
             places = [i for i, cut in enumerate(cuts) if cut.group == group]
             inputs = (cuts[i].seen.inputs for i in places)
             with self._running():
-                logits = list(view_logits(self.model, group[0], inputs, views_per_forward=self.views_per_forward))
+                logits = list(view_logits(self, group[0], inputs, views_per_forward=self.views_per_forward))
             found |= {i: self._prediction(cuts[i], one, top) for i, one in zip(places, logits, strict=True)}
         return [found[i] for i in range(len(cuts))]
 
@@ -280,11 +411,13 @@ class Predictor:
         return found, chosen
 
     def _encode(self, inputs: Mapping[str, Tensor]) -> Features:
-        on_device = self.model.preprocess({name: x.to(self.device) for name, x in inputs.items()})
-        return self.model.encoder(on_device)
+        return self.encoder(self._on_device(inputs))
+
+    def _on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return super().preprocess({name: x.to(self.device) for name, x in inputs.items()})
 
     def _running(self) -> AbstractContextManager[None]:
-        return evaluation_mode(self.model, self.precision)
+        return evaluation_mode(self, self.precision)
 
 
 @dataclass(frozen=True)

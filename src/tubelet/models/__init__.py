@@ -20,6 +20,7 @@ from tubelet.models.vivit import ViViT, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.nn.tokenizers import Tubelet
+from tubelet.plugins import load_installed
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 
 __all__ = [
@@ -64,6 +65,8 @@ FAMILIES: dict[str, type[ModelConfig]] = {
 
 for _name, _family in FAMILIES.items():
     register(ModelConfig, _name, _family)
+
+load_installed()
 
 
 def examples() -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tubelet.configs import ConfigError, differences, from_json, to_json
+from tubelet.configs import ConfigError, differences, from_json, renamed, to_json
 from tubelet.data.manifest import Manifest, Record, read_manifest
 from tubelet.data.split import hold_out
 from tubelet.training.experiment import Experiment, Source, Task
@@ -151,7 +151,7 @@ def read_run(folder: str | Path) -> Resolved:
     if not path.is_file():
         raise ConfigError(f"{folder}: no run here ({CONFIG} is missing)")
     saved = json.loads(path.read_text(encoding="utf-8"))
-    return from_json(Resolved, {name: saved.get(name) for name in ("experiment", "data")})
+    return from_json(Resolved, renamed({name: saved.get(name) for name in ("experiment", "data")}))
 
 
 def write_run(folder: Path, resolved: Resolved) -> None:

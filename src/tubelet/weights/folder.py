@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from tubelet.configs import ConfigError, from_json, to_json
+from tubelet.configs import ConfigError, from_json, registered, renamed, to_json
 from tubelet.models import Model, ModelConfig
 from tubelet.specs import SpectrogramSpec, value_range
 from tubelet.version import __version__
@@ -26,7 +26,7 @@ from tubelet.weights.unfinished import unfinished_run
 
 __all__ = ["CARD", "WEIGHTS", "LoadedModel", "TaskCard", "load_model", "save_model"]
 
-FORMAT = 1
+FORMAT = 2  # in 1, families had the names of their classes, and some fields British spellings
 WEIGHTS, CARD = "model.safetensors", "tubelet.json"
 
 
@@ -119,18 +119,26 @@ def _load_folder(folder: Path) -> LoadedModel:
 def _load_own(folder: Path) -> LoadedModel:
     path = folder / CARD
     data = read_json(path)
-    if (written := data.get("format")) != FORMAT:
+    if (written := data.get("format")) not in (1, FORMAT):
         raise WeightsError(
             f"{path}: format {written!r}, written by {data.get('library', 'an unknown library')}; "
-            f"Tubelet {__version__} reads format {FORMAT}: use the version that wrote it, or a newer one"
+            f"Tubelet {__version__} reads formats up to {FORMAT}: use the version that wrote it, or a newer one"
         )
     try:
-        config = from_json(ModelConfig, data["model"])
+        config = from_json(ModelConfig, renamed(data["model"]))
         tasks = {name: from_json(TaskCard, card) for name, card in data["tasks"].items()}
     except KeyError as error:
         raise WeightsError(f"{path}: no {error.args[0]!r}") from None
     except ConfigError as error:
-        raise WeightsError(f"{path}: {error}") from None
+        raise WeightsError(f"{path}: {error}{_plugin_hint(data['model'])}") from None
     model = build_model(config, tasks)
     load_state(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return LoadedModel(model, config, tasks, data.get("provenance", {}))
+
+
+def _plugin_hint(model: Any) -> str:
+    """What to do where the model is of a family from outside the library, which nothing in a folder loads."""
+    kind = model.get("kind") if isinstance(model, dict) else None
+    if kind in registered(ModelConfig) or f"{kind}" in {cls.__name__ for cls in registered(ModelConfig).values()}:
+        return ""
+    return "; a family from outside the library needs its plugin: tubelet --plugin FILE, or import it first"
