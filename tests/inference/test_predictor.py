@@ -220,7 +220,7 @@ def test_a_folder_is_loaded_and_explained(folder, files, tmp_path):
 
 
 def test_models_without_a_rollout_say_so(predictor, files):
-    with pytest.raises(TypeError, match="not for ColorConfig"):
+    with pytest.raises(TypeError, match="not written for Color"):
         predictor.explain(files / "0.mp4")
 
 

@@ -102,6 +102,8 @@ def test_epic_kitchens_predicts_verb_and_noun_from_a_kinetics_run() -> None:
 
 
 def test_an_image_vit_starts_kernels_by_the_central_frame() -> None:
-    (init,) = vivit.kinetics400_b16x2(init="hf:google/vit-base-patch16-224-in21k").init
-    assert (init.kernel, init.temporal) == ("central", "residual")
+    experiment = vivit.kinetics400_b16x2(init="hf:google/vit-base-patch16-224-in21k")
+    (init,) = experiment.init
+    assert init.kernel == "central"
+    assert experiment.model.temporal_start == "residual"
     assert vivit.kinetics400_b16x2().init == ()

@@ -45,8 +45,10 @@ def choose_model(looks: Sequence[DatasetSummary], init: str, size: str) -> tuple
     ``size``: "WIDTHxDEPTH" of a model from scratch; weights to start from have their own.
     """
     kinds: list[Kind] = [kind for kind in SPECS if any(look.kind == kind for look in looks)]
-    if init and not (config := load_model(init).config).is_plain and all(_takes(config, kind) for kind in kinds):
-        return config, [f"Fine-tunes {init} as it is."]
+    if init and not (config := load_model(init).config).is_plain:
+        takes_several = len(looks) == 1 or len(config.inputs) > 1
+        if takes_several and all(_takes(config, kind) for kind in kinds):
+            return config, [f"Fine-tunes {init} as it is."]
     if init:
         plan, said = _weights(init, kinds, several=len(looks) > 1)
     else:
