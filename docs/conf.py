@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 from tubelet.version import __version__
 
 project = "Tubelet"
@@ -41,3 +45,14 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
 }
 suppress_warnings = ["config.cache"]
+
+
+def run_the_notebook_page(app: Any) -> None:
+    """Run the code of the page "In a notebook", block after block, so that it cannot fall behind the library."""
+    page = Path(__file__).with_name("python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    exec(compile("\n".join(blocks), "docs/python.md", "exec"), {})
+
+
+def setup(app: Any) -> None:
+    app.connect("builder-inited", run_the_notebook_page)
