@@ -38,8 +38,8 @@ clips = np.stack([clip_of(names[label]) for label in labels])
 train, test = slice(0, 240), slice(240, 320)
 
 # %%
-# A model: by a name such as ``"vivit-b/16x2"``, with ``weights="hf:..."`` to start from an image model; or, as here, by a
-# config of one's own. ``start="mimetic"`` lets a small model learn from little data.
+# A model: by a name such as ``"vivit-b/16x2"``, with ``weights="hf:..."`` to start from an image model; or, as here, by
+# a config of one's own. ``start="mimetic"`` lets a small model learn from little data.
 
 torch.manual_seed(0)
 config = ViViTConfig(
@@ -56,7 +56,7 @@ model = tubelet.create_model(config, num_classes=names)
 videos, targets = model.preprocess(clips), torch.from_numpy(labels)
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 losses = []
-for epoch in range(12):
+for _ in range(12):
     for rows in torch.randperm(240).split(16):
         loss = F.cross_entropy(model(videos[train][rows]), targets[train][rows])
         optimizer.zero_grad()

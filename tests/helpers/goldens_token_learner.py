@@ -23,7 +23,9 @@ FORMS = {True: "mlp", False: "conv"}
 
 @torch.no_grad()
 def check_convolutions(golden: Golden) -> None:
-    x = places(golden.tensor("input/x"))
+    x = golden.tensor("input/x")
+    side = round(x.shape[1] ** 0.5)  # of a list of places, which convolutions take for a square
+    x = places(x if x.ndim == 4 else x.unflatten(1, (side, side)))
     module = ConvolutionLearner(width(x), golden.config["num_tokens"], "frame")
     load_state(module, learner(golden.tree("param/"), "conv"), golden.path.name)
     count = 1 if golden.config.get("use_sum_pooling", True) else x[0, 0, :, :, 0].numel()
@@ -51,9 +53,8 @@ def check_fuser(golden: Golden) -> None:
 
 
 def places(x: Tensor) -> Tensor:
-    """(B, h, w, D), or (B, n, D) of a square, as one frame."""
-    side = round(x.shape[1] ** 0.5)
-    return x[:, None] if x.ndim == 4 else x.unflatten(1, (side, side))[:, None]
+    """(B, h, w, D), or a list (B, n, D), as one frame. Where the places of a list lie makes no difference to an MLP."""
+    return x[:, None] if x.ndim == 4 else x[:, None, None]
 
 
 def width(x: Tensor) -> TransformerConfig:

@@ -107,7 +107,7 @@ def test_modalities_that_no_folder_has_are_left_out(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_says_why(tmp_path: Path) -> None:
     clips = manifest(tmp_path / "m.csv", 2.0, 20)
-    with pytest.raises(ConfigError, match=r"no model is called .vvit-s/16.; did you mean .vit-s/16.\? names look like "):
+    with pytest.raises(ConfigError, match=r"no model is called .vvit-s/16.; did you mean .vit-s/16.\? names look "):
         quick(clips, model="vvit-s/16")
     with pytest.raises(
         ConfigError, match=r"vit-s/16 takes image, and .*m\.csv holds .* 'video', .* vivit-s/16x2-fe or mtv"
