@@ -55,7 +55,8 @@ class ASTConfig(ModelConfig):
         return replace(self, audio=specs["audio"])
 
     def towers(self) -> tuple[Tower, ...]:
-        return (Tower("audio", self.audio, (1, *self.patch), self.backbone, encoder_modules(self.backbone.depth)),)
+        modules = encoder_modules(self.backbone.depth)
+        return (Tower("audio", self.audio, (1, *self.patch), self.backbone, modules, pool=self.pool),)
 
     @property
     def is_plain(self) -> bool:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tubelet.nn.blocks import TransformerConfig
+from tubelet.nn.encoding import Pool
 from tubelet.nn.tokenizers import Tubelet
 from tubelet.specs import InputSpec
 
@@ -36,7 +37,7 @@ class Tower:
 
     ``spec`` and ``patch`` (t, h, w): what the tokenizer cuts, and into what. ``modules``: by the name of a part
     (tokenizer, cls, positions, blocks.0 to blocks.L-1, norm), the module or the parameter that it is in this encoder.
-    Towers may share modules. Starting from other weights, probes, freezing by depth and layer-wise learning rates all
+    ``pool``: whether a class token or the mean is the result, where the tower leads to one. Towers may share modules. Starting from other weights, probes, freezing by depth and layer-wise learning rates all
     find their way by these names.
     """
 
@@ -46,6 +47,7 @@ class Tower:
     backbone: TransformerConfig
     modules: Mapping[str, str]
     stream_of: str = ""
+    pool: Pool = "token"
 
     @property
     def input(self) -> str:
@@ -83,6 +85,9 @@ class ModelConfig(ABC):
     own: ClassVar[tuple[str, ...]] = ()
     """Patterns of the encoder's parameters that weights of a plain model cannot give, such as ``bottleneck``."""
 
+    keep_apart: ClassVar[str] = "start it from one modality by Init.into"
+    """What to do where the weights have for each modality what this model shares."""
+
     @abstractmethod
     def build(self) -> Encoder:
         """The encoder, freshly initialized."""
@@ -107,6 +112,11 @@ class ModelConfig(ABC):
     def kind(self) -> str:
         """What the model is called in sentences: "ViViT", "MTV"."""
         return type(self).__name__.removesuffix("Config")
+
+    @property
+    def variant(self) -> str:
+        """The kind, and which one of it where weights of one do not fit another: "ViViT (factorized_encoder)"."""
+        return self.kind
 
     # Names -----------------------------------------------------------------------------------------------------------
 

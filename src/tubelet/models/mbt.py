@@ -39,6 +39,7 @@ class MBTConfig(ModelConfig):
 
     examples = ("mbt-b/16x2",)
     own = ("bottleneck",)
+    keep_apart = "build the model with shared=False, or start it from one modality by Init.into"
 
     backbone: TransformerConfig
     modalities: dict[str, Modality]

@@ -48,6 +48,7 @@ class PolyViTConfig(ModelConfig):
     """
 
     examples = ("polyvit-b/16x4",)
+    keep_apart = "the model's adaptor_depth must be at least the source's"
 
     backbone: TransformerConfig
     modalities: dict[str, Modality]
@@ -100,7 +101,7 @@ class PolyViTConfig(ModelConfig):
 
     def towers(self) -> tuple[Tower, ...]:
         return tuple(
-            Tower(name, m.spec, m.patch, self.backbone, self._modules(f"modalities.{name}"))
+            Tower(name, m.spec, m.patch, self.backbone, self._modules(f"modalities.{name}"), pool=self.pool)
             for name, m in self.modalities.items()
         )
 

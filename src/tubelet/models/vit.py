@@ -54,7 +54,8 @@ class ViTConfig(ModelConfig):
         return replace(self, image=specs["image"])
 
     def towers(self) -> tuple[Tower, ...]:
-        return (Tower("image", self.image, (1, *self.patch), self.backbone, encoder_modules(self.backbone.depth)),)
+        modules = encoder_modules(self.backbone.depth)
+        return (Tower("image", self.image, (1, *self.patch), self.backbone, modules, pool=self.pool),)
 
     @property
     def is_plain(self) -> bool:

@@ -124,7 +124,11 @@ class ViViTConfig(ModelConfig):
         """Model 2's is that of its spatial encoder."""
         encoder = "encoder.spatial" if self.attention_type == "factorized_encoder" else "encoder"
         modules = encoder_modules(self.backbone.depth, encoder)
-        return (Tower("video", self.video, self.tubelet, self.backbone, modules),)
+        return (Tower("video", self.video, self.tubelet, self.backbone, modules, pool=self.pool),)
+
+    @property
+    def variant(self) -> str:
+        return f"{self.kind} ({self.attention_type})"
 
     @property
     def is_plain(self) -> bool:

@@ -41,4 +41,4 @@ def _single(config: ModelConfig, spec: InputSpec, frames: int) -> ModelConfig:
     tower = best_source(config.towers(), spec)
     t, h, w = tower.patch
     frames = 1 if not isinstance(spec, VideoSpec) else t if isinstance(tower.spec, VideoSpec) else frames
-    return plain_model(spec, (frames, h, w), tower.backbone, getattr(config, "pool", "token"))
+    return plain_model(spec, (frames, h, w), tower.backbone, tower.pool)

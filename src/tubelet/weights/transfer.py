@@ -289,7 +289,7 @@ def plan_transfer(
     theirs, ours = source.towers(), _chosen(target.towers(), into, name)
     pairs = tuple((a, b) for b in ours if (a := best_source(theirs, b.spec, b.name)).modules.keys() & b.modules.keys())
     if not pairs:
-        raise WeightsError(f"{name} holds a {_kind(source)}, which has nothing for {into!r} of a {_kind(target)}")
+        raise WeightsError(f"{name} holds a {source.variant}, which has nothing for {into!r} of a {target.variant}")
     aside = _apart(ours, wanted)
     origin = {n: n for n in aside & _apart(theirs, given)} if not into else {}
     for a, b in pairs:
@@ -298,7 +298,7 @@ def plan_transfer(
             if part in places and origin.setdefault(n, places[part]) != places[part]:
                 raise WeightsError(
                     f"{name} does not fit the model: {n} is one for all modalities, and would start from both "
-                    f"{origin[n]} and {places[part]}; {_way_out(target)}"
+                    f"{origin[n]} and {places[part]}; {target.keep_apart}"
                 )
     expected = {n for a, b in pairs for n in a.places(given).values() if not _unwanted(n, a, b)}
     others = aside - _apart(target.towers(), wanted)
@@ -328,12 +328,6 @@ def _unwanted(parameter: str, source: Tower, target: Tower) -> bool:
     return any(parameter.startswith(f"{source.modules[part]}.") for part in missing)
 
 
-def _way_out(target: ModelConfig) -> str:
-    if hasattr(target, "adaptor_depth"):
-        return "the model's adaptor_depth must be at least the source's"
-    return "build the model with shared=False, or start it from one modality by Init.into"
-
-
 def _apart(of: Sequence[Tower], names: Iterable[str]) -> set[str]:
     """The parameters that lie on no tower."""
     names = set(names)
@@ -343,15 +337,10 @@ def _apart(of: Sequence[Tower], names: Iterable[str]) -> set[str]:
 def _check_can_start(source: ModelConfig, target: ModelConfig, name: str) -> None:
     if target.cannot_start_from(source):
         raise WeightsError(
-            f"{name} holds a {_kind(source)}, which cannot start a {_kind(target)}: an image ViT starts any model; "
+            f"{name} holds a {source.variant}, which cannot start a {target.variant}: an image ViT starts any model; "
             "ViT, AST, PolyViT and ViViT's Model 1 (joint) start one another, TokenLearner, MBT, TubeViT and each "
             "stream of an MTV; the others one of their own kind"
         )
-
-
-def _kind(config: ModelConfig) -> str:
-    attention = getattr(config, "attention_type", "")
-    return f"{config.kind} ({attention})" if attention else config.kind
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

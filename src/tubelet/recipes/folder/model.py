@@ -117,8 +117,9 @@ def _weights(init: str, kinds: Collection[Kind], *, several: bool) -> tuple[_Pla
             f"{' for several folders' if several else ''}; an image ViT, an AST, a PolyViT or a ViViT of Model 1 can"
         )
     first, *_ = config.towers()
-    pool: Pool = getattr(config, "pool", "token")
-    plan = _Plan(backbone=first.backbone, patch=first.patch[1:], pixels=pixels_of(config), pool=pool, config=config)
+    plan = _Plan(
+        backbone=first.backbone, patch=first.patch[1:], pixels=pixels_of(config), pool=first.pool, config=config
+    )
     model = "a PolyViT" if several else "it is" if as_it_is else f"a model of {' and '.join(kinds)}"
     return plan, [f"Fine-tunes {init} as {model}."]
 
