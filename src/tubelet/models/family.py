@@ -37,8 +37,9 @@ class Tower:
 
     ``spec`` and ``patch`` (t, h, w): what the tokenizer cuts, and into what. ``modules``: by the name of a part
     (tokenizer, cls, positions, blocks.0 to blocks.L-1, norm), the module or the parameter that it is in this encoder.
-    ``pool``: whether a class token or the mean is the result, where the tower leads to one. Towers may share modules. Starting from other weights, probes, freezing by depth and layer-wise learning rates all
-    find their way by these names.
+    ``pool``: whether a class token or the mean is the result, where the tower leads to one. Towers may share modules.
+    Starting from other weights, probes, freezing by depth and layer-wise learning rates all find their way by these
+    names.
     """
 
     name: str
