@@ -2,6 +2,7 @@
 
     python benchmarks/model_speed.py [--runs 5] [--frames 32] [--size 224] [--json speed.json]
     python benchmarks/model_speed.py --families [--names vivit-b/16x2 ...] [--batch 1 4] [--device cuda]
+    python benchmarks/model_speed.py --before ../tubelet-before [--names vivit-b/16x2-fe ...] [--runs 3]
 
 The first prints ViViT's Model 1 beside transformers' VivitForVideoClassification with the same weights, on the same
 clip, in the same process: seconds per clip (median of runs taken in turn), the ratio peer / ours, the share of the
@@ -12,6 +13,9 @@ The second prints, for a model of each family, in float32 and, on a GPU, in bflo
 per clip, multiply-adds, the share of the ceiling (measured anew beside every run, for machines that others share),
 ViViT's models in relation to Model 1 beside the same of the paper's Table 2 (measured there on a TPU), and how much of
 TubeViT's time its tokenizer takes.
+
+The third times a training step (forward and backward) and an inference step of each name in turn with this source and
+with that of another checkout, in processes of their own, and prints the ratio before / now of the medians.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -161,6 +166,60 @@ def families(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps({"torch": torch.__version__, "where": where, "rows": rows}, indent=1) + "\n")
 
 
+# What each of the two sources runs. It knows both names of the function that reads a model's name.
+_STEPS = """
+import json, sys, time, torch
+try:
+    from tubelet.models import model_config
+except ImportError:
+    from tubelet.models.names import model_config
+torch.manual_seed(0)
+config = model_config(sys.argv[1])
+encoder, spec = config.build(), next(iter(config.inputs.values()))
+name = next(iter(config.inputs))
+shape = (spec.frames, spec.bins) if hasattr(spec, "bins") else (spec.channels, *spec.size)
+shape = (spec.frames, *shape) if hasattr(spec, "fps") else shape
+x = {name: torch.randn(1, *shape)}
+
+def train():
+    encoder.train()(x).pooled.square().mean().backward()
+
+def test():
+    with torch.no_grad():
+        encoder.eval()(x)
+
+found = {}
+for step in (train, test):
+    step()
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    found[step.__name__] = min(times)
+print(json.dumps(found))
+"""
+
+
+def against(before: Path, names: Sequence[str], runs: int) -> None:
+    """Print how fast this source is beside another checkout's, the two measured in turn."""
+    here = Path(__file__).resolve().parents[1]
+    table = Table("model", "step", "before, s", "now, s", "before / now", box=None)
+    for name in track(names, console=Console(stderr=True)):
+        times: dict[tuple[Path, str], list[float]] = {}
+        for _ in range(runs):
+            for source in (before.resolve(), here):
+                environment = {**os.environ, "PYTHONPATH": str(source / "src")}
+                command = [sys.executable, "-c", _STEPS, name]
+                said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+                for step, seconds in json.loads(said).items():
+                    times.setdefault((source, step), []).append(seconds)
+        for step in ("train", "test"):
+            old, new = (statistics.median(times[source, step]) for source in (before.resolve(), here))
+            table.add_row(name, step, f"{old:.3f}", f"{new:.3f}", f"{old / new:.2f}")
+    Console().print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
@@ -171,7 +230,11 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--before", type=Path, help="a checkout of another version, to measure beside this one")
     options = parser.parse_args()
+    if options.before:
+        against(options.before, options.names, options.runs)
+        return
     if options.families:
         torch.manual_seed(0)
         families(options)
