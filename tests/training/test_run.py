@@ -55,6 +55,51 @@ def test_the_exported_model_knows_its_classes_and_where_it_comes_from(alone: Pat
     assert set(loaded.provenance["data"]["motion"]) == {"examples", "updates", "warmup", "sha256"}
 
 
+def test_a_failing_evaluation_loses_nothing_and_the_same_call_catches_up(
+    alone: Path, files: Path, tmp_path: Path
+) -> None:
+    made, out, calls = experiment(files, random_layers=False), tmp_path / "run", []
+
+    def evaluate(model, of, ranks):
+        calls.append(model.training)
+        if len(calls) < 3:
+            raise OSError("the test files are gone")
+        return {"tasks": {"motion": {"metrics": {"top1": 0.5}, "views": "4x3"}}}
+
+    failed = train(made, out, evaluate=evaluate, progress=False)
+    assert failed.problem == "OSError: the test files are gone"
+    assert failed.results == {}
+    assert failed.updates == UPDATES
+    kept = weights(out)
+    assert all(torch.equal(kept[name], value) for name, value in weights(alone).items())
+    assert load_model(out).tasks["motion"].metrics == {}
+    log = (out / "log.jsonl").read_text()
+    assert train(made, out, evaluate=evaluate, progress=False).problem
+    done = train(made, out, evaluate=evaluate, progress=False)
+    assert (done.problem, len(calls), any(calls)) == ("", 3, False)
+    assert (out / "log.jsonl").read_text() == log  # nothing was trained again
+    assert load_model(out).tasks["motion"].metrics == {"top1": 0.5}
+    assert load_model(out).tasks["motion"].views == "4x3"
+    assert "top1: 50.0 % (4x3 views)" in (out / "model" / "README.md").read_text()
+    assert all(torch.equal(kept[name], value) for name, value in weights(out).items())
+    train(made, out, evaluate=evaluate, progress=False)
+    assert len(calls) == 3
+
+
+def test_an_evaluation_that_fails_on_the_way_is_logged_and_training_goes_on(files: Path, tmp_path: Path) -> None:
+    made = override(experiment(files, random_layers=False), {"training.evaluate_every": "5"})
+
+    def evaluate(model, of, ranks):
+        raise ValueError("none of 3 examples can be read")
+
+    result = train(made, tmp_path / "run", evaluate=evaluate, progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    told = [line["evaluation"] for line in lines if "evaluation" in line]
+    assert told == ["ValueError: none of 3 examples can be read"] * (UPDATES // 5)
+    assert result.updates == UPDATES
+    assert result.problem
+
+
 def test_another_experiment_is_refused_with_every_difference(alone: Path, files: Path):
     made = override(
         experiment(files, random_layers=False), {"tasks.motion.batch_size": "8", "optimizer.momentum": ".5"}

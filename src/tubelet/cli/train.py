@@ -74,7 +74,7 @@ def train_recipe(name: str, words: list[str]) -> int | None:
             warn(f"unreadable training files, left out: {len(quarantine.read_text().splitlines())}, see {quarantine}")
         look = f"look at {page}" if page.exists() else 'pip install "tubelet[demo]" gives runs a report'
         print(f"\nThe model is in {result.folder}/model; {look}")
-    return None
+    return 1 if result.problem else None
 
 
 def _parse(recipe: Outline, words: list[str]) -> tuple[inspect.BoundArguments, _TrainOptions, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -117,7 +118,10 @@ def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, 
             progress=progress,
         )
         if folder is not None and ranks.is_main:
-            write_details(Path(folder), results)
+            try:
+                write_details(Path(folder), results)
+            except OSError as error:  # the metrics are worth more than the lists beside them
+                print(f"tubelet: the predictions of each file cannot be written: {error}", file=sys.stderr)
         return results_json(results, Path(folder) if folder is not None else None)
 
     return evaluate

@@ -23,7 +23,7 @@ from tubelet.recipes.describe import describe
 from tubelet.training.experiment import Experiment
 from tubelet.training.outcome import write_json
 from tubelet.training.resolve import Prepared, read_run, resolve
-from tubelet.training.run import RunResult, train
+from tubelet.training.run import MODEL, RunResult, train
 
 
 def chosen_before(out: str | Path) -> Mapping[str, float | str]:
@@ -49,7 +49,14 @@ def run(experiment: Experiment, out: str | Path, *, changed: Collection[str] = (
     evaluate = evaluator(out, progress=progress)
     result = train(experiment, out, evaluate=evaluate, validate=validator(), first=first, progress=progress)
     if os.environ.get("RANK", "0") == "0":  # torchrun's; the ranks have parted by now
-        report(out)
+        if result.problem:
+            print(
+                f"tubelet: the model is in {Path(out) / MODEL}, but its evaluation failed ({result.problem}). The same "
+                "command, once that is mended, evaluates it without training again; tubelet eval takes other data.",
+                file=sys.stderr,
+            )
+        else:
+            report(out)
     return result
 
 
@@ -73,7 +80,7 @@ def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
                 with console.status(f"fitting simple classifiers on {name}"):
                     best = fit_baselines(kind_of(test), train, validation, test)
                 found[name] = best.as_json()
-            except ValueError as error:
+            except Exception as error:  # a comparison is no reason to lose a training
                 console.print(f"No simple classifier to compare with: {error}", markup=False, soft_wrap=True)
         write_json(path, found)
     baselines = json.loads(path.read_text(encoding="utf-8"))

@@ -69,26 +69,38 @@ class EvalAndExport:
         def hook(update: Update) -> None:
             if updates and update.step % updates == 0 and update.step < total:
                 with records.paused():
-                    results = self.evaluate()
-                records.write({"step": update.step, "evaluation": results})
+                    results, problem = self.evaluate()
+                records.write({"step": update.step, "evaluation": results or problem})
+                if problem:
+                    records.say(f"the evaluation after update {update.step} failed: {problem}")
 
         return hook
 
-    def evaluate(self) -> Mapping[str, Any]:
-        """What the evaluation says now; nothing without one."""
+    def evaluate(self) -> tuple[Mapping[str, Any], str]:
+        """What the evaluation says now, and what kept it from saying anything; nothing without one.
+
+        With several ranks an error is raised, as the others would wait for this one.
+        """
         if self._evaluate is None:
-            return {}
-        with self._evaluating():
-            return self._evaluate(self.model, self.experiment, self.ranks)
+            return {}, ""
+        try:
+            with self._evaluating():
+                return self._evaluate(self.model, self.experiment, self.ranks), ""
+        except Exception as error:
+            if self.ranks.control is not None:
+                raise
+            return {}, f"{type(error).__name__}: {error}"
 
     @contextmanager
     def _evaluating(self) -> Generator[None]:
         self.model.eval()
-        with self._final_weights():
-            yield
-        self.model.train()
+        try:
+            with self._final_weights():
+                yield
+        finally:
+            self.model.train()
 
-    def export(self, folder: Path, results: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         """Write the model's folder, from the first rank; every rank must call this."""
         with self._final_weights():
             state = {name: whole(tensor).cpu().clone() for name, tensor in self.model.state_dict().items()}
@@ -97,7 +109,7 @@ class EvalAndExport:
             heads = {name: task.objective.head(encoder.width) for name, task in self.experiment.tasks.items()}
             model = Model(encoder, heads)
             model.load_state_dict(state)
-            save_model(folder, model, self.experiment.model, cards(self.experiment, results), provenance)
+            save_model(folder, model, self.experiment.model, cards(self.experiment, {}), provenance)
         self.ranks.barrier()
 
     def _final_weights(self) -> AbstractContextManager[None]:

@@ -35,6 +35,7 @@ from tubelet.training.resolve import Prepared, Resolved, check_same_run, resolve
 from tubelet.training.unreadable import UnreadableExamples
 from tubelet.training.validation import Validation
 from tubelet.version import __version__
+from tubelet.weights.folder import describe_tasks
 from tubelet.weights.transfer import initialize
 
 CHECKPOINTS, MODEL, RESULTS, SESSIONS = "checkpoints", "model", "results.json", "sessions.jsonl"
@@ -43,11 +44,13 @@ _INITIAL = 4  # keeps the random numbers of the fresh weights apart from the pla
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """``results`` is what the evaluation returned at the end; empty without one."""
+    """``results`` is what the evaluation returned at the end; empty without one, and where it failed: then ``problem``
+    says why."""
 
     folder: Path
     updates: int
     results: Mapping[str, Any]
+    problem: str = ""
 
 
 def train(
@@ -59,7 +62,10 @@ def train(
     first: Callable[[Prepared], str] | None = None,
     progress: bool = True,
 ) -> RunResult:
-    """Train, or go on training where ``out`` holds this very experiment; evaluate and export the model at the end.
+    """Train, or go on training where ``out`` holds this very experiment; export the model at the end, then evaluate it.
+
+    An evaluation that fails loses nothing: the model is there, the result says what the problem was, and the same call
+    evaluates again without training.
 
     ``validate`` is needed where the experiment validates. ``first`` is called, on the first rank,
     when the run's folder is there and before it trains; it returns a few words for the line of progress.
@@ -184,11 +190,13 @@ def _session(
             saver.save(done)
     if validation:
         outcome.settle(validation.kept)
-    results = outcome.evaluate()
+    outcome.export(folder / MODEL, _provenance(resolved, done, validation))
+    results, problem = outcome.evaluate()
     if ranks.is_main and results:
         write_json(folder / RESULTS, results)
-    outcome.export(folder / MODEL, results, _provenance(resolved, done, validation))
-    return RunResult(folder=folder, updates=done, results=results)
+        describe_tasks(folder / MODEL, cards(experiment, results))
+    ranks.barrier()
+    return RunResult(folder=folder, updates=done, results=results, problem=problem)
 
 
 def _epoch(resolved: Resolved) -> float:

@@ -60,6 +60,21 @@ def save_model(
     _swap(beside, folder)
 
 
+def describe_tasks(folder: str | Path, tasks: Mapping[str, TaskCard]) -> None:
+    """Write what is known about the heads now, such as their metrics, into a model folder: its card and its README."""
+    folder = Path(folder)
+    loaded = load_model(folder)
+    loaded = LoadedModel(loaded.model, loaded.config, tasks, loaded.provenance)
+    description = _describe(loaded.config, tasks, loaded.provenance)
+    for name, text in (
+        (CARD, json.dumps(description, indent=2, ensure_ascii=False) + "\n"),
+        ("README.md", model_card(folder.name, loaded)),
+    ):
+        beside = folder / f".{name}.new"
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(folder / name)
+
+
 def _swap(new: Path, folder: Path) -> None:
     old = new.with_suffix(".old")
     if folder.exists():
