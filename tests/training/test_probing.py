@@ -25,7 +25,7 @@ from tubelet.specs import SpectrogramSpec
 from tubelet.training.experiment import SGD, AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.loop import Loop
 from tubelet.training.objectives import Classification, Mixup
-from tubelet.training.optimizers import build_optimizer, rate_scales
+from tubelet.training.optimizers import Group, build_optimizer, parameter_groups
 from tubelet.training.parallel import Ranks
 from tubelet.training.probing import fit_linear, linear_heads
 from tubelet.training.run import train
@@ -39,7 +39,7 @@ def scales(config: ModelConfig, decay: float = 0.5) -> dict[str, float]:
     encoder = config.build()
     model = Model(encoder, {"task": LinearHead(encoder.width, 3)})
     optimizer = AdamW(layer_decay=decay)
-    built = build_optimizer(optimizer, model.parameters(), rate_scales(optimizer, model, config))
+    built = build_optimizer(optimizer, model.parameters(), parameter_groups(optimizer, model, config))
     by_parameter = {p: group.get("scale", 1.0) for group in built.param_groups for p in group["params"]}
     assert len(built.param_groups) == len(set(by_parameter.values()))
     return {name: by_parameter[parameter] for name, parameter in model.named_parameters()}
@@ -98,7 +98,7 @@ def test_every_model_has_layers(name: str) -> None:
 @pytest.mark.parametrize("optimizer", [SGD(), AdamW()])
 def test_without_decay_there_is_one_group(optimizer: SGD | AdamW) -> None:
     model = Model(ZOO["vit"].build(), {})
-    assert rate_scales(optimizer, model, ZOO["vit"]) == {}
+    assert parameter_groups(optimizer, model, ZOO["vit"]) == {}
     built = build_optimizer(optimizer, model.parameters(), {})
     (group,) = built.param_groups
     assert "scale" not in group
@@ -113,7 +113,7 @@ def test_a_model_without_known_layers_says_so() -> None:
             return ZOO["vit"].build()
 
     with pytest.raises(ConfigError, match="layers of Other are not known"):
-        rate_scales(AdamW(layer_decay=0.5), Model(Other().build(), {}), Other())
+        parameter_groups(AdamW(layer_decay=0.5), Model(Other().build(), {}), Other())
     with pytest.raises(ValueError, match="layer_decay"):
         AdamW(layer_decay=0.0)
 
@@ -128,7 +128,9 @@ def test_the_loop_sets_scaled_rates() -> None:
             return (self.low + self.high).sum(), {}
 
     module = Sum()
-    optimizer = build_optimizer(AdamW(weight_decay=0.0), module.parameters(), {module.low: 0.25, module.high: 1.0})
+    optimizer = build_optimizer(
+        AdamW(weight_decay=0.0), module.parameters(), {module.low: Group(0.25), module.high: Group(1.0)}
+    )
     loop = Loop(
         module=module,
         optimizer=optimizer,

@@ -92,16 +92,28 @@ class Task:
             raise ValueError(f"{self.stochastic_depth=} must be in [0, 1)")
 
 
+Decays = Literal["all", "weights"]
+"""What weight decay applies to: all parameters, as in the papers' recipes, or the matrices of linear layers and
+convolutions alone: not biases, norms, class and other tokens, and positions."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SGD:
-    """m = momentum * m + g; p -= lr * m, as the released ViViT, MTV, MBT and PolyViT code."""
+    """m = momentum * m + g; p -= lr * m, as the released ViViT, MTV, MBT and PolyViT code.
+
+    ``rates``, of every optimizer: factors of the learning rate by pattern of the parameters' names, such as
+    ``{"heads.*": 10.0}``; where several match, the last one counts.
+    """
 
     momentum: float = 0.9
     weight_decay: float = 0.0
+    decay: Decays = "all"
+    rates: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
+    rates: dict[str, float] = field(default_factory=dict[str, float])
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
@@ -115,7 +127,9 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.05
+    decay: Decays = "all"
     layer_decay: float = 1.0
+    rates: dict[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         if not 0 < self.layer_decay <= 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,53 +16,80 @@ from tubelet.models import Model, ModelConfig
 from tubelet.training.experiment import SGD, Adam, AdamW, Optimizer
 
 
+@dataclass(frozen=True, order=True)
+class Group:
+    """What parameters of one group share: ``scale`` multiplies the learning rate, ``decays`` lets them decay."""
+
+    scale: float = 1.0
+    decays: bool = True
+
+
 def build_optimizer(
-    config: Optimizer, parameters: Iterable[nn.Parameter], scales: Mapping[nn.Parameter, float] | None = None
+    config: Optimizer, parameters: Iterable[nn.Parameter], groups: Mapping[nn.Parameter, Group] | None = None
 ) -> torch.optim.Optimizer:
     """torch's own optimizer, with kernels that FSDP's shards can use; its learning rate is set before every update.
 
-    ``scales``: what the rate is multiplied by, for parameters that differ in it; groups of the optimizer carry it.
+    ``groups``: what :func:`parameter_groups` says of the parameters; one group of all without it.
     """
-    trained = _groups([p for p in parameters if p.requires_grad], scales or {})
+    decay = config.weight_decay if isinstance(config, SGD | AdamW) else 0.0
+    trained = _grouped([p for p in parameters if p.requires_grad], groups or {}, decay)
     match config:
         case SGD():
-            return torch.optim.SGD(
-                trained, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True
-            )
+            return torch.optim.SGD(trained, lr=0.0, momentum=config.momentum, weight_decay=decay, foreach=True)
         case Adam():
             return torch.optim.Adam(trained, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
         case AdamW():
-            decay = config.weight_decay
             return torch.optim.AdamW(
                 trained, lr=0.0, betas=config.betas, eps=config.eps, weight_decay=decay, fused=True
             )
 
 
-def _groups(
-    parameters: Sequence[nn.Parameter], scales: Mapping[nn.Parameter, float]
+def _grouped(
+    parameters: Sequence[nn.Parameter], groups: Mapping[nn.Parameter, Group], decay: float
 ) -> list[nn.Parameter] | list[dict[str, Any]]:
-    """The parameters themselves, or those of each scale."""
-    if not scales:
+    """The parameters themselves, or those of each group, as torch takes them."""
+    if not groups:
         return list(parameters)
-    by_scale: dict[float, list[nn.Parameter]] = {}
+    members: dict[Group, list[nn.Parameter]] = {}
     for parameter in parameters:
-        by_scale.setdefault(scales.get(parameter, 1.0), []).append(parameter)
-    return [{"params": group, "scale": scale} for scale, group in sorted(by_scale.items())]
+        members.setdefault(groups[parameter], []).append(parameter)
+    return [
+        {"params": params, "scale": group.scale, "weight_decay": decay if group.decays else 0.0}
+        for group, params in sorted(members.items())
+    ]
 
 
-def rate_scales(config: Optimizer, model: Model, encoder: ModelConfig) -> dict[nn.Parameter, float]:
-    """What ``config.layer_decay`` makes of the learning rate, by parameter; empty where it makes nothing of it.
+def parameter_groups(config: Optimizer, model: Model, encoder: ModelConfig) -> dict[nn.Parameter, Group]:
+    """The group of every parameter; empty where all are in one, as the papers' recipes have it.
 
-    On each path through the encoder of L blocks (:class:`~tubelet.models.Tower`) the final norm keeps the rate,
-    block i = 0 to L - 1 has decay^(L - i) of it, and tokenizer, class token and positions decay^(L + 1). What is on
-    none of the paths, such as heads, the fusion of streams and Model 2's temporal encoder, keeps the rate.
-    Raises ConfigError for a model whose layers are not known.
+    ``layer_decay``: on each path through the encoder of L blocks (:class:`~tubelet.models.Tower`) the final norm keeps
+    the rate, block i = 0 to L - 1 has decay^(L - i) of it, and tokenizer, class token and positions decay^(L + 1). What
+    is on none of the paths, such as heads, the fusion of streams and Model 2's temporal encoder, keeps the rate.
+    ``rates``: the factor of the last pattern that matches. ``decay`` "weights": the matrices of linear layers and
+    convolutions decay, and neither biases, norms, tokens nor positions. Raises ConfigError for a model whose layers are
+    not known, and for a pattern that matches no parameter.
     """
-    decay = config.layer_decay if isinstance(config, AdamW) else 1.0
+    layered = _layer_scales(config.layer_decay, model, encoder) if isinstance(config, AdamW) else {}
+    names = dict(model.named_parameters())
+    _check_patterns("optimizer.rates", config.rates, names)
+    weights_alone = isinstance(config, SGD | AdamW) and config.decay == "weights"
+    if not (layered or config.rates or weights_alone):
+        return {}
+    linear = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    matrices = {id(module.weight) for module in model.modules() if isinstance(module, linear)}
+    groups: dict[nn.Parameter, Group] = {}
+    for name, parameter in names.items():
+        factors = [factor for pattern, factor in config.rates.items() if fnmatchcase(name, pattern)]
+        scale = layered.get(parameter, 1.0) * (factors[-1] if factors else 1.0)
+        groups[parameter] = Group(scale, not weights_alone or id(parameter) in matrices)
+    return groups
+
+
+def _layer_scales(decay: float, model: Model, encoder: ModelConfig) -> dict[nn.Parameter, float]:
     if decay == 1:
         return {}
     if not (paths := encoder.towers()):
-        raise ConfigError(f"optimizer.layer_decay: the layers of {type(encoder).__name__} are not known; set it to 1")
+        raise ConfigError(f"optimizer.layer_decay: the layers of {encoder.kind} are not known; set it to 1")
     parameters, scales = dict(model.encoder.named_parameters()), dict[nn.Parameter, float]()
     for path in paths:
         for part, name in path.places(parameters).items():
@@ -101,11 +129,16 @@ def choose_trainable(model: nn.Module, patterns: Sequence[str]) -> None:
 
     Raises ConfigError for a pattern that matches nothing, naming parameters near to it.
     """
-    names = [name for name, _ in model.named_parameters()]
+    _check_patterns("trainable", patterns, [name for name, _ in model.named_parameters()])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _check_patterns(field: str, patterns: Iterable[str], names: Iterable[str]) -> None:
+    """Raise ConfigError for a pattern that matches none of the parameters' names, naming modules near to it."""
+    names = list(names)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             modules = {".".join(name.split(".")[:i]) for name in names for i in range(1, name.count(".") + 2)}
             hint = nearest(pattern.rstrip(".*"), sorted(modules))
-            raise ConfigError(f"trainable: {pattern!r} matches no parameter{hint if '?' in hint else ''}")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+            raise ConfigError(f"{field}: {pattern!r} matches no parameter{hint if '?' in hint else ''}")

@@ -27,7 +27,7 @@ from tubelet.training.interruption import StopOnSignal
 from tubelet.training.logger import MetricLogger, NonFiniteCheck
 from tubelet.training.loop import Hook, Loop
 from tubelet.training.module import TrainingModule
-from tubelet.training.optimizers import build_optimizer, choose_trainable, rate_scales
+from tubelet.training.optimizers import build_optimizer, choose_trainable, parameter_groups
 from tubelet.training.outcome import EvalAndExport, Evaluate, Validate, cards, write_json
 from tubelet.training.parallel import Ranks, init_distributed, parallelize
 from tubelet.training.probing import probe_heads
@@ -136,7 +136,7 @@ def _session(
         learner = TrainingModule(model, experiment.tasks)
         module = parallelize(learner, training, ranks)
         optimizer = build_optimizer(
-            experiment.optimizer, model.parameters(), rate_scales(experiment.optimizer, model, experiment.model)
+            experiment.optimizer, model.parameters(), parameter_groups(experiment.optimizer, model, experiment.model)
         )
         average = MovingAverage(model, training.ema) if training.ema else None
         outcome = EvalAndExport(model, experiment, average, evaluate, ranks)

@@ -173,7 +173,7 @@ class _Draft:
         return Experiment(
             model=chosen,
             tasks=tasks,
-            optimizer=AdamW(layer_decay=_LAYER_DECAY if self.init and chosen.towers() else 1.0),
+            optimizer=AdamW(decay="weights", layer_decay=_LAYER_DECAY if self.init and chosen.towers() else 1.0),
             training=Training(
                 ema=round(min(0.999, max(0.9, 1 - _AVERAGED / updates)), 4),
                 workers=max(1, min(8, (os.cpu_count() or 2) // 2)),
