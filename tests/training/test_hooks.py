@@ -15,6 +15,7 @@ from torch import nn
 
 from training_tiny import Session, experiment, minibatch
 from tubelet.media.errors import MediaError
+from tubelet.training.average import MovingAverage
 from tubelet.training.checkpoints import SaveRegularly, latest
 from tubelet.training.interruption import Interrupted, StopOnSignal
 from tubelet.training.logger import MetricLogger, NonFiniteCheck, TrainingDivergedError
@@ -223,3 +224,26 @@ def test_a_signal_finishes_the_update_saves_and_says_how_to_go_on(received: sign
         session.run(0, 8, [send, stop])
     assert saved == [3]
     assert signal.getsignal(received) is before
+
+
+def test_the_average_covers_running_statistics_and_leaves_counters_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    average = MovingAverage(model, 0.5)
+    expected = {name: value.clone() for name, value in model.state_dict().items() if value.ndim}
+    for step in range(1, 5):
+        model(torch.randn(8, 3) + step)
+        with torch.no_grad():
+            model[0].weight.add_(0.1)
+        average(update_of(step, {"loss": 1.0}))
+        decay = min(0.5, (1 + step) / (10 + step))
+        now = model.state_dict()
+        expected = {name: decay * value + (1 - decay) * now[name] for name, value in expected.items()}
+    assert set(average.average) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(average.average[name], value)
+    mean = model[1].running_mean.clone()
+    with average.in_place():
+        torch.testing.assert_close(model[1].running_mean, expected["1.running_mean"])
+        assert model[1].num_batches_tracked == 4
+    assert torch.equal(model[1].running_mean, mean)

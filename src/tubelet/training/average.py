@@ -11,15 +11,27 @@ from torch import Tensor, nn
 from tubelet.training.loop import Update
 
 
+def learned_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes in a model, by name: its parameters, and saved buffers of numbers that can be averaged.
+
+    Such are the running statistics of a batch norm. Counters are left out: they are as the model has them.
+    """
+    saved = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    numbers = {name: buffer for name, buffer in buffers.items() if buffer.is_floating_point() and buffer.ndim > 0}
+    return {**dict(model.named_parameters()), **numbers}
+
+
 class MovingAverage:
     """average = d average + (1 - d) weights after every update, with d = min(decay, (1 + n) / (10 + n)) at update n.
 
-    The smaller decay of the first updates lets the average forget the weights that training started from.
+    The smaller decay of the first updates lets the average forget the weights that training started from. Buffers are
+    averaged like weights (:func:`learned_tensors`), so that statistics belong to the weights they are used with.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = dict(model.named_parameters())
+        self.weights = learned_tensors(model)
         self.average = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from tubelet.data.manifest import Record
 from tubelet.models import Model
-from tubelet.training.average import MovingAverage, set_weights
+from tubelet.training.average import MovingAverage, learned_tensors, set_weights
 from tubelet.training.experiment import Experiment
 from tubelet.training.logger import MetricLogger
 from tubelet.training.loop import Update
@@ -48,7 +48,7 @@ class EvalAndExport:
     ) -> None:
         self.model, self.experiment, self.average, self.ranks = model, experiment, average, ranks
         self._evaluate = evaluate
-        self.weights = dict(model.named_parameters())
+        self.weights = learned_tensors(model)
         self.values = average.average if average else self.weights
 
     def validate(self, validate: Validate, examples: Mapping[str, Sequence[Record]]) -> Score:
