@@ -17,13 +17,13 @@ from colors import CARD, NAMES, color_model, view_set, write_colors
 from media_files import record_sound
 from senses import write_senses, write_senses_run
 from tubelet.data.views import Views
-from tubelet.evaluation.comparison import Compared, Comparison
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.predictions import Scored
 from tubelet.evaluation.results import results_json, write_details
 from tubelet.evaluation.run import evaluate_run
 from tubelet.media.info import probe
 from tubelet.reports import pictures
+from tubelet.reports.comparison import Compared, Comparison
 from tubelet.reports.report import read_log, write_report
 from tubelet.reports.showcase import choose, cut
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from tyro.conf import Positional, arg
+
+from tubelet.cli import data
+from tubelet.cli.command import Commands, Status
 from tubelet.recipes import outlines
 from tubelet.recipes.outline import flag
 
 Shell = Literal["bash", "zsh", "fish"]
-Commands = Mapping[str, Callable[..., Any]]
 
 _TRAIN_FLAGS = ("--out", "--print-config")
 
@@ -50,7 +53,17 @@ complete -c tubelet -f -n 'test (count (commandline -opc)) -eq 1'
 """
 
 
-def script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) -> str:
+def completion(shell: Annotated[Positional[Shell], arg(help="bash, zsh or fish", metavar="SHELL")]) -> Status:
+    """Print a script that completes commands, recipes and flags: put eval "$(tubelet completion bash)" into ~/.bashrc.
+
+    For zsh the same in ~/.zshrc; for fish: tubelet completion fish > ~/.config/fish/completions/tubelet.fish
+    """
+    from tubelet.cli import COMMANDS
+
+    print(_script(shell, COMMANDS, {"data": data.COMMANDS}), end="")
+
+
+def _script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) -> str:
     """The script for a shell: ``commands`` by name, ``groups`` the commands below those that have some."""
     words = _words(commands, groups).items()
     if shell == "fish":

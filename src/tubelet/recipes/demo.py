@@ -11,10 +11,10 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.manifest import Record, read_manifest
 from tubelet.data.talking_digits import make
 from tubelet.data.views import Views
-from tubelet.evaluation.comparison import Comparison, compare
 from tubelet.evaluation.run import evaluator
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.nn.blocks import TransformerConfig
+from tubelet.reports.comparison import Comparison, compare
 from tubelet.reports.report import write_report
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tubelet.evaluation.verdict import Learning
+from tubelet.reports.verdict import Learning
 
 ACCENT, SECOND = "#3b6fe0", "#e0803b"
 _INK = "#80808f"  # readable on white and on black; svg() turns it into the page's own color

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from tubelet.configs import ConfigError, registered
-from tubelet.evaluation.comparison import Comparison, comparison_cells, read_comparison
 from tubelet.evaluation.predictions import Scored, read_predictions
 from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
-from tubelet.evaluation.verdict import Evidence, Learning, Verdict, percent
 from tubelet.media.errors import MediaError
 from tubelet.models import ModelConfig
+from tubelet.reports.comparison import Comparison, comparison_cells, read_comparison
 from tubelet.reports.gallery import gallery
 from tubelet.reports.kernels import learned_kernels
+from tubelet.reports.verdict import Evidence, Learning, Verdict, percent
 from tubelet.training.logger import LOG
 from tubelet.training.resolve import CONFIG, read_run
 from tubelet.training.run import MODEL
