@@ -21,7 +21,7 @@ from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
 from tubelet.media.errors import MediaError
 from tubelet.models import ModelConfig
 from tubelet.reports.comparison import Comparison, comparison_cells, read_comparison
-from tubelet.reports.gallery import gallery
+from tubelet.reports.examples import report_examples
 from tubelet.reports.kernels import learned_kernels
 from tubelet.reports.verdict import Evidence, Learning, Verdict, percent
 from tubelet.training.logger import LOG
@@ -105,7 +105,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _page(title: str, body: str) -> str:
-    css = files("tubelet.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    css = files("tubelet.reports").joinpath("report.css").read_text(encoding="utf-8")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{css}</style>\n</head>\n'
@@ -241,7 +241,7 @@ def _task(
     unread = "".join(f"<li><code>{escape(str(MediaError(**error)))}</code></li>" for error in task.get("errors", ()))
     parts = [
         _verdict(verdict) if verdict else "",
-        gallery(examples, media, clips, heard=task.get("inputs") == ["audio"]) if examples else "",
+        report_examples(examples, media, clips, audio_only=task.get("inputs") == ["audio"]) if examples else "",
         f"<h3>Not scored, because they cannot be read</h3><ul>{unread}</ul>" if unread else "",
         _panel(task.get("baseline")),
         *(_classes(label_set, table["classes"], table["confusion"]) for label_set, table in classes.items()),
