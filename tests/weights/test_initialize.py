@@ -9,7 +9,7 @@ import torch
 from tubelet.models import Model, ViTConfig, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, VideoSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import TaskCard, save_model
 from tubelet.weights.inflate import inflate
 from tubelet.weights.initialize import Init, initialize

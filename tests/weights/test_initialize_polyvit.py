@@ -7,7 +7,7 @@ import torch
 
 from single_modality import AUDIO, IMAGE, SINGLE, SIZE, polyvit, randomized
 from tubelet.models import Modality, PolyViTConfig
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.initialize import Init, InitReport, initialize_from
 from tubelet.weights.loaded import LoadedModel, build_model
 

@@ -16,7 +16,7 @@ from tubelet.models.tubevit import scaled
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.tubes import Tube
 from tubelet.specs import ImageSpec, VideoSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.initialize import Init, InitReport, initialize
 from tubelet.weights.loaded import build_model

@@ -10,7 +10,7 @@ from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.initialize import Init, initialize_from
 from tubelet.weights.lanes import best_source, lanes
 from tubelet.weights.loaded import LoadedModel, build_model

@@ -20,7 +20,7 @@ from tubelet.nn.positions import LearnedPositions
 from tubelet.nn.tokenizers import TubeletTokenizer
 from tubelet.nn.tubes import TubeKernel
 from tubelet.specs import InputSpec, SpectrogramSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.inflate import flatten, inflate, resize
 from tubelet.weights.interpolate import resize_positions, square_grid

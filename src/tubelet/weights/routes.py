@@ -15,7 +15,7 @@ from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.lanes import Tower, best_source, lanes
 
 _OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone

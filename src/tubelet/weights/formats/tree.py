@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tubelet.configs import nearest
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.loaded import listed
 
 Leaf = Callable[[str], tuple[Tensor, Tensor]]
