@@ -10,7 +10,7 @@ from tubelet.cli.command import Json, Run, Status
 from tubelet.cli.terminal import print_json, print_tables, table, warn
 
 if TYPE_CHECKING:
-    from tubelet.probing.results import Probe
+    from tubelet.probing.probe import Probe
 
 
 def probe(
@@ -42,7 +42,7 @@ def probe(
     from tubelet.data.views import Views
     from tubelet.probing.data import ProbeData, data_name
     from tubelet.probing.probe import probe
-    from tubelet.probing.settings import ProbeOptions
+    from tubelet.probing.training import ProbeOptions
 
     options = ProbeOptions(
         fast=fast,
@@ -63,7 +63,7 @@ def probe(
 
 
 def _print(found: Probe) -> None:
-    from tubelet.probing.results import COLUMNS
+    from tubelet.probing.probe import COLUMNS
 
     print_tables(table(COLUMNS, [row.cells() for row in found.rows], numbers=(3, 5, 7, 8)))
     print(f"\nThe head: {found.settings}.")

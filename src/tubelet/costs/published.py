@@ -198,7 +198,7 @@ _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
     """Every printed row, ours beside it."""
-    text = files("tubelet.evaluation").joinpath("published_costs.json").read_text(encoding="utf-8")
+    text = files("tubelet.costs").joinpath("published_costs.json").read_text(encoding="utf-8")
     rows = list[PublishedRow]()
     for row in json.loads(text)["rows"]:
         published, counted = _published(row), _COUNTS[row["source"], row["model"]](row)
