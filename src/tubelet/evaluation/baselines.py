@@ -1,7 +1,7 @@
-"""What a person would try first: classical classifiers on hand-made features, as the opponents of a trained model.
+"""Simple classifiers to compare a trained model with: scikit-learn's, on features made by hand.
 
-A panel of about a dozen members, each a feature (pixels, oriented gradients, log-mel energies, ...) and a classifier
-of scikit-learn, is fitted in seconds. The best of them on held-out files is what a model's result should stand beside.
+Each kind of media has a panel of about 20 members, which are fitted in seconds. A model's result should be read beside
+that of the best of them on held-out files.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tubelet.evaluation.metrics import mean_class_accuracy, top_k
 from tubelet.evaluation.panel import PANELS, Feature, Kind, Labels, Member, cores
 from tubelet.media.errors import MediaError
 
-_CAP = 5000  # files to fit on, validation files included: support-vector machines take the square of it
+_CAP = 5000  # files to fit to, validation files included: the time of support-vector machines grows with the square
 _VALIDATION_CAP = 1000
-_ALWAYS_READ = 200  # files, however slow they are to read
+_ALWAYS_READ = 200  # files that are read even if they are slow
 _FEWEST_VALIDATION = 30  # files; with fewer, cross-validation chooses
 _FOLDS = 3
 _FOLDED = 1000  # files above which one fold is enough to choose by
@@ -39,12 +39,13 @@ _NONE: Floats = np.zeros((0, 1), np.float32)
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """The best member of the panel.
+    """The best member of the panel, and its results.
 
     ``name``: classifier and feature in plain words. ``validation``: its top-1 on the held-out files by which it was
     chosen. ``metrics``: "top1" and "mean_class_accuracy" on the test files that can be read, ``scored`` of
-    ``expected``. ``train``: files that it was fitted on in the end. ``seconds``: for everything, reading included.
-    ``tried``: the top-1 on the held-out files of every member, by name, in the order in which they were tried.
+    ``expected``. ``train``: the number of files that it was finally fitted to. ``seconds``: the time for everything,
+    reading included. ``tried``: the top-1 of every member on the held-out files, by name, in the order in which they
+    were tried.
     """
 
     name: str
@@ -73,21 +74,20 @@ def fit_baselines(
     seconds: float = 30.0,
     progress: Callable[[str], None] | None = None,
 ) -> Baseline:
-    """Fit the panel for ``kind``, choose by validation, fit the chosen member again and score it on ``test``.
+    """Fit the panel for ``kind``, choose a member by validation, fit it again and score it on ``test``.
 
-    Every member is fitted on ``train`` and compared by top-1 on ``validation``; of equals the earlier, simpler one is
-    taken, so one that makes no mistake ends the search. With fewer than 30 validation files that can be read, the
-    choice is by 3-fold cross-validation on training and validation files together (with more than 1,000 of them, by
-    one of the folds). The chosen member is then fitted on training and validation files together, as a person would
-    do, and only it sees the test files.
+    Every member is fitted to ``train`` and scored by top-1 on ``validation``. Of equal members the earlier, simpler one
+    is chosen, so a perfect score ends the search. With fewer than 30 readable validation files, the choice is by 3-fold
+    cross-validation on training and validation files together (by one of the folds, if there are more than 1,000 of
+    them). The chosen member is then fitted to training and validation files together, and only it sees the test files.
 
-    At most 5,000 files are fitted on, an equal share of each class. After ``seconds`` no further member is begun, but
-    two are always tried; after two thirds of it no more files are read to fit on, but 200 always are. The test
-    files are all read, whatever it takes. Where neither limit is met, the result is the same at every call.
-    ``progress`` is told in a sentence what happens.
+    At most 5,000 files are fitted to, an equal share of each class. After ``seconds`` no further member is tried,
+    except that two always are. After two thirds of that time no more files are read to fit to, except that 200 always
+    are. All test files are read, however long it takes. If neither limit is met, the result is the same at every call.
+    ``progress`` is called with sentences that say what happens.
 
-    Raises ValueError where an example has no or several labels, or where the readable training files are not of two
-    classes at least, or no test file can be read.
+    Raises ValueError where an example does not have exactly one label, where the readable training files are of fewer
+    than two classes, or where no test file can be read.
     """
     began = time.monotonic()
     tell = progress or (lambda _: None)
@@ -95,7 +95,7 @@ def fit_baselines(
         if len(record.labels.get(LABEL, ())) != 1:
             raise ValueError(f"{record.key or record.path} has the labels {record.labels}; baselines need exactly one")
     with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore")  # of members that do not converge: their accuracy says enough
+        warnings.simplefilter("ignore")  # members that do not converge: their accuracy says enough
         panel = PANELS[kind]
         features = list(dict.fromkeys(member.feature for member in panel))
         held_out = _subset(validation, _VALIDATION_CAP)
@@ -147,11 +147,11 @@ def fit_baselines(
 
 
 def mirror_keeps_classes(train: Sequence[Record], validation: Sequence[Record]) -> bool:
-    """Whether mirroring pictures, left for right, leaves their classes as they are, measured on validation pictures.
+    """Whether pictures keep their classes when they are mirrored left to right, as measured on validation pictures.
 
-    Logistic regression on oriented gradients and colors has to name the mirrored validation pictures as well as the
-    pictures themselves, to within a standard error, and both well above chance. Where that cannot be told, the answer
-    is no. At most 800 training and 400 validation pictures are read.
+    Logistic regression on oriented gradients and colors must do as well on the mirrored validation pictures as on the
+    pictures themselves, to within a standard error, and well above chance on both. If that cannot be decided, the
+    answer is no. At most 800 training and 400 validation pictures are read.
     """
     parts = [_both_ways(_subset(records, most)) for records, most in ((train, 800), (validation, 400))]
     (x, _, y), (x_held, x_mirrored, y_held) = parts
@@ -167,7 +167,7 @@ def mirror_keeps_classes(train: Sequence[Record], validation: Sequence[Record]) 
 
 
 def _both_ways(records: Sequence[Record]) -> tuple[Floats, Floats, Labels]:
-    """The gradients and colors of pictures that can be read, as they are and mirrored, and their labels."""
+    """The gradients and colors of the pictures that can be read, as they are and mirrored, and their labels."""
 
     def read(record: Record) -> tuple[Floats, Floats] | None:
         with suppress(MediaError):
@@ -187,7 +187,7 @@ Splits = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
 def _inputs(member: Member, x: Floats, splits: Splits) -> list[tuple[Floats, Floats]]:
-    """For each split what is fitted on and what is held out, projected by the former."""
+    """For each split, the features to fit to and the held-out ones, both projected as the former ask for."""
     pairs: list[tuple[Floats, Floats]] = []
     for fitted, held in splits:
         projection = member.projection(x[fitted])
@@ -196,7 +196,7 @@ def _inputs(member: Member, x: Floats, splits: Splits) -> list[tuple[Floats, Flo
 
 
 def _validated(member: Member, inputs: Sequence[tuple[Floats, Floats]], y: Labels, splits: Splits) -> float:
-    """The share of held-out files, of all splits together, that a member gets right; 0 where none is held out."""
+    """The share of held-out files, of all splits together, that a member gets right; 0 if there are none."""
     right = total = 0
     for (x_fitted, x_held), (fitted, held) in zip(inputs, splits, strict=True):
         if len(held):
@@ -208,7 +208,7 @@ def _validated(member: Member, inputs: Sequence[tuple[Floats, Floats]], y: Label
 
 
 def _folds(y: Labels) -> Splits:
-    """Each class spread over the folds; a class of one file is always fitted on, so none is held out unseen."""
+    """Every class is spread over the folds. A class of one file is never held out, because nothing else shows it."""
     fold = np.full(len(y), -1)
     dealt = 0
     for label in sorted(set(y)):
@@ -221,7 +221,7 @@ def _folds(y: Labels) -> Splits:
 
 
 def _subset(records: Sequence[Record], most: int) -> list[Record]:
-    """Up to ``most`` records, one of each class in turn: every beginning of the list is as balanced as can be."""
+    """Up to ``most`` records, one of each class in turn, so that any first part of the list is balanced."""
     by_class: defaultdict[str, list[Record]] = defaultdict(list)
     random = np.random.default_rng(0)
     for i in random.permutation(len(records)):
@@ -231,9 +231,10 @@ def _subset(records: Sequence[Record], most: int) -> list[Record]:
 
 
 def _read(records: Sequence[Record], features: Sequence[Feature], stop: float) -> tuple[dict[Feature, Floats], Labels]:
-    """The features (N, D) and labels (N,) of the files that can be read, in order; none after ``stop`` but the first.
+    """The features (N, D) and labels (N,) of the files that can be read, in order.
 
-    Threads, as decoding is outside of Python's lock and processes would load torch again.
+    After the time ``stop``, no more than the first 200 files are read. Threads are enough: decoding releases Python's
+    lock, and processes would have to load torch again.
     """
     rows: list[list[Floats]] = []
     labels: list[str] = []
@@ -253,7 +254,7 @@ def _read(records: Sequence[Record], features: Sequence[Feature], stop: float) -
 
 
 def _features(record: Record, features: Sequence[Feature]) -> list[Floats] | None:
-    """None where the file cannot be read. All features of a panel are computed from one reading."""
+    """The features of one file, which is read once for all of them; None if it cannot be read."""
     if record.error:
         return None
     try:

@@ -48,7 +48,7 @@ _COMPONENTS = 160  # kept by the principal component analysis of wider features
 
 @runtime_checkable
 class Classifier(Protocol):
-    """What is used of scikit-learn's classifiers."""
+    """The methods of scikit-learn's classifiers that are used here."""
 
     def fit(self, X: Floats, y: Labels) -> object: ...
     def predict(self, X: Floats) -> Any: ...
@@ -94,7 +94,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Projection:
-    """Centered, scaled and, where features are wide, brought to their principal components.
+    """Centers and scales features, and reduces wide ones to their principal components.
 
     ``scale``: one number for all dimensions, or one for each.
     """
@@ -122,7 +122,7 @@ class Projection:
 
 
 def cores() -> int:
-    """At most 8: on machines of many cores, small jobs are slowed down by more threads."""
+    """Threads to use: at most 8, because more of them slow small jobs down."""
     return min(8, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
