@@ -65,7 +65,7 @@ def test_an_image_model_starts_model_2_with_its_own_pixels(tmp_path: Path) -> No
     save_model(tmp_path / "vit", Model(config.build(), {}), config, {})
     made = quick(manifest(tmp_path / "m.csv", 2.0, 100), init=str(tmp_path / "vit"))
     model = vivit(made)
-    assert (model.attends, model.backbone, model.tubelet) == ("factorized_encoder", TINY, (4, 16, 16))
+    assert (model.attention_type, model.backbone, model.tubelet) == ("factorized_encoder", TINY, (4, 16, 16))
     assert (model.video.size, model.video.mean, model.video.std) == (image.size, image.mean, image.std)
     assert [init.source for init in made.init] == [str(tmp_path / "vit")]
     assert made.tasks["folder"].learning_rate < quick(str(tmp_path / "m.csv")).tasks["folder"].learning_rate
