@@ -1,4 +1,4 @@
-"""``tubelet completion``: what a shell needs to complete commands, recipes and flags, as a script without Python."""
+"""``tubelet completion``: a script with which a shell completes commands, recipes and flags, without Python."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def completion(shell: Annotated[Positional[Shell], arg(help="bash, zsh or fish",
 
 
 def _script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) -> str:
-    """The script for a shell: ``commands`` by name, ``groups`` the commands below those that have some."""
+    """The script for a shell. ``commands``: by name; ``groups``: the commands below those that have some."""
     words = _words(commands, groups).items()
     if shell == "fish":
         cases = [f"        case '{place}'\n            string split -- ' ' '{offered}'" for place, offered in words]
@@ -74,7 +74,7 @@ def _script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) ->
 
 
 def _words(commands: Commands, groups: Mapping[str, Commands]) -> dict[str, str]:
-    """What may follow the words before, which end in a space: the first that fits counts, ``*`` being anything."""
+    """The words that may follow each place. The first place that matches counts; ``*`` matches anything."""
     recipes = outlines()
     words = {" ": " ".join([*commands, "--help", "--version"]), "train ": " ".join(recipes)}
     for name, recipe in recipes.items():
@@ -93,5 +93,5 @@ def _flags(command: Callable[..., Any]) -> list[str]:
 
 
 def _pattern(place: str) -> str:
-    """A pattern of ``case``: the words quoted, the star at the end not."""
+    """The place as a pattern of ``case``: its words quoted, but not the star at its end."""
     return f"'{place.removesuffix('*')}'*" if place.endswith("*") else f"'{place}'"

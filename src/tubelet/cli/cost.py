@@ -1,4 +1,4 @@
-"""``tubelet cost``: what a model costs, and the figures printed in the papers beside ours."""
+"""``tubelet cost``: what a model costs, beside the figures printed in the papers."""
 
 from __future__ import annotations
 
@@ -48,8 +48,10 @@ def cost(
 
 
 def cost_tables(costs: Sequence[Cost]) -> tuple[Table, Table]:
-    """The model as a whole, by modality where it takes one at a time (activations of a training example, float32); and
-    its parts."""
+    """Two tables: the whole model, by modality if it takes one at a time, and its parts.
+
+    Activations are those of one training example in float32.
+    """
     return _whole(costs[0]) if len(costs) == 1 else _by_modality(costs), _parts(costs)
 
 
@@ -97,7 +99,7 @@ def _parts(costs: Sequence[Cost]) -> Table:
 
 
 def _published_table(rows: Sequence[PublishedRow]) -> Table:
-    """A line per printed figure; below, a line for each that cannot be met."""
+    """A line per printed figure; below the table, why some cannot be reproduced."""
     lines = [
         (row.source, row.model, row.input, name, f"{value:g}", f"{row.ours[name]:.5g}", f"{row.ratio[name]:.4f}")
         for row in rows

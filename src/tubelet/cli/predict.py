@@ -67,7 +67,10 @@ def predict(
 
 
 def _kept(results: Iterable[T], broken: list[MediaError]) -> list[T]:
-    """All results, also those from before an error; errors, raised or among them, are reported and join ``broken``."""
+    """The results, up to an exception if there is one.
+
+    A MediaError, raised or among the results, is printed and added to ``broken``.
+    """
     kept: list[T] = []
     try:
         for result in results:

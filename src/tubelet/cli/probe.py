@@ -1,4 +1,4 @@
-"""``tubelet probe``: what a frozen model's features tell of data that are new to it."""
+"""``tubelet probe``: how much a frozen model's features tell about data that are new to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands print: JSON, tables, progress, and lines of complaint on stderr."""
+"""Printing for all commands: JSON, tables, progress, and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PIPE_WIDTH = 200  # columns where the output goes to a file or another program
 
 
 def is_main_process() -> bool:
-    """Whether this process prints: it is alone, or torchrun's first."""
+    """Whether this process prints: the only one, or torchrun's first."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def warn(message: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     print(f"tubelet: {message}", file=sys.stderr)
 
 
@@ -39,14 +39,14 @@ def print_tables(*tables: Table) -> None:
 
 @contextmanager
 def progress(what: str) -> Generator[Callable[[int, int], None]]:
-    """A bar on stderr, moved by calling it with what is done and how much there is."""
+    """A progress bar on stderr; call it with the work done and the whole work."""
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         line = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(line, completed=done, total=total)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> Table:
-    """A plain table; the columns at the positions ``numbers`` stand to the right."""
+    """A plain table. The columns at the positions ``numbers`` are aligned to the right."""
     made = Table(box=None, header_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         made.add_column(column, justify="right" if i in numbers else "left", overflow="fold")
@@ -56,7 +56,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Seq
 
 
 def print_results(results: Mapping[str, Any]) -> None:
-    """What results.json holds: every number with its views and coverage; what is doubtful or missing on stderr."""
+    """Print the contents of results.json: every number with its views and coverage, and warnings on stderr."""
     from tubelet.reports.verdict import verdict
 
     for name, task in results["tasks"].items():
