@@ -25,9 +25,9 @@ from rich.table import Table
 
 from tubelet.costs.cost import cost
 from tubelet.data.talking_digits import make
-from tubelet.evaluation.comparison import compare
 from tubelet.evaluation.run import evaluator
 from tubelet.recipes.families import Senses, mbt_duet, mtv_duet, mtv_motion, token_learner_motion, tubevit_motion
+from tubelet.reports.comparison import compare
 from tubelet.training.experiment import Experiment
 from tubelet.training.outcome import write_json
 from tubelet.training.run import train

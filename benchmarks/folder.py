@@ -25,7 +25,7 @@ from typing import Any
 
 from folder_data import DATA_SETS, prepare
 
-from tubelet.evaluation.verdict import verdict
+from tubelet.reports.verdict import verdict
 
 _BEFORE = "before"
 

@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.progress import track
 
 from tubelet.data.talking_digits import make
-from tubelet.evaluation.comparison import compare
 from tubelet.evaluation.run import evaluator
 from tubelet.models.tubevit import Tube, TubeViTConfig, scaled
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.recipes.demo import demo
 from tubelet.recipes.families import tubevit_motion
 from tubelet.recipes.tubevit import last_layers
+from tubelet.reports.comparison import compare
 from tubelet.training.experiment import Experiment, Init, Length
 from tubelet.training.optimizers import choose_trainable
 from tubelet.training.outcome import write_json

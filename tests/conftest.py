@@ -1,8 +1,9 @@
-"""Fixtures of all rooms. Shapes and types in signatures are checked while testing (jaxtyping with beartype)."""
+"""Fixtures that all tests share. Shapes and types in signatures are checked while testing (jaxtyping with beartype)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,14 @@ def decoder(request: pytest.FixtureRequest) -> str:
     if problem is not None:
         pytest.skip(problem)
     return request.param
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread, as training's worker processes have: the order of float additions depends on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

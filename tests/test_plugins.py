@@ -15,7 +15,7 @@ from tubelet.configs import ConfigError, registered
 from tubelet.models import ModelConfig, ViTConfig, list_models, model_config
 from tubelet.plugins import load_plugin
 from tubelet.specs import ImageSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from zoo import SMALL, ZOO, example
 
 FILE = Path(__file__).parents[1] / "examples" / "add_a_paper" / "timesformer.py"

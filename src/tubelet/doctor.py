@@ -24,9 +24,9 @@ _BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512", "bf16": "Arm"}  # flags
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. ``state``: "ok", "note" (works, but look) or "missing" (something will not work).
+    """One line of the report. ``state``: "ok", "note" (works, but could be better) or "missing" (something fails).
 
-    ``advice`` says what to do next; empty where nothing is to be done.
+    ``advice`` says what to do next; empty if there is nothing to do.
     """
 
     topic: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at versions, decoders, devices, threads, memory and disk, and distributed training."""
+    """Check versions, decoders, devices, threads, memory and disk, and distributed training."""
     return [*_versions(), *_decoders(), *_devices(), *_processor(), *_storage(), *_distributed(), *_extras()]
 
 
@@ -136,7 +136,7 @@ def _processor() -> Iterator[Finding]:
 
 
 def _spinning() -> Finding:
-    """How long threads without work keep their cores."""
+    """How long waiting threads keep their cores busy."""
     name, found = "idle threads", waiting()
     maps = Path("/proc/self/maps")
     if maps.is_file() and "libgomp" not in maps.read_text():

@@ -1,4 +1,4 @@
-"""What this machine really can do, where what it announces is not enough."""
+"""What this machine can really do, where it claims more than that."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LIMIT = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
 
 @cache
 def bfloat16_fault() -> str:
-    """Why bfloat16 matrix products crash on this CPU, and the way out; "" where they run.
+    """Why bfloat16 matrix products crash on this CPU, and what to do; "" where they work.
 
-    Some virtual machines announce AMX units that raise an illegal-instruction signal. A signal cannot be caught, so a
-    child process tries (a second or two; the answer is kept).
+    Some virtual machines claim to have AMX units, which then raise an illegal-instruction signal. A signal cannot be
+    caught, so a child process tries (a second or two; the answer is kept).
     """
     if _runs({}):
         return ""
@@ -27,7 +27,7 @@ def bfloat16_fault() -> str:
 
 
 def require_bfloat16() -> None:
-    """Raise RuntimeError, with the way out, before a bfloat16 product would kill the process."""
+    """Raise RuntimeError, which says what to do, before a bfloat16 product would kill the process."""
     fault = bfloat16_fault()
     if fault:
         raise RuntimeError(fault)

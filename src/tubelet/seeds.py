@@ -6,7 +6,7 @@ _MASK = (1 << 64) - 1
 
 
 def mix(*numbers: int) -> int:
-    """One 63-bit seed from any integers, every one of which (and their order) changes it; splitmix64 per number."""
+    """One 63-bit seed from any integers. Every one of them, and their order, changes it; splitmix64 per number."""
     state = 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ (number & _MASK)) + 0x9E3779B97F4A7C15 & _MASK

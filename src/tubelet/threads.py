@@ -1,4 +1,7 @@
-"""How long the threads of torch's OpenMP spin while they wait for work; no torch here, for it must be set before."""
+"""How long torch's OpenMP threads spin while they wait for work.
+
+This module does not import torch, because the setting must come before it.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ _ROUNDS = "1000"
 
 @cache
 def limit_spinning() -> bool:
-    """Set GNU OpenMP's spin count, unless the user chose one, or how threads wait; False if torch came first.
+    """Set GNU OpenMP's spin count, unless the user chose one. Returns False if torch was loaded before.
 
-    Its threads spin for 300,000 rounds by default. Where anything else runs on the machine, that takes the cores from
-    the threads that have work. The library reads the environment once, when torch loads it, so
-    ``import tubelet`` calls this before anything else. Later calls return the answer of the first.
+    By default the threads spin for 300,000 rounds. If anything else runs on the machine, that takes cores from threads
+    that have work. The library reads the environment once, when torch loads it, so ``import tubelet`` calls this before
+    anything else. Later calls return the answer of the first.
     """
     if _SPIN_COUNT in os.environ or _WAIT_POLICY in os.environ:
         return True
@@ -25,5 +28,5 @@ def limit_spinning() -> bool:
 
 
 def waiting() -> str:
-    """What the environment says of how the threads wait: ``GOMP_SPINCOUNT=1000``."""
+    """How the threads wait, as the environment says it: ``GOMP_SPINCOUNT=1000``."""
     return ", ".join(f"{name}={os.environ[name]}" for name in (_SPIN_COUNT, _WAIT_POLICY) if name in os.environ)

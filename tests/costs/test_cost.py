@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tubelet.cli.terminal import cost_tables
+from tubelet.cli.cost import cost_tables
 from tubelet.costs.cost import cost, costs, parameters, work
 from tubelet.costs.published import PublishedRow, published_rows
 from tubelet.models import ModelConfig, PolyViTConfig, model_config

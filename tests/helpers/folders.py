@@ -60,3 +60,13 @@ def pictures(path: Path) -> str:
         for i in range(5):
             Image.new("RGB", (40, 32), (gray, gray + i, gray)).save(path / str(gray) / f"{i}.png")
     return str(path)
+
+
+def clips(path: Path, files: int = 5) -> str:
+    """Class folders of dark and bright clips of a second, ``files`` in each."""
+    for gray in (60, 190):
+        (path / str(gray)).mkdir(parents=True)
+        for i in range(files):
+            frames = torch.full((8, 3, 32, 32), gray + i, dtype=torch.uint8)
+            write_video(path / str(gray) / f"{i}.mp4", frames, fps=8.0)
+    return str(path)

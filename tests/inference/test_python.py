@@ -14,7 +14,7 @@ from tubelet.media.write import write_video
 from tubelet.models import ASTConfig, ViTConfig, list_models, model_config
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from zoo import ZOO, example
 
 SIZE = TransformerConfig(width=16, depth=2, heads=2, mlp=32)

@@ -13,9 +13,8 @@ from tubelet.data.manifest import read_manifest
 from tubelet.data.views import Views
 from tubelet.evaluation.metrics import top_k
 from tubelet.nn.heads import LinearHead
-from tubelet.probing.features import (
-    CachedFeatures,
-    cache_features,
+from tubelet.probing.encoder import CachedFeatures, cache_features
+from tubelet.probing.training import (
     head_scores,
     mean_votes,
     neighbor_votes,

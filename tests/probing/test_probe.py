@@ -16,10 +16,8 @@ from tubelet.data.manifest import ManifestError
 from tubelet.data.views import Views
 from tubelet.probing.data import ProbeData, read_examples
 from tubelet.probing.encoder import find_trunk
-from tubelet.probing.probe import probe, probes
-from tubelet.probing.results import comparison
-from tubelet.probing.settings import ProbeOptions, settings_for
-from tubelet.probing.training import Plan
+from tubelet.probing.probe import comparison, probe, probes
+from tubelet.probing.training import Plan, ProbeOptions, settings_for
 from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import choose_trainable
 from tubelet.training.run import initial_model

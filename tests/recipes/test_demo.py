@@ -9,9 +9,9 @@ import pytest
 
 from tubelet.costs.cost import parameters
 from tubelet.data.talking_digits import make
-from tubelet.evaluation.comparison import read_comparison
 from tubelet.recipes import demo as module
 from tubelet.recipes.demo import TASKS, demo, run_demo, unseen
+from tubelet.reports.comparison import read_comparison
 
 
 def test_a_task_trains_alike_alone_and_with_the_others() -> None:

@@ -17,15 +17,15 @@ from colors import CARD, NAMES, color_model, view_set, write_colors
 from media_files import record_sound
 from senses import write_senses, write_senses_run
 from tubelet.data.views import Views
-from tubelet.evaluation.comparison import Compared, Comparison
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.predictions import Scored
 from tubelet.evaluation.results import results_json, write_details
 from tubelet.evaluation.run import evaluate_run
 from tubelet.media.info import probe
 from tubelet.reports import pictures
+from tubelet.reports.comparison import Compared, Comparison
+from tubelet.reports.examples import make_preview, pick_examples
 from tubelet.reports.report import read_log, write_report
-from tubelet.reports.showcase import choose, cut
 
 SEEN = [("red",), ("green",), ("blue", "blue", "red"), ("red",)]
 LABELS = ["red", "green", "blue", "blue"]
@@ -156,8 +156,8 @@ def test_a_curve_of_validation_marks_the_weights_that_were_kept(run):
 def test_a_line_of_pixels_is_shown_and_can_be_seen(tmp_path):
     for width, height in ((1, 2000), (2000, 1), (1, 1), (3, 500)):
         Image.new("RGB", (width, height), "red").save(tmp_path / "line.png")
-        cutting = cut(replace(example("a", "a", 1.0), path=str(tmp_path / "line.png")), tmp_path)
-        shown = probe(cutting.path)
+        preview = make_preview(replace(example("a", "a", 1.0), path=str(tmp_path / "line.png")), tmp_path)
+        shown = probe(preview.path)
         assert min(shown.width, shown.height) >= max(2, max(shown.width, shown.height) / 60)
 
 
@@ -182,10 +182,10 @@ def example(label: str, answer: str, p: float) -> Scored:
 def test_shown_are_the_surest_mistakes_and_every_class():
     right = [example(c, c, 0.9) for c in "aaabbc"]
     wrong = [example("a", "b", 0.5), example("a", "c", 0.8), example("b", "a", 0.6)]
-    mistakes, shown = choose([*right, *wrong], 2)
+    mistakes, shown = pick_examples([*right, *wrong], 2)
     assert [e.confidence for e in mistakes] == [0.8, 0.6]
     assert len(shown) == 2
-    _, shown = choose(right, 3)
+    _, shown = pick_examples(right, 3)
     assert sorted(e.labels["label"][0] for e in shown) == ["a", "b", "c"]
 
 
@@ -247,7 +247,7 @@ def test_a_co_training_shows_its_plan_and_its_comparison(tmp_path):
 
 def test_a_spectrogram_of_a_short_silence_is_drawn(tmp_path):
     record_sound(tmp_path / "none.wav", np.zeros(100))
-    cutting = cut(replace(example("a", "a", 1.0), path=str(tmp_path / "none.wav")), tmp_path)
-    assert cutting.kind == "audio"
-    assert cutting.picture is not None
-    assert probe(cutting.picture).height == 128
+    preview = make_preview(replace(example("a", "a", 1.0), path=str(tmp_path / "none.wav")), tmp_path)
+    assert preview.kind == "audio"
+    assert preview.picture is not None
+    assert probe(preview.picture).height == 128

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ from tubelet.training.run import train
 from tubelet.weights.folder import save_model
 from tubelet.weights.transfer import Init
 from zoo import IMAGE, SMALL, ZOO
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def scales(config: ModelConfig, decay: float = 0.5) -> dict[str, float]:
@@ -176,15 +177,6 @@ def test_only_linear_heads_are_probed() -> None:
     assert linear_heads(one, ("label",)) == {"label": one}
     assert linear_heads(hidden, ("label",)) == {}
     assert linear_heads(MultiHead({"verb": one, "noun": build_head(8, 2)}), ("verb", "noun")).keys() == {"verb", "noun"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As the workers have: the order of float additions depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

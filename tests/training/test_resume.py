@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,17 +23,10 @@ from tubelet.training.experiment import Experiment
 from tubelet.training.run import train
 from tubelet.training.schedules import Accumulated
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KILL_AT = 8  # of 12 updates, with a checkpoint after every third
 SCHEDULES = {"weighted": {}, "accumulated": {"schedule": Accumulated()}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As the workers have: the order of float additions depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

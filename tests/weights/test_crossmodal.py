@@ -10,7 +10,7 @@ from scipy import ndimage
 from single_modality import IMAGE, PATCHES, SINGLE, SPECS, VIDEO, polyvit, randomized
 from tubelet.models import Model
 from tubelet.weights.crossmodal import adapt_to_modality
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 
 GRIDS = {"image": (1, 4, 4), "video": (2, 3, 5), "audio": (1, 10, 3)}
 

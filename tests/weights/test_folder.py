@@ -12,9 +12,8 @@ from tubelet.models import Modality, PolyViTConfig, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights import folder as model_folder
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError, share
 from tubelet.weights.folder import TaskCard, load_model, save_model
-from tubelet.weights.hub import share
 from tubelet.weights.loaded import build_model
 
 CONFIG = ViViTConfig(

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from tubelet.models import ViTConfig, ViViTConfig
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.formats import huggingface, timm
 

@@ -10,7 +10,7 @@ from tubelet.models import Model, ViTConfig, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.inflation import inflate
 from tubelet.specs import ImageSpec, VideoSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import TaskCard, save_model
 from tubelet.weights.loaded import build_model
 from tubelet.weights.transfer import Init, initialize

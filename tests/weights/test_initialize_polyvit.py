@@ -7,7 +7,7 @@ import torch
 
 from single_modality import AUDIO, IMAGE, SINGLE, SIZE, polyvit, randomized
 from tubelet.models import Modality, PolyViTConfig
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.loaded import LoadedModel, build_model
 from tubelet.weights.transfer import Init, InitReport, initialize_from
 

@@ -9,7 +9,7 @@ from tubelet.models import MBTConfig, Modality, Model, MTVConfig, PolyViTConfig,
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, MLPFusion, Stream
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import save_model
 from tubelet.weights.loaded import LoadedModel, build_model
 from tubelet.weights.transfer import Init, initialize, initialize_from

@@ -15,7 +15,7 @@ from tubelet.models.polyvit import Modality
 from tubelet.models.tubevit import Tube, scaled
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, VideoSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.loaded import build_model
 from tubelet.weights.transfer import Init, InitReport, initialize

@@ -7,7 +7,7 @@ import torch
 from tubelet.models import ViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import build_model
 from tubelet.weights.transfer import Init, initialize

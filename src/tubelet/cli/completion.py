@@ -1,16 +1,19 @@
-"""``tubelet completion``: what a shell needs to complete commands, recipes and flags, as a script without Python."""
+"""``tubelet completion``: a script with which a shell completes commands, recipes and flags, without Python."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from tyro.conf import Positional, arg
+
+from tubelet.cli import data
+from tubelet.cli.command import Commands, Status
 from tubelet.recipes import outlines
 from tubelet.recipes.outline import flag
 
 Shell = Literal["bash", "zsh", "fish"]
-Commands = Mapping[str, Callable[..., Any]]
 
 _TRAIN_FLAGS = ("--out", "--print-config")
 
@@ -50,8 +53,18 @@ complete -c tubelet -f -n 'test (count (commandline -opc)) -eq 1'
 """
 
 
-def script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) -> str:
-    """The script for a shell: ``commands`` by name, ``groups`` the commands below those that have some."""
+def completion(shell: Annotated[Positional[Shell], arg(help="bash, zsh or fish", metavar="SHELL")]) -> Status:
+    """Print a script that completes commands, recipes and flags: put eval "$(tubelet completion bash)" into ~/.bashrc.
+
+    For zsh the same in ~/.zshrc; for fish: tubelet completion fish > ~/.config/fish/completions/tubelet.fish
+    """
+    from tubelet.cli import COMMANDS
+
+    print(_script(shell, COMMANDS, {"data": data.COMMANDS}), end="")
+
+
+def _script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) -> str:
+    """The script for a shell. ``commands``: by name; ``groups``: the commands below those that have some."""
     words = _words(commands, groups).items()
     if shell == "fish":
         cases = [f"        case '{place}'\n            string split -- ' ' '{offered}'" for place, offered in words]
@@ -61,7 +74,7 @@ def script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) -> 
 
 
 def _words(commands: Commands, groups: Mapping[str, Commands]) -> dict[str, str]:
-    """What may follow the words before, which end in a space: the first that fits counts, ``*`` being anything."""
+    """The words that may follow each place. The first place that matches counts; ``*`` matches anything."""
     recipes = outlines()
     words = {" ": " ".join([*commands, "--help", "--version"]), "train ": " ".join(recipes)}
     for name, recipe in recipes.items():
@@ -80,5 +93,5 @@ def _flags(command: Callable[..., Any]) -> list[str]:
 
 
 def _pattern(place: str) -> str:
-    """A pattern of ``case``: the words quoted, the star at the end not."""
+    """The place as a pattern of ``case``: its words quoted, but not the star at its end."""
     return f"'{place.removesuffix('*')}'*" if place.endswith("*") else f"'{place}'"

@@ -1,19 +1,20 @@
-"""``tubelet probe``: what a frozen model's features tell of data that are new to it."""
+"""``tubelet probe``: how much a frozen model's features tell about data that are new to it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
+from tubelet.cli.command import Json, Run, Status
 from tubelet.cli.terminal import print_json, print_tables, table, warn
 
 if TYPE_CHECKING:
-    from tubelet.probing.results import Probe
+    from tubelet.probing.probe import Probe
 
 
 def probe(
-    run: Annotated[Positional[str], arg(help="a run, a model folder, or hf:org/name", metavar="RUN")],
+    run: Run,
     *,
     data: Annotated[str, arg(help="a folder of class folders, or a manifest")],
     input: Annotated[
@@ -32,8 +33,8 @@ def probe(
     seed: Annotated[int, arg(help="random seed")] = 0,
     workers: Annotated[int, arg(help="processes that read files")] = 2,
     out: Annotated[str, arg(help="a folder for the runs and probe.json; runs/probe_DATA if empty")] = "",
-    json: Annotated[bool, arg(help="print JSON that a script can read")] = False,
-) -> int | None:
+    json: Json = False,
+) -> Status:
     """Probe a frozen model: train a new head on its features, with PolyViT's settings, and test it (its Sec. 5.4).
 
     A model that never had the data's kind of input is converted to it, as PolyViT's Appendix D says.
@@ -41,7 +42,7 @@ def probe(
     from tubelet.data.views import Views
     from tubelet.probing.data import ProbeData, data_name
     from tubelet.probing.probe import probe
-    from tubelet.probing.settings import ProbeOptions
+    from tubelet.probing.training import ProbeOptions
 
     options = ProbeOptions(
         fast=fast,
@@ -62,7 +63,7 @@ def probe(
 
 
 def _print(found: Probe) -> None:
-    from tubelet.probing.results import COLUMNS
+    from tubelet.probing.probe import COLUMNS
 
     print_tables(table(COLUMNS, [row.cells() for row in found.rows], numbers=(3, 5, 7, 8)))
     print(f"\nThe head: {found.settings}.")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, PositionalRequiredArgs, arg
+from tyro.conf import Positional, PositionalRequiredArgs, arg
 
+from tubelet.cli.command import STYLE, Status
 from tubelet.cli.terminal import is_main_process, print_json, print_results, warn
 from tubelet.configs import ConfigError, nearest
 from tubelet.recipes.outline import flag
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
     from tubelet.recipes import Outline
 
 T = TypeVar("T")
-STYLE = (FlagCreatePairsOff,)
 _FIELDS = """Every field that --print-config shows is a flag too: --seed 1 --training.workers 4. A field with several
 values takes them with commas: --model.patch 4,4. A flag below with several values takes them with spaces."""
 
 
 def train(
     recipe: Annotated[Positional[str], arg(help="a name, or my_recipe.py:experiment", metavar="RECIPE")],
-) -> int | None:
+) -> Status:
     """Train a recipe: tubelet train folder DIR --out runs/mine.
 
     `tubelet recipes` lists them; `tubelet train RECIPE --help` shows what one takes. Every field of an experiment is a
@@ -42,7 +42,7 @@ class _TrainOptions:
     print_config: Annotated[bool, arg(help="print the whole experiment as JSON instead of training it")] = False
 
 
-def train_recipe(name: str, words: list[str]) -> int | None:
+def train_recipe(name: str, words: list[str]) -> Status:
     """``tubelet train NAME WORDS``."""
     began = time.monotonic()
     from tubelet.configs import override, to_json

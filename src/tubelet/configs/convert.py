@@ -31,7 +31,7 @@ _WRONG_VALUE = (TypeError, ValueError, KeyError)  # what the hooks below and a d
 
 
 class ConfigError(ValueError):
-    """A config that does not say what it must: one line per problem, each naming its dotted path."""
+    """A config with wrong values: one line per problem, each naming its dotted path."""
 
 
 def to_json(value: Any, declared: Any = None) -> Any:
@@ -75,7 +75,7 @@ def differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'batch_size'?", or the known names where none is near."""
+    """For the end of an error: "; did you mean 'batch_size'?", or the known names if none is similar."""
     names = list(known)
     close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1)
     if close:

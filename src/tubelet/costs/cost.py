@@ -1,7 +1,7 @@
-"""What a model costs, counted without allocating it: tokens, parameters, multiply-adds and activations.
+"""The cost of a model, counted without allocating it: tokens, parameters, multiply-adds and activations.
 
-Multiply-adds are those of every matrix product (the attention's two included) for one clip; element-wise work is left
-out. The papers call one multiply-add a FLOP.
+Multiply-adds are those of all matrix products (including the two of attention) for one clip; element-wise operations
+are not counted. The papers call one multiply-add a FLOP.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARALLEL = re.compile(r"\b(streams|modalities)\.[^.]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of the model, by its name in the model: its learned numbers and its multiply-adds."""
+    """A part of the model, by its name in the model: its parameters and its multiply-adds."""
 
     name: str
     parameters: int
@@ -39,10 +39,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What one example takes at batch size 1.
+    """The work for one example at batch size 1.
 
-    ``tokens`` enter the first blocks, special tokens included: those of all streams or modalities. ``parameters``: the
-    model's, also where a pass uses only a part of them; ``parts`` are those that it uses.
+    ``tokens``: those that enter the first blocks, special tokens included, of all streams or modalities.
+    ``parameters``: those of the whole model, even if a pass uses only some of them; ``parts`` lists those that it uses.
     """
 
     inputs: dict[str, tuple[int, ...]]
@@ -63,26 +63,28 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost(Work):
-    """The work and ``activation_bytes``: what a training step keeps for the backward pass in float32, under the fused
-    attention kernel."""
+    """The work, and ``activation_bytes``: what a training step keeps for the backward pass, in float32, with the fused
+    attention kernel.
+    """
 
     activation_bytes: int
 
 
 def costs(config: ModelConfig, classes: int = 400) -> list[Cost]:
-    """The cost of every set of inputs that ``config`` takes: one, or one for each modality of a PolyViT."""
+    """The cost for every set of inputs that ``config`` takes: one, or one for each modality of a PolyViT."""
     return [cost(config, classes, inputs) for inputs in config.input_sets]
 
 
 def cost(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Cost:
-    """Count ``config`` with one linear head of ``classes`` classes on ``inputs``, which a model of one set need not be
-    told."""
+    """Count ``config`` with one linear head of ``classes`` classes on ``inputs``, which may be left out if the model
+    takes only one set of inputs.
+    """
     counted = work(config, classes, inputs)
     return Cost(**vars(counted), activation_bytes=_activation_bytes(_unallocated(config, classes), counted.inputs))
 
 
 def work(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Work:
-    """:func:`cost` without the bytes of activations, which take most of the time."""
+    """:func:`cost` without the bytes of activations, which take most of the time to count."""
     if not inputs and len(config.input_sets) > 1:
         raise ValueError(f"say which inputs: {', '.join(' and '.join(names) for names in config.input_sets)}")
     model = _unallocated(config, classes)
@@ -99,7 +101,7 @@ def work(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) ->
 
 
 def parameters(config: ModelConfig, classes: int) -> int:
-    """The learned numbers of ``config`` with one linear head of ``classes`` classes."""
+    """The number of parameters of ``config`` with one linear head of ``classes`` classes."""
     return _numbers(_unallocated(config, classes))
 
 
@@ -110,7 +112,7 @@ def _unallocated(config: ModelConfig, classes: int) -> Model:
 
 
 class _NoInitialization(TorchFunctionMode):
-    """Leaves out the drawing of random numbers, which takes long although there are no numbers."""
+    """Skips the random initialization, which takes long even on the meta device."""
 
     _DRAWS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
@@ -137,7 +139,7 @@ def input_shape(spec: InputSpec) -> tuple[int, ...]:
 
 
 class _Count:
-    """One forward pass of a model on the meta device. Of blocks that are alike only one is run for inputs of a shape.
+    """One forward pass of a model on the meta device. Of equal blocks only one runs for each shape of input.
 
     ``products``: the multiply-adds of every module that is used, by name, without those of the modules that it calls.
     """
@@ -150,7 +152,7 @@ class _Count:
         self._known: dict[tuple[object, ...], int] = {}
 
     def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """To be called once: the model's blocks stay changed."""
+        """Call this once only: it changes the blocks of the model."""
         inputs = {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
         with FlopCounterMode(display=False) as counter:
             for name, module in self.model.named_modules():
@@ -161,7 +163,7 @@ class _Count:
             self.model(inputs, "head")
 
     def first_tokens(self) -> int:
-        """The tokens that enter the first block, or the first ones of all streams or modalities."""
+        """The number of tokens that enter the first block, of all streams or modalities together."""
         parallel = {name: _PARALLEL.sub(r"\1.*", name) for name in self._tokens}
         first = next(iter(parallel.values()))
         return sum(self._tokens[name] for name, pattern in parallel.items() if pattern == first)
@@ -180,7 +182,7 @@ class _Count:
         self._running.pop()
 
     def _add(self, counter: FlopCounterMode) -> None:
-        """What was counted since the last call is of the module that runs now."""
+        """Attribute what was counted since the last call to the module that runs now."""
         now = counter.get_total_flops() // 2
         if self._running:
             self.products[self._running[-1]] += now - self._counted

@@ -27,7 +27,7 @@ class PublishedRow:
     """A printed row: ``published``, ``ours`` and ``ratio`` (ours / published) by quantity.
 
     Quantities: ``gflops`` (1e9 multiply-adds, one view), ``params_m`` (1e6), ``tokens``, or those of a modality, such
-    as ``tokens of video``. ``reason``: why ours cannot be the published figure, where it cannot.
+    as ``tokens of video``. ``reason``: why ours must differ from the published figure, if it must.
     """
 
     source: str
@@ -89,7 +89,7 @@ def _polyvit(name: str, *modalities: str, adaptors: int = 0) -> PolyViTConfig:
 
 
 def _sum(*models: tuple[PolyViTConfig, int]) -> Quantities:
-    """The parameters of several models with so many classes each."""
+    """The parameters of several models together, each with so many classes."""
     return {"params_m": sum(parameters(config, classes) for config, classes in models) / 1e6}
 
 
@@ -108,7 +108,7 @@ def _tubevit(row: Row) -> Quantities:
 
 
 def _mtv(name: str, global_mlp: int = 3072) -> Callable[[Row], Quantities]:
-    """Cross-view attention has the width of the stream that is looked at, which the printed GFLOPs fit."""
+    """Cross-view attention has the width of the stream that it reads from, which fits the printed GFLOPs."""
 
     def count(row: Row) -> Quantities:
         config = cast("MTVConfig", model_config(name, **_clip(row)))
@@ -196,8 +196,8 @@ _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
-    """Every printed row, ours beside it."""
-    text = files("tubelet.evaluation").joinpath("published_costs.json").read_text(encoding="utf-8")
+    """Every printed row, with ours beside it."""
+    text = files("tubelet.costs").joinpath("published_costs.json").read_text(encoding="utf-8")
     rows = list[PublishedRow]()
     for row in json.loads(text)["rows"]:
         published, counted = _published(row), _COUNTS[row["source"], row["model"]](row)

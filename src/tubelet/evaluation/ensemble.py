@@ -1,4 +1,4 @@
-"""Several models as one: each says what it thinks of every example, and their probabilities are averaged."""
+"""Several models as one: their probabilities for each example are averaged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TINY = 1e-12  # a probability whose logarithm is still a number
 
 @dataclass(frozen=True)
 class _Member:
-    """What one model said of a task's examples."""
+    """One model's answers to a task's examples."""
 
     card: TaskCard
     videos: ViewSet
@@ -50,13 +50,13 @@ def evaluate_ensemble(
     progress: bool = True,
     **options: Any,
 ) -> dict[str, TaskResult]:
-    """Evaluate runs, model folders or ``hf:org/name`` that were trained separately as one; the results by task.
+    """Evaluate several separately trained runs, model folders or ``hf:org/name`` as one model; the results by task.
 
-    The first one says which tasks, classes and test data there are; each looks at the examples through its own inputs
-    and views. Their probabilities are averaged, for logits of models that know nothing of each other have no common
-    scale. An example counts as scored where all could read it. Results are written into ``out``, if given. The other
-    arguments are those of :func:`~tubelet.evaluation.run.evaluate_run`, which says what it raises; ConfigError, too,
-    where a source has no task of the same classes.
+    The first source decides the tasks, classes and test data; each model uses its own inputs and views. Probabilities
+    are averaged, because logits of separate models share no scale. An example counts as scored if all models could read
+    it. Results are written into ``out``, if given. The other arguments are those of
+    :func:`~tubelet.evaluation.run.evaluate_run`, and so are the errors; also raises ConfigError where a source has no
+    task with the same classes.
     """
     first, *others = (load_model(source) for source in sources)
     runs = [tasks_of_run(source) for source in sources]
@@ -85,7 +85,7 @@ def evaluate_ensemble(
 
 
 def _task_of(loaded: LoadedModel, name: str, card: TaskCard, source: str) -> str:
-    """The task of another model that asks the same as ``card``."""
+    """The task of another model that has the same classes as ``card``."""
     theirs = next(iter(loaded.tasks)) if len(loaded.tasks) == 1 else name
     found = loaded.tasks.get(theirs)
     if found is None or found.multilabel != card.multilabel or _sorted(found) != _sorted(card):

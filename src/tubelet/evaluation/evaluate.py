@@ -38,10 +38,10 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """What one rank found about one example, by label set: logits averaged over views, one view's, and the targets.
+    """The scores of one example, by label set: logits averaged over the views, those of one view, and the targets.
 
-    ``identical``: its clips are the same. ``silent``: a sound of it is digital silence. ``missing``: the inputs that
-    its file does not hold.
+    ``identical``: all its clips are the same. ``silent``: its sound is digital silence. ``missing``: the inputs that
+    its file lacks.
     """
 
     mean: Arrays
@@ -69,18 +69,18 @@ def score_task(
     ranks: Ranks | None = None,
     progress: bool = False,
 ) -> tuple[dict[str, Row], dict[str, MediaError]]:
-    """What ``model`` says of every example, and those that cannot be read, by key; the same on every rank.
+    """Score every example with ``model``; rows and errors by the examples' keys, the same on every rank.
 
     Logits, not probabilities, are averaged over the views, as the released code does. ``views_per_forward`` bounds the
-    memory of a forward. An example that cannot be read is never replaced by another: it is expected, not scored, and
-    listed in ``errors``. One that lacks an input of several (``videos.may_miss``) is answered by the others, and
-    counted in ``warnings``. With several ranks each reads its share, all run the same number of forwards, and the
-    results are gathered and counted once per key.
+    memory of a forward. An unreadable example is never replaced by another: it counts as expected but not scored, and
+    is listed in ``errors``. An example that lacks one of several inputs (``videos.may_miss``) is scored with the
+    others, and counted in ``warnings``. With several ranks, each reads its share, all run the same number of forwards,
+    and the results are gathered and counted once per key.
     """
     ranks = ranks or Ranks(next(model.parameters()).device)
     rows: dict[str, Row] = {}
     errors: dict[str, MediaError] = {}
-    read: list[VideoViews] = []  # handed to the model, its logits not yet back
+    read: list[VideoViews] = []  # given to the model, waiting for their logits
 
     def readable(advance: Callable[[], None]) -> Iterator[Mapping[str, Tensor]]:
         mine = videos.records[ranks.rank :: ranks.world_size]
@@ -144,7 +144,7 @@ def _gathered(mine: Any, ranks: Ranks) -> Iterable[Any]:
 def task_result(
     task: str, card: TaskCard, videos: ViewSet, rows: Mapping[str, Row], errors: Mapping[str, MediaError]
 ) -> TaskResult:
-    """The metrics, tables and warnings of what was said; ``rows`` and ``errors`` by the examples' keys."""
+    """The metrics, tables and warnings of a task; ``rows`` and ``errors`` are by the examples' keys."""
     records = {key_of(record): record for record in videos.records}
     keys = [key for key in records if key in rows]
     sets = label_sets(card)

@@ -1,4 +1,4 @@
-"""What a person makes of a file before fitting a classifier: pixels, gradients, colors, motion, log-mel energies."""
+"""Features made by hand, for simple classifiers: pixels, gradients, colors, motion, log-mel energies."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def oriented_gradients(picture: Bytes) -> Floats:
 
 
 def gradients_and_colors(picture: Bytes) -> Floats:
-    """1828: both at the weight that gives them about equal shares of the distance."""
+    """1828: gradients and colors, weighted so that each has about half of the distance."""
     return np.concatenate([oriented_gradients(picture), 5 * color_histogram(picture)])
 
 

@@ -1,4 +1,4 @@
-"""What a model answered for each example, as lines of JSON: the report and a person's own scripts read them."""
+"""A model's answers to each example, as lines of JSON, for the report and for scripts of your own."""
 
 from __future__ import annotations
 

@@ -19,19 +19,18 @@ from tubelet.training.outcome import write_json
 RESULTS, PREDICTIONS, CLASSES = "results.json", "predictions.jsonl", "classes.json"
 BASELINES = "baselines.json"
 _HEADLINES = ("action_top1", "top1", "map")
-_CONFUSION_CLASSES = 100  # a larger matrix is no picture, and a large file
+_CONFUSION_CLASSES = 100  # a larger matrix cannot be read as a picture, and makes a large file
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """What a model reached on a task.
+    """The result of a task.
 
-    ``metrics``: fractions in [0, 1], logits averaged over ``views`` (such as "4x3"). ``single_view``: the same from one
-    view per video, the one nearest to the middle; empty where ``views`` is 1x1. ``scored`` of ``expected`` examples
-    could be read; ``errors`` has the others, none of which was replaced. ``warnings``: what makes the numbers doubtful.
-    ``inputs``: the names of the model's inputs that were tested, which are its modalities.
-    ``classes``: the per-class table by label set, ``confusion`` the matrix (rows: truth), for up to 100 classes.
-    ``examples``: what was answered for each.
+    ``metrics``: fractions in [0, 1], logits averaged over ``views`` (such as "4x3"). ``single_view``: the same metrics
+    from one view per video, the one nearest to the middle; empty where ``views`` is 1x1. ``scored`` of ``expected``
+    examples could be read; ``errors`` lists the others, none of which was replaced. ``warnings``: reasons to doubt the
+    numbers. ``inputs``: the names of the model's inputs that were tested. ``classes``: the per-class table by label
+    set. ``confusion``: the matrix (rows: truth), for up to 100 classes. ``examples``: the answers to each example.
     """
 
     metrics: dict[str, float]
@@ -66,7 +65,7 @@ class TaskResult:
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-    """The metric that stands for the others: the papers' first one."""
+    """The name of the metric to report first, as the papers do."""
     return next((name for name in _HEADLINES if name in metrics), next(iter(metrics)))
 
 
@@ -92,7 +91,7 @@ def class_tables(
 
 
 def results_json(tasks: Mapping[str, TaskResult], run: Path | None = None) -> dict[str, Any]:
-    """The contents of ``results.json``, with the baselines of the ``run``, where it has some."""
+    """The contents of ``results.json``, with the baselines of the ``run`` if it has any."""
     found = {name: result.as_json() for name, result in tasks.items()}
     if run is not None and (run / BASELINES).is_file():
         for name, baseline in json.loads((run / BASELINES).read_text(encoding="utf-8")).items():
@@ -102,7 +101,7 @@ def results_json(tasks: Mapping[str, TaskResult], run: Path | None = None) -> di
 
 
 def write_details(folder: Path, tasks: Mapping[str, TaskResult]) -> None:
-    """Write what is behind the numbers: ``predictions.jsonl``, a line per example, and ``classes.json``."""
+    """Write the details of the results: ``predictions.jsonl``, a line per example, and ``classes.json``."""
     write_predictions(folder / PREDICTIONS, (example for result in tasks.values() for example in result.examples))
     classes = {
         name: {
@@ -115,5 +114,5 @@ def write_details(folder: Path, tasks: Mapping[str, TaskResult]) -> None:
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """NaN, which JSON has not, as null."""
+    """The value, with null for NaN, which JSON does not have."""
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}

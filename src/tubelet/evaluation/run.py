@@ -1,4 +1,4 @@
-"""Evaluating what is on disk: a run with its own test data, or any model with data of one's own."""
+"""Evaluating what is on disk: a run on its own test data, or any model on other data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _VIEWS_AT_ONCE = 64  # of validation examples, which have one view each
 
 @dataclass(frozen=True, kw_only=True)
 class TestData:
-    """What a task is tested on: ``inputs`` are the names of the model's inputs that the files give."""
+    """A task's test data. ``inputs``: the names of the model's inputs that its files give."""
 
     __test__ = False  # not one of pytest's
 
@@ -58,11 +58,11 @@ def evaluate_run(
 ) -> dict[str, TaskResult]:
     """Evaluate a run, a model folder or ``hf:org/name``; the results by task.
 
-    A run has its own test data and views. ``data`` (a manifest or a folder of class folders, for one task), ``split``,
-    ``views`` (as far as the inputs have them: sound has no crops, an image one clip), ``task`` (one of the model's) and
-    ``inputs`` (some of the task's, where the model can do without the others) override them; a model that is no run
-    needs ``data``. Without overrides the results are written into the run: ``results.json``, ``predictions.jsonl``,
-    ``classes.json``; else into ``out``, if given. Runs on every rank that torchrun started. Raises ConfigError,
+    A run has its own test data and views. These override them: ``data`` (a manifest or a folder of class folders, for
+    one task), ``split``, ``views`` (as far as the inputs have them: sound has no crops, an image one clip), ``task``
+    (one of the model's) and ``inputs`` (some of the task's, if the model can do without the others). A model without a
+    run needs ``data``. Without overrides the results are written into the run: ``results.json``, ``predictions.jsonl``,
+    ``classes.json``; otherwise into ``out``, if given. Runs on every rank that torchrun started. Raises ConfigError,
     WeightsError, ManifestError, and ValueError where a label is none of the model's classes.
     """
     loaded = load_model(source)
@@ -96,7 +96,7 @@ def evaluate_run(
 
 
 def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, progress: bool = True) -> Evaluate:
-    """What :func:`tubelet.training.run.train` takes as ``evaluate``: it measures the tasks on their test splits.
+    """The function that :func:`tubelet.training.run.train` takes as ``evaluate``: it scores tasks on their test splits.
 
     ``folder``: where the details of the latest evaluation are written, for the report; usually the run's.
     """
@@ -128,7 +128,10 @@ def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, 
 
 
 def validator() -> Validate:
-    """What :func:`tubelet.training.run.train` takes as ``validate``: one view of each example, read once and kept."""
+    """The function that :func:`tubelet.training.run.train` takes as ``validate``.
+
+    It scores one view of each example; the views are read once and kept in memory.
+    """
     sets: dict[str, ViewSet] = {}
 
     def validate(
@@ -166,7 +169,7 @@ def _evaluate(
 
 
 class _KeptViews(ViewSet):
-    """Views that stay in memory once they have been read."""
+    """Views that stay in memory after they have been read."""
 
     def example(self, index: int) -> VideoViews | MediaError:
         if index not in self._kept:
@@ -185,7 +188,7 @@ def view_set(model: Model, card: TaskCard, test: TestData, make: type[ViewSet] =
 
 
 def tasks_of_run(source: str | Path) -> Mapping[str, Task]:
-    """Those of a run; none of anything else."""
+    """The tasks of a run; none if it is something else."""
     with suppress(ConfigError):
         return read_run(source).experiment.tasks
     return {}
@@ -202,7 +205,7 @@ def choose(source: str, has: tuple[str, ...], task: str, data: str) -> tuple[str
 
 
 def with_inputs(name: str, card: TaskCard, model: ModelConfig, inputs: tuple[str, ...], source: str) -> TaskCard:
-    """The task with some of its inputs alone; all, if empty."""
+    """The task with only these of its inputs; with all, if none is named."""
     own = set(card.inputs or model.inputs)
     if not inputs or set(inputs) == own:
         return card
@@ -236,7 +239,7 @@ def test_data(
 
 
 def _records(manifest: Manifest, split: str) -> Sequence[Record]:
-    """The records of ``split``; if it is empty, of the manifest's test split, or all where there are no splits."""
+    """The records of ``split``. If it is empty: those of the test split, or all where there are no splits."""
     if split:
         return manifest.split(split)
     for name in _TEST_SPLITS:

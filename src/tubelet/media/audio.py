@@ -1,4 +1,4 @@
-"""Sound by time, on the clock of the pictures."""
+"""Sound by time, on the same clock as the pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tubelet.media.containers import FFMPEG_ERRORS, describe, moving_picture, op
 from tubelet.media.errors import MediaError, NoTrackError
 
 _LEAD = 0.5  # seconds decoded before a span: AAC needs frames before, and the resampler's filter samples around
-_JITTER = 0.02  # seconds: smaller holes between frames are rounding of their timestamps, not gaps
+_JITTER = 0.02  # seconds: smaller gaps between frames come from rounded timestamps
 
 
 def read_audio(
@@ -28,9 +28,9 @@ def read_audio(
 ) -> Float32[Tensor, " S"]:
     """``round((end - start) * rate)`` samples between two times in seconds, the mean of all channels.
 
-    ``zero``: where time 0 lies on the container's clock; by default the first picture, or the first sound in a file
-    without pictures. Silence fills what the track leaves open. Raises :class:`MediaError` without an audio track or
-    where none of the span lies on it.
+    ``zero``: where time 0 lies on the container's clock; by default at the first picture, or at the first sound of a
+    file without pictures. Gaps in the track become silence. Raises :class:`MediaError` if there is no audio track, or
+    if the whole span lies outside it.
     """
     if not (0 <= start < end < math.inf) or rate < 1:
         raise ValueError(f"{start=} must be at least 0, {end=} after it, {rate=} positive")
@@ -96,7 +96,7 @@ def _fill(
 def _mono(container: InputContainer, stream: AudioStream, start: float) -> Iterator[tuple[np.ndarray, float | None]]:
     """Decoded stretches of the track at its own rate, each with its time on the container's clock.
 
-    What cannot be decoded before ``start`` is passed over: a seek in MPEG may land inside a frame.
+    Errors before ``start`` are ignored: a seek in MPEG may land inside a frame.
     """
     for packet in container.demux(stream):
         try:

@@ -1,4 +1,4 @@
-"""When to look: clip times as pure functions of seconds. Random numbers come in as arguments."""
+"""The times at which clips are cut, as pure functions of seconds. Random numbers are arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ROUNDING = 1e-6  # seconds: a time this close to the end of the video is float 
 def clip_times(start: float, frames: int, step: float, duration: float) -> tuple[float, ...]:
     """The times of ``frames`` frames, ``step`` seconds apart from ``start``, all in ``[0, duration)``.
 
-    Times past the end wrap around: a clip longer than its video sees it again from the beginning.
+    Times past the end wrap around: a clip longer than its video starts again from the beginning.
     """
     if frames < 1 or step < 0:
         raise ValueError(f"{frames=} must be at least 1 and {step=} at least 0")

@@ -1,4 +1,4 @@
-"""Opening a media file with PyAV: the checks, words and clock that probing and decoding share."""
+"""Opening a media file with PyAV: the checks, messages and clock that probing and decoding share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_container(path: str | Path) -> Generator[InputContainer]:
 
 
 def open_input(path: str | Path) -> InputContainer:
-    """As :func:`open_container`; the caller closes it."""
+    """Like :func:`open_container`, but the caller closes the container."""
     check_file(path)
     try:
         return av.open(str(path), metadata_errors="replace")
@@ -49,7 +49,7 @@ def check_file(path: str | Path) -> None:
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """The moving picture of a container. Raises :class:`MediaError` for a still image or a file of sound alone."""
+    """The video stream of a container. Raises :class:`MediaError` for a still image or a file that has only sound."""
     if is_image(container):
         raise MediaError(str(path), None, "a still image, not a video; read it with tubelet.media.images.read_image")
     stream = moving_picture(container)
@@ -88,7 +88,7 @@ def frame_ticks(stream: VideoStream) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """FFmpeg's own words, without error numbers and paths."""
+    """FFmpeg's message, without error numbers and paths."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
 
 

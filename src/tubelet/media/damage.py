@@ -1,4 +1,4 @@
-"""Which decoded frames can be trusted, where FFmpeg conceals damage and goes on."""
+"""Which decoded frames can be trusted, since FFmpeg conceals damage and goes on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LONGEST_REORDER = 16  # frames, in H.264 and H.265
 
 
 class DamageTracker:
-    """Holds frames back until every frame that they may be built on is known, and tells which ones are whole.
+    """Holds frames back until all frames that they may refer to are known, and says which ones are intact.
 
-    A frame is spoilt by damage to itself or to anything decoded before it, back to the last whole keyframe on screen.
-    FFmpeg says that a frame is damaged when it comes out, which with B-frames is later than those built on it.
+    A frame is spoiled by damage to itself or to anything decoded before it, back to the last intact keyframe on screen.
+    FFmpeg reports damage when a frame comes out, which with B-frames is later than the frames that refer to it.
     """
 
     def __init__(self, threads: int) -> None:
@@ -27,7 +27,7 @@ class DamageTracker:
         self._held: deque[tuple[int, VideoFrame]] = deque()
 
     def expect(self, packet: Packet[VideoStream]) -> None:
-        """Before decoding a packet."""
+        """Call this before decoding a packet."""
         self._decoded += 1
         if packet.pts is not None and not packet.is_discard:
             self._expected[packet.pts] = self._decoded
@@ -35,13 +35,13 @@ class DamageTracker:
                 del self._expected[next(iter(self._expected))]  # a frame that is never shown
 
     def failed(self, packet: Packet[VideoStream]) -> None:
-        """That packet cannot be decoded."""
+        """Call this if that packet cannot be decoded."""
         self._damaged.append(self._decoded - self._late)
         if packet.pts is not None:
             self._expected.pop(packet.pts, None)
 
     def judge(self, pictures: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, bool]]:
-        """Frames as they come out of the decoder; those that can be judged by now, in the same order."""
+        """Takes frames as they come out of the decoder; returns those that can be judged by now, in order."""
         for picture in pictures:
             place = self._decoded if picture.pts is None else self._expected.pop(picture.pts, self._decoded)
             if picture.is_corrupt:
@@ -51,7 +51,7 @@ class DamageTracker:
             yield self._release()
 
     def rest(self) -> Iterator[tuple[VideoFrame, bool]]:
-        """At the end of the file: the frames still held."""
+        """The frames that are still held at the end of the file."""
         while self._held:
             yield self._release()
 

@@ -1,4 +1,4 @@
-"""The errors that the media room raises."""
+"""The errors of media files."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ class MediaError(Exception):
 
 
 class NoTrackError(MediaError):
-    """A file that can be read, but holds no pictures, or no sound, where they are asked for."""
+    """A file that can be read, but has no pictures, or no sound, where they are needed."""

@@ -145,5 +145,5 @@ def _audio(path: str | Path, container: InputContainer, stream: AudioStream) -> 
 
 
 def _signed(duration: int) -> int:
-    """FFmpeg gives the last packet of some Ogg Vorbis files a negative duration, as an unsigned number."""
+    """The duration with its sign: FFmpeg gives some Ogg Vorbis packets a negative one as an unsigned number."""
     return duration - 2**32 if duration >= 2**31 else duration

@@ -1,4 +1,4 @@
-"""The decoder that is always there: PyAV, with the FFmpeg inside its wheel."""
+"""The decoder that is always available: PyAV, with the FFmpeg inside its wheel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe learns and is tested on: a data set's splits, its classes, and the examples kept for validation."""
+"""The data of a probe: the splits of a data set, its classes, and the examples held out for validation."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class ProbeData:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeExamples:
-    """A data set as it was read. ``validation``: the data set's own split, where it has one besides train and test.
+    """The examples of a data set. ``validation``: its own validation split, if it has one besides train and test.
 
-    ``objective``: its classes are those of the training split. ``notes``: what a person should know about the data.
+    ``objective``: has the classes of the training split. ``notes``: what a person should know about the data.
     """
 
     name: str
@@ -52,11 +52,11 @@ class ProbeExamples:
     notes: tuple[str, ...] = ()
 
     def for_choosing(self, share: float, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...], str]:
-        """The examples that a learning rate is tried on and those that it is chosen by, and a sentence about them.
+        """The examples to try a learning rate on, those to choose it by, and a sentence about the latter.
 
         The choice is by the data set's own validation split, or by ``share`` of the training set (PolyViT App. D: 2 %),
-        yet at least 20 examples, or a fifth of the training set where it is below 100: those that come first in an
-        order drawn from the seed and each example's key alone.
+        but at least 20 examples, or a fifth of a training set of fewer than 100. They come first in an order drawn from
+        the seed and each example's key.
         """
         if self.validation:
             return self.train, self.validation, f"{len(self.validation):,} examples of the split 'val'"
@@ -115,14 +115,14 @@ def _test_split(manifest: Manifest) -> str:
 
 
 def data_name(data: ProbeData) -> str:
-    """What a data set is called: by its own name, its file's or its folder's, in letters, digits and underscores."""
+    """The name of a data set: its own, its file's or its folder's, in letters, digits and underscores."""
     path = Path(data.path).absolute()
     nameless = path.stem in ("manifest", "index", "all")
     return re.sub(r"\W+", "_", data.name or (path.parent.name if nameless else path.stem))
 
 
 def _objective(manifest: Manifest, records: Sequence[Record]) -> Classification:
-    """Softmax where every example has one label (of each set), sigmoids where it may have any number."""
+    """Softmax if every example has one label (of each set), sigmoids if it may have any number."""
     sets = manifest.label_sets
     classes: Classes = {name: manifest.classes(name, TRAIN) for name in sets}
     if sets == (LABEL,):
@@ -164,5 +164,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def absolute(records: Sequence[Record], split: str) -> list[Record]:
-    """The records as another manifest may hold them, as its split ``split``."""
+    """The records with absolute paths, in the split ``split``, for a manifest elsewhere."""
     return [replace(record, path=str(Path(record.path).absolute()), split=split) for record in records]

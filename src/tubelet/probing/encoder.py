@@ -1,18 +1,38 @@
-"""The frozen encoder of a probe: a model's own lane for a kind of media, or one converted to it (PolyViT App. D)."""
+"""The frozen encoder of a probe, and its features of a data set, each computed once.
+
+A model that has no input of the data's kind is converted to it (PolyViT App. D).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
 from tubelet.configs import ConfigError
+from tubelet.data.batch import Targets
+from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.kinds import Kind
+from tubelet.data.loader import view_batches
+from tubelet.data.manifest import Record
+from tubelet.data.views import Views
+from tubelet.inference.scoring import evaluation_mode, view_logits
+from tubelet.media.errors import MediaError
 from tubelet.models import Encoder, Model, ModelConfig
+from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.training.objectives import Classification
 from tubelet.weights.crossmodal import adapt_to_modality
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.transfer import best_source
 
+FEATURES = "features"
 _SPECS: dict[Kind, type[InputSpec]] = {"image": ImageSpec, "video": VideoSpec, "audio": SpectrogramSpec}
 _FRAMES = 4  # of a tubelet, for a model that never saw a video (Table 7)
 
@@ -90,3 +110,94 @@ def _told(config: ModelConfig, kind: Kind, spec: InputSpec) -> str:
     else:
         did = "the patch embedding left as it is, the positions resized"
     return f"cross-modal: the model never had {kind}; converted from its {known} ({did}) to {kind} of {shape}"
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """``pooled`` (N, V, D) float32, on the CPU: the features of V views of each example that could be read.
+
+    ``targets``: class indices (N,), multi-hot (N, K), or a dict of them by label set. ``keys``: the examples' own.
+    ``errors``: of the examples that could not be read, which are left out. ``silent``: examples of digital silence.
+    """
+
+    pooled: Tensor
+    targets: Targets
+    keys: tuple[str, ...]
+    views: Views
+    errors: tuple[MediaError, ...] = ()
+    silent: int = 0
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def of(self, keys: Iterable[str]) -> CachedFeatures:
+        """Those of the examples with these keys, in this order; examples that could not be read are left out."""
+        places = {key: place for place, key in enumerate(self.keys)}
+        rows = [places[key] for key in keys if key in places]
+        return CachedFeatures(
+            self.pooled[rows],
+            rows_of(self.targets, torch.tensor(rows, dtype=torch.long)),
+            tuple(self.keys[row] for row in rows),
+            self.views,
+        )
+
+    @property
+    def expected(self) -> int:
+        return len(self) + len(self.errors)
+
+
+def rows_of(targets: Targets, rows: Tensor) -> Targets:
+    """Some rows of the targets."""
+    return {name: x[rows] for name, x in targets.items()} if isinstance(targets, dict) else targets[rows]
+
+
+class _Pooled(nn.Module):
+    def forward(self, features: Features) -> Tensor:
+        return features.pooled
+
+
+def cache_features(
+    encoder: Encoder,
+    specs: Mapping[str, InputSpec],
+    records: Sequence[Record],
+    objective: Classification,
+    views: Views,
+    *,
+    features_per_forward: int = 12,
+    workers: int = 0,
+    progress: str = "",
+) -> CachedFeatures:
+    """The pooled features of every example, in evaluation mode and on the encoder's device.
+
+    ``specs``: the inputs to make, by name. ``progress``: what a bar on stderr is called; empty: none.
+    Raises ValueError where no example can be read.
+    """
+    videos = ViewSet(records, objective.classes, specs, views, several=objective.labels == "several")
+    model = Model(encoder, {FEATURES: _Pooled()}).to(next(encoder.parameters()).device)
+    errors: list[MediaError] = []
+    targets: list[Targets | None] = []
+    keys: list[str] = []
+    pooled: list[Tensor] = []
+    silent: list[str] = []
+
+    def readable(found: Iterator[VideoViews | MediaError]) -> Iterator[Mapping[str, Tensor]]:
+        for example in found:
+            bar.advance(line)
+            if isinstance(example, MediaError):
+                errors.append(example)
+            else:
+                targets.append(example.target)
+                keys.append(example.key)
+                silent.extend(example.silent)
+                yield example.inputs
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not (progress and console.is_terminal), transient=True) as bar:
+        line = bar.add_task(progress, total=len(videos))
+        with evaluation_mode(model, "float32"):
+            inputs = readable(view_batches(videos, workers=workers))
+            for features in view_logits(model, FEATURES, inputs, views_per_forward=features_per_forward):
+                pooled.extend(features.values())
+    if not pooled:
+        raise ValueError(f"none of {len(videos)} examples can be read; the first: {errors[0]}")
+    return CachedFeatures(torch.stack(pooled), default_collate(targets), tuple(keys), views, tuple(errors), len(silent))

@@ -3,39 +3,88 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from tubelet.configs import ConfigError
-from tubelet.data.manifest import Record
-from tubelet.data.views import Views
-from tubelet.evaluation.evaluate import key_of
-from tubelet.models import Model
+from tubelet.data.kinds import Kind
 from tubelet.probing.data import ProbeData, read_examples
 from tubelet.probing.encoder import find_trunk
-from tubelet.probing.features import (
-    CachedFeatures,
-    cache_features,
-    error_json,
-    head_scores,
-    mean_votes,
-    neighbor_votes,
-    score,
-    train_head,
+from tubelet.probing.training import (
+    KNN,
+    ON_FEATURES,
+    ON_FILES,
+    PAPER,
+    Linear,
+    Plan,
+    ProbeFeatures,
+    ProbeOptions,
+    classify_by_neighbors,
+    settings_for,
+    train_on_features,
+    train_on_files,
 )
-from tubelet.probing.results import Probe, ProbeRow
-from tubelet.probing.settings import PAPER, ProbeOptions, settings_for
-from tubelet.probing.training import FINAL, Linear, Plan, train_on_files
-from tubelet.training.outcome import cards, write_json
-from tubelet.training.parallel import init_distributed
-from tubelet.training.run import initial_model
-from tubelet.weights.folder import save_model
+from tubelet.training.outcome import write_json
 
 RESULTS = "probe.json"
-ON_FILES, ON_FEATURES, KNN = "linear, trained on files", "linear, cached features", "k-NN"
+METRICS = {"top1": "top-1", "map": "mAP", "action_top1": "action top-1"}
+COLUMNS = ("dataset", "modality", "method", "rate", "metric", "value", "views", "train", "test: scored")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRow:
+    """One result and how it was measured.
+
+    ``method``: "linear, trained on files", "linear, cached features" or "k-NN". ``learning_rate``: None for k-NN.
+    ``metric``: the one of ``metrics`` (fractions in [0, 1]) that is reported first. ``train``: training examples, those
+    that could not be read left out; ``scored`` of ``expected`` test examples.
+    """
+
+    dataset: str
+    modality: Kind
+    method: str
+    learning_rate: float | None
+    metric: str
+    metrics: dict[str, float]
+    views: str
+    scored: int
+    expected: int
+    train: int
+
+    @property
+    def value(self) -> float:
+        return self.metrics[self.metric]
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, for :data:`COLUMNS`."""
+        rate = "-" if self.learning_rate is None else f"{self.learning_rate:g}"
+        value = f"{self.value:.1%}"
+        sizes = f"{self.train:,}", f"{self.scored:,} / {self.expected:,}"
+        return self.dataset, self.modality, self.method, rate, METRICS[self.metric], value, self.views, *sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A model probed on a data set.
+
+    ``settings``: how it was trained, a sentence. ``validation``: what every learning rate reached on the validation
+    examples, where there was a choice. ``notes``: how to read the numbers, such as how the model was converted.
+    ``unreadable``: split, path, time and reason of each file that could not be read; no other file took its place.
+    """
+
+    source: str
+    rows: tuple[ProbeRow, ...]
+    settings: str
+    validation: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    unreadable: tuple[dict[str, Any], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def probe(
@@ -48,11 +97,11 @@ def probe(
 ) -> Probe:
     """Train a new head on the frozen encoder of ``source`` (whatever ``load_model`` reads) and test it on ``data``.
 
-    By default a training on the files with the paper's settings for the modality; ``options`` change them, or cache
-    the features. Of several learning rates the best on validation examples is taken, and the head then trained on the
-    whole training set (as Dosovitskiy et al. 2021, B.1.1; PolyViT does not say); the test split is read at the end
-    alone. ``out`` gets the runs, a model in ``final`` that ``predict`` takes, and ``probe.json``; a probe by training
-    that stands there goes on. Raises ConfigError, ManifestError, WeightsError, and what
+    By default the head is trained on the files with the paper's settings for the modality; ``options`` change them, or
+    cache the features. Of several learning rates the best on validation examples is taken; the head is then trained on
+    the whole training set (as Dosovitskiy et al. 2021, B.1.1; PolyViT does not say). The test split is read only at the
+    end. ``out`` gets the runs, a model in ``final`` that ``predict`` takes, and ``probe.json``; an unfinished probe by
+    training in ``out`` is resumed. Raises ConfigError, ManifestError, WeightsError, and what
     :func:`~tubelet.training.run.train` raises.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -66,15 +115,17 @@ def probe(
         options=options,
     )
     out.mkdir(parents=True, exist_ok=True)
-    features = _Features(plan, progress)
-    linear = _on_features(plan, features, out) if options.fast else train_on_files(plan, out, progress)
+    features = ProbeFeatures(plan, progress)
+    linear = train_on_features(plan, features, out) if options.fast else train_on_files(plan, out, progress)
     rows = [_row(plan, ON_FEATURES if options.fast else ON_FILES, linear.result, linear.train, linear.choice.rate)]
     if options.fast or options.knn:
-        rows.append(_row(plan, f"{KNN} (k = {options.neighbors})", _by_neighbors(plan, features), len(features.train)))
+        rows.append(
+            _row(plan, f"{KNN} (k = {options.neighbors})", classify_by_neighbors(plan, features), len(features.train))
+        )
     found = Probe(
         source=str(source),
         rows=tuple(rows),
-        settings=plan.settings.told(linear.train),
+        settings=plan.settings.describe(linear.train),
         validation=linear.choice.scores,
         notes=_notes(plan, linear),
         unreadable=(
@@ -94,9 +145,9 @@ def probes(
     options: ProbeOptions = ProbeOptions(),
     progress: bool = True,
 ) -> dict[str, dict[str, Probe]]:
-    """Every model probed on every data set, by their names.
+    """Probe every model on every data set; the results by model and data set.
 
-    :func:`~tubelet.probing.results.comparison` makes a table like PolyViT's Table 3 of it.
+    :func:`comparison` makes a table like PolyViT's Table 3 of them.
     """
     return {
         model: {
@@ -111,68 +162,24 @@ def _named(data: str | Path | ProbeData, name: str) -> ProbeData:
     return replace(data, name=name) if isinstance(data, ProbeData) else ProbeData(path=str(data), name=name)
 
 
-@dataclass(frozen=True)
-class _Features:
-    """The features of a probe's examples, computed when they are first asked for, each once."""
-
-    plan: Plan
-    progress: bool
-
-    @cached_property
-    def train(self) -> CachedFeatures:
-        return self._cache(self.plan.examples.train, Views(), "training")
-
-    @cached_property
-    def validation(self) -> CachedFeatures:
-        """Of the data set's own validation split."""
-        return self._cache(self.plan.examples.validation, self.plan.settings.views, "validation")
-
-    @cached_property
-    def test(self) -> CachedFeatures:
-        return self._cache(self.plan.examples.test, self.plan.settings.views, "test")
-
-    def _cache(self, records: Sequence[Record], views: Views, what: str) -> CachedFeatures:
-        trunk, options = self.plan.trunk, self.plan.options
-        with init_distributed() as ranks:
-            trunk.encoder.to(ranks.device)
-            return cache_features(
-                trunk.encoder,
-                {trunk.input: trunk.config.inputs[trunk.input]},
-                records,
-                self.plan.examples.objective,
-                views,
-                features_per_forward=options.features_per_forward,
-                workers=options.workers,
-                progress=f"features of the {what} examples" if self.progress else "",
-            )
-
-
-def _on_features(plan: Plan, features: _Features, out: Path) -> Linear:
-    """Train a head on cached features; the model with it is written as ``final``."""
-    name, metric = plan.examples.name, plan.examples.objective.metric
-    known, device = features.train, next(plan.trunk.encoder.parameters()).device
-    fresh = initial_model(plan.experiment(plan.settings.rates[0])).heads[name]
-
-    def tried(rate: float, fit: Sequence[Record], validation: Sequence[Record]) -> float:
-        head = train_head(fresh, known.of(map(key_of, fit)), plan.experiment(rate), device)
-        own = bool(plan.examples.validation)
-        chosen_by = features.validation if own else known.of(map(key_of, validation))
-        return score(head_scores(head, chosen_by), chosen_by).metrics[metric]
-
-    choice = plan.choose(tried)
-    experiment = plan.experiment(choice.rate)
-    head = train_head(fresh, known, experiment, device)
-    result = score(head_scores(head, features.test), features.test).as_json()
-    described = cards(experiment, {"tasks": {name: result}})
-    provenance = {"probe": plan.trunk.source, "data": plan.examples.path, "method": ON_FEATURES, "rate": choice.rate}
-    save_model(out / FINAL, Model(plan.trunk.encoder, {name: head}), plan.trunk.config, described, provenance)
-    return Linear(choice=choice, result=result, train=len(known), lost=tuple(map(error_json, known.errors)))
-
-
-def _by_neighbors(plan: Plan, features: _Features) -> Mapping[str, Any]:
-    sizes = plan.examples.objective.sizes()
-    votes = neighbor_votes(features.train, features.test, sizes, k=plan.options.neighbors)
-    return score(votes, features.test, mean_votes).as_json()
+def comparison(probes: Mapping[str, Mapping[str, Probe]]) -> Table:
+    """Models down, data sets across, images, video and audio in turn: the form of PolyViT's Table 3, in per cent."""
+    order = ("image", "video", "audio")
+    rows = {
+        (model, row.method, name): row
+        for model, by_name in probes.items()
+        for name, probe in by_name.items()
+        for row in probe.rows
+    }
+    modalities = {name: row.modality for (_, _, name), row in rows.items()}
+    names = sorted(modalities, key=lambda name: order.index(modalities[name]))
+    table = Table("model", "method", box=None, pad_edge=False)
+    for name in names:
+        table.add_column(f"{name}\n({modalities[name]})", justify="right")
+    for model, method in dict.fromkeys((model, method) for model, method, _ in rows):
+        found = [rows.get((model, method, name)) for name in names]
+        table.add_row(model, method, *(f"{100 * row.value:.1f}" if row else "-" for row in found))
+    return table
 
 
 def _row(plan: Plan, method: str, result: Mapping[str, Any], train: int, rate: float | None = None) -> ProbeRow:

@@ -1,8 +1,8 @@
 """Recipes: experiments as Python functions, one file per paper, plus ``folder`` and ``demo``.
 
-A recipe is a function that returns an :class:`~tubelet.training.experiment.Experiment`. Its parameters are what a user
-usually changes; every other field is changed in the experiment itself. It builds without the data being there, unless
-it looks at the data to choose, as ``folder`` does.
+A recipe is a function that returns an :class:`~tubelet.training.experiment.Experiment`. Its parameters are what people
+usually change; every other field is changed in the experiment itself. A recipe does not need the data to be there,
+unless it looks at them to choose, as ``folder`` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Outline", "Recipe", "find", "outline", "outlines", "recipes"]
 
 @cache
 def outlines() -> dict[str, Outline]:
-    """The recipes that come with the library, by the name that ``tubelet train`` takes, none of them imported."""
+    """The recipes of the library by the name that ``tubelet train`` takes, without importing any of them."""
     found: dict[str, Outline] = {}
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
         path = Path(__path__[0], module.name)
@@ -38,14 +38,14 @@ def outlines() -> dict[str, Outline]:
 
 
 def recipes() -> dict[str, Recipe]:
-    """The recipes that come with the library, by the name that ``tubelet train`` takes, such as ``folder``."""
+    """The recipes of the library by the name that ``tubelet train`` takes, such as ``folder``."""
     return {name: outline.recipe for name, outline in outlines().items()}
 
 
 def outline(name: str) -> Outline:
-    """The recipe called ``name``, or of one's own: ``my_recipe.py:experiment``, ``package.module:experiment``.
+    """The recipe called ``name``, or one of your own: ``my_recipe.py:experiment``, ``package.module:experiment``.
 
-    Raises ConfigError with the nearest names if there is none.
+    Raises ConfigError with similar names if there is none.
     """
     if ":" in name:
         return _own(name)

@@ -1,4 +1,4 @@
-"""The demo: one small PolyViT learns digits, motion and spoken words at once, from files that are made on the spot."""
+"""The demo: one small PolyViT learns digits, motion and spoken words together, from files that are made first."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.manifest import Record, read_manifest
 from tubelet.data.talking_digits import make
 from tubelet.data.views import Views
-from tubelet.evaluation.comparison import Comparison, compare
 from tubelet.evaluation.run import evaluator
 from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.nn.blocks import TransformerConfig
+from tubelet.reports.comparison import Comparison, compare
 from tubelet.reports.report import write_report
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
@@ -89,7 +89,7 @@ def _task(name: Name, data: str) -> Task:
 
 
 def run_demo(out: str | Path, *, data: str | Path = DATA, progress: bool = True) -> Comparison:
-    """Make the data, co-train, train a model for each task alone, evaluate all, report; how the two compare."""
+    """Make the data, co-train, train a model for each task alone, evaluate all, and report; returns the comparison."""
     out = Path(out)
     make(data)
     runs = {out: demo(str(data)), **{out / "single" / task: demo(str(data), task) for task in TASKS}}
@@ -107,5 +107,5 @@ def run_demo(out: str | Path, *, data: str | Path = DATA, progress: bool = True)
 
 
 def unseen(data: str | Path = DATA) -> dict[Name, Record]:
-    """A test file of every task, to predict on."""
+    """A test file of every task, to predict."""
     return {task: read_manifest(Path(data, f"{task}.csv")).split("val")[0] for task in TASKS}

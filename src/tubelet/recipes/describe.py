@@ -1,4 +1,7 @@
-"""What an experiment will do, in sentences made of the experiment itself, so that they are true whatever flags say."""
+"""What an experiment will do, in sentences.
+
+They are made from the experiment itself, so that they are true whichever flags changed it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _TIMELESS = ("notes", "seed", "training.log_every", "training.keep_checkpoints")
 
 
 def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
-    """The inputs, the model, the training and its time. ``changed``: the fields that flags set after the planning."""
+    """The inputs, the model, the training and its time. ``changed``: fields that flags set after the planning."""
     experiment = prepared.resolved.experiment
     counted = costs(experiment.model, 10)
     tokens = " or ".join(f"{cost.tokens:,}" for cost in counted)

@@ -1,7 +1,6 @@
 """A recipe before it is imported: its name, docstring and parameters, read from its source.
 
-Importing a recipe imports torch and the models, which takes seconds; listing the recipes and asking one for its flags
-should not. The recipe itself is still what trains.
+Importing a recipe imports torch and the models, which takes seconds. Listing the recipes and their flags should not.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ _CHEAP = {*sys.stdlib_module_names, "typing_extensions", "tyro"}
 
 
 def flag(name: str, *, on: bool = False) -> str:
-    """``batch_size`` as ``--batch-size``; ``on``: the flag turns off what is on by default."""
+    """``batch_size`` as ``--batch-size``; ``on``: as the flag that turns off what is on by default."""
     return f"--{'no-' * on}{name.replace('_', '-')}"
 
 
 class Outline:
-    """What can be said of a recipe without importing it, where its source is enough; else it is imported.
+    """A recipe's name, docstring and parameters, read from its source if that is enough; otherwise it is imported.
 
-    ``load`` imports it. ``node`` is its definition in ``names``, the names of its module; None where only importing
-    helps. A decorator may make another function of it, so a decorated one is imported too.
+    ``load`` imports it. ``node`` is its definition in ``names``, the names of its module; None if only importing helps.
+    A decorator may return another function, so a decorated recipe is imported, too.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Outline:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The function itself."""
+        """The function itself; imports it."""
         return self._load()
 
     @property
@@ -75,19 +74,19 @@ class Outline:
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """The parameters with their types and defaults; what is returned is left out."""
+        """The parameters with their types and defaults, without the return type."""
         if self._node and self._names is not None:
             try:
                 return _signature(self._node.args, self._names)
-            except Exception:  # something that only importing the module can make: a class, what a function returns
+            except Exception:  # only importing the module can make it: a class, or the result of a function
                 pass
         return inspect.signature(self.recipe, eval_str=True).replace(return_annotation=inspect.Signature.empty)
 
 
 class Names(dict[str, Any]):
-    """The names of a module, each evaluated when it is asked for: aliases of types, constants, imports of the same.
+    """The names of a module, each evaluated when it is asked for: type aliases, constants, and imports of these.
 
-    KeyError for what takes an import of something heavy, or is no expression.
+    Raises KeyError for a name that needs the import of something heavy, or that is no expression.
     """
 
     def __init__(self, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""From an experiment to a run: trained, evaluated on its test data, and told in a report."""
+"""From an experiment to a run: training, evaluation on its test data, and a report."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from tubelet.training.run import MODEL, RunResult, train
 
 
 def chosen_before(out: str | Path) -> Mapping[str, float | str]:
-    """What the training in ``out`` measured when it began (see ``Experiment.chosen``); nothing where there is none."""
+    """What the training in ``out`` measured when it began (see ``Experiment.chosen``); empty if there is none."""
     with suppress(ConfigError):
         return read_run(out).experiment.chosen
     return {}
 
 
 def run(experiment: Experiment, out: str | Path, *, changed: Collection[str] = (), progress: bool = True) -> RunResult:
-    """Train and evaluate in ``out``, going on with what stands there, and write the report.
+    """Train and evaluate in ``out``, or continue the run that is there, and write the report.
 
-    The test data are looked at first: a missing split or an unknown label ends the run before the training, not after.
-    What is going to happen is said before; ``changed`` are the fields that flags set after the recipe had planned.
+    The test data are checked first: a missing split or an unknown label stops the run before the training, not after
+    it. What will happen is printed before it begins; ``changed`` are the fields that flags set after the recipe had
+    planned.
     """
     check_test_data(experiment)
 
@@ -61,7 +62,7 @@ def run(experiment: Experiment, out: str | Path, *, changed: Collection[str] = (
 
 
 def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
-    """Fit simple classifiers on every task's examples, once in a run, and keep the best; a word on it.
+    """Fit simple classifiers on the examples of every task, once per run, and keep the best; says what it does.
 
     Tasks whose examples have several labels are left out.
     """
@@ -88,9 +89,9 @@ def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
 
 
 def report(folder: str | Path) -> Path | None:
-    """Write the report of a run that has results; None where matplotlib, which draws it, is not installed.
+    """Write the report of a run that has results; None if matplotlib, which draws it, is not installed.
 
-    Whatever keeps it from being drawn is said on stderr, and loses nothing else.
+    If the report fails, the reason is printed on stderr, and nothing else is lost.
     """
     if not find_spec("matplotlib"):
         return None

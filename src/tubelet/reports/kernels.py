@@ -1,4 +1,4 @@
-"""What the tokenizers of a model look for: its learned patches, tubelets and tubes (TubeViT Fig. 5)."""
+"""The kernels that the tokenizers of a model have learned: patches, tubelets and tubes (TubeViT Fig. 5)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tubelet.weights.folder import load_model
 
 
 def learned_kernels(source: str | Path) -> dict[str, NDArray[np.float32]]:
-    """The kernels (D, t, h, w, C) that cut images and videos, by the name of their layer; none for a model of sound.
+    """The kernels (D, t, h, w, C) of the tokenizers of images and videos, by the name of their layer.
 
-    ``source``: a run, or whatever else :func:`~tubelet.weights.folder.load_model` reads.
-    :func:`~tubelet.reports.pictures.kernels_picture` draws them.
+    ``source``: a run, or anything else that :func:`~tubelet.weights.folder.load_model` reads. A model of sound has
+    none. :func:`~tubelet.reports.pictures.kernels_picture` draws them.
     """
     loaded = load_model(source)
     heard = {

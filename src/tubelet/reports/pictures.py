@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tubelet.evaluation.verdict import Learning
+from tubelet.reports.verdict import Learning
 
 ACCENT, SECOND = "#3b6fe0", "#e0803b"
 _INK = "#80808f"  # readable on white and on black; svg() turns it into the page's own color
 _SHADES = LinearSegmentedColormap.from_list("shades", [(0.231, 0.435, 0.878, 0.0), (0.231, 0.435, 0.878, 1.0)])
 _CELLS_WITH_NUMBERS, _CLASSES_WITH_NAMES = 16, 50
-_STRETCHES = 160  # of a plan, each one shade
-_FRAMES = 8  # that a panel of kernels is wide, at least
+_STRETCHES = 160  # columns of a plan's picture
+_FRAMES = 8  # width of a panel of kernels, at least
 _LONGEST_NAME = 24  # characters
 
 
@@ -64,8 +64,9 @@ def curves_picture(lines: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def learning_picture(lines: Sequence[Mapping[str, Any]], learning: Learning) -> Figure:
-    """The accuracy on validation files, with the band of its standard error and a dot at the step that was kept, and
-    the training loss over the same updates."""
+    """The accuracy on validation files, with its standard error as a band and a dot at the step whose weights were
+    kept, and the training loss over the same updates.
+    """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     accuracy, loss = figure.subplots(1, 2, sharex=True)
     share, band = 100 * np.array(learning.values), 100 * np.array(learning.errors)
@@ -108,9 +109,9 @@ def _panel(axes: Axes, title: str) -> None:
 
 
 def plan_picture(plan: Sequence[str], minibatches: int = 1) -> Figure:
-    """Which task trains when: a row per task, darker where more of the minibatches are its own.
+    """Which task trains when: a row per task, darker where it has more of the minibatches.
 
-    ``minibatches``: of an update.
+    ``minibatches``: the number of them in an update.
     """
     tasks = sorted(set(plan))
     edges = np.linspace(0, len(plan), min(len(plan), _STRETCHES) + 1)
@@ -128,12 +129,12 @@ def plan_picture(plan: Sequence[str], minibatches: int = 1) -> Figure:
 
 
 def kernels_picture(kernels: Mapping[str, NDArray[np.float32]], rows: int = 12) -> Figure:
-    """What the kernels of every tokenizer have in common, a panel each (TubeViT Fig. 5); frames run to the right.
+    """The principal components of the kernels of every tokenizer, a panel each (TubeViT Fig. 5); frames run to the
+    right.
 
-    ``kernels``: those of :func:`~tubelet.reports.kernels.learned_kernels`, at least one (D, t, h, w, C). Shown are
-    their principal components, the strongest first, as ViT's Fig. 7 does: what was learned stands out of what is left
-    of the initial noise. Each is scaled by its largest weight; gray is zero. Short kernels have several columns of
-    ``rows`` components.
+    ``kernels``: those of :func:`~tubelet.reports.kernels.learned_kernels`, at least one (D, t, h, w, C). The strongest
+    component comes first, as in ViT's Fig. 7, so that what was learned stands out from the initial noise. Each is
+    scaled by its largest weight; gray is zero. Short kernels have several columns of ``rows`` components.
     """
     columns = {name: max(1, _FRAMES // found.shape[1]) for name, found in kernels.items()}
     widths = [columns[name] * found.shape[1] for name, found in kernels.items()]
@@ -148,7 +149,7 @@ def kernels_picture(kernels: Mapping[str, NDArray[np.float32]], rows: int = 12) 
 
 
 def _components(kernels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The principal components of kernels (D, t, h, w, C), the largest weight of each being positive."""
+    """The principal components of kernels (D, t, h, w, C). The largest weight of each is positive."""
     _, _, rows = np.linalg.svd(kernels.reshape(len(kernels), -1), full_matrices=False)
     largest = np.take_along_axis(rows, np.abs(rows).argmax(axis=1, keepdims=True), axis=1)
     return (rows * np.sign(largest)).reshape(-1, *kernels.shape[1:])
@@ -180,13 +181,13 @@ def _over_updates(axes: Axes) -> None:
 
 
 def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """A centered moving average over ``width`` values, over fewer at the ends."""
+    """A centered moving average over ``width`` values, or over fewer at the ends."""
     kernel = np.ones(width)
     return np.convolve(values, kernel, mode="same") / np.convolve(np.ones_like(values), kernel, mode="same")
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element to stand in a page: no background, text in the page's font and color."""
+    """The figure as an ``<svg>`` element for a page: no background, text in the font and color of the page."""
     out = StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tubelet", "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -196,7 +197,7 @@ def svg(figure: Figure) -> str:
 
 
 def _plain_name(name: str) -> str:
-    """Short, and with no dollar sign that would begin a formula."""
+    """The name, shortened, without the dollar sign that would begin a formula."""
     short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
     return short.replace("$", r"\$")
 

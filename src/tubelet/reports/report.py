@@ -1,4 +1,4 @@
-"""A run as one HTML page: did it work, against what, where it fails and what to do next; then every number."""
+"""A run as one HTML page: did it work, compared with what, where it fails, what to do next, and then all numbers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from tubelet.configs import ConfigError, registered
-from tubelet.evaluation.comparison import Comparison, comparison_cells, read_comparison
 from tubelet.evaluation.predictions import Scored, read_predictions
 from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
-from tubelet.evaluation.verdict import Evidence, Learning, Verdict, percent
 from tubelet.media.errors import MediaError
 from tubelet.models import ModelConfig
-from tubelet.reports.gallery import gallery
+from tubelet.reports.comparison import Comparison, comparison_cells, read_comparison
+from tubelet.reports.examples import report_examples
 from tubelet.reports.kernels import learned_kernels
+from tubelet.reports.verdict import Evidence, Learning, Verdict, percent
 from tubelet.training.logger import LOG
 from tubelet.training.resolve import CONFIG, read_run
 from tubelet.training.run import MODEL
@@ -36,15 +36,16 @@ _TITLES = {
     "mean_class_accuracy": "mean of the classes, each counted the same",
 }
 _NOTHING = "Nothing stands out. Try it on files of your own: <code>tubelet predict RUN FILE</code>."
-_LONG = 30  # rows of a table that scrolls
+_LONG = 30  # rows above which a table scrolls
 
 
 def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
-    """Write ``report.html`` (and the media it shows, in ``report_media/``) into a run folder; returns the page's path.
+    """Write ``report.html``, and the media it shows in ``report_media/``, into a run's folder; returns the page's path.
 
     It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``classes.json``, ``comparison.json``,
     ``log.jsonl``, ``config.json`` and ``model/``.
-    ``notes``: paragraphs about the data (what is real, what is synthetic); without them, the experiment's own notes.
+
+    ``notes``: paragraphs about the data (what is real, what is synthetic); if empty, the experiment's own notes.
     ``clips``: how many mistakes, and how many right answers, are shown per task.
     """
     run = Path(run)
@@ -83,7 +84,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The updates of a ``log.jsonl``; a last line that a killed run has not finished is left out."""
+    """The updates in a ``log.jsonl``. A last line that a killed run left unfinished is skipped."""
     return [line for line in _log_lines(path) if "loss" in line]
 
 
@@ -93,7 +94,7 @@ def _log_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _learning(lines: Sequence[Mapping[str, Any]], task: str, config: Mapping[str, Any], several: bool) -> Learning:
-    """``several``: the validation is a mean over tasks, and says nothing about one of them."""
+    """The task's learning. ``several``: there are several tasks, whose mean validation says nothing about one."""
     if several:
         lines = [line for line in lines if "validation" not in line]
     updates = [data.get("updates", 0) for data in config.get("data", {}).values()]
@@ -105,7 +106,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _page(title: str, body: str) -> str:
-    css = files("tubelet.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    css = files("tubelet.reports").joinpath("report.css").read_text(encoding="utf-8")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{css}</style>\n</head>\n'
@@ -164,7 +165,7 @@ def _card(name: str, task: Mapping[str, Any]) -> str:
 
 
 def _comparison(comparison: Comparison | None) -> str:
-    """PolyViT's Table 2 of this run."""
+    """The comparison as a table in the form of PolyViT's Table 2."""
     if comparison is None:
         return ""
     header, *rows = comparison_cells(comparison)
@@ -176,14 +177,14 @@ def _comparison(comparison: Comparison | None) -> str:
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    """A row of a table whose first column is a name and whose others are numbers."""
+    """A row of a table: a name, then numbers."""
     first, *others = map(escape, cells)
     numbers = "".join(f'<{tag} class="number">{cell}</{tag}>' for cell in others)
     return f"<tr><{tag}>{first}</{tag}>{numbers}</tr>"
 
 
 def _drawn(figure: Callable[[Any], Any]) -> str:
-    """What ``figure`` makes with the module of pictures, or what to install for it."""
+    """The SVG of the figure that ``figure`` makes, or a note about what to install for it."""
     try:
         from tubelet.reports import pictures
     except ModuleNotFoundError:
@@ -192,7 +193,7 @@ def _drawn(figure: Callable[[Any], Any]) -> str:
 
 
 def _curves(run: Path, lines: Sequence[Mapping[str, Any]], learning: Learning, several: bool) -> str:
-    """Validation and loss, or loss and learning rate; and which task trained when, where there are several."""
+    """Validation and loss, or loss and learning rate. With several tasks, also which one trained when."""
     updates = [line for line in lines if "loss" in line]
     if len(updates) < 2:
         return ""
@@ -223,7 +224,7 @@ def _curves(run: Path, lines: Sequence[Mapping[str, Any]], learning: Learning, s
 
 
 def _plan(run: Path) -> tuple[list[str], int]:
-    """The task of each minibatch, and the minibatches of an update; none for a folder that is no whole run."""
+    """The task of each minibatch, and the number of minibatches per update; none if the folder isn't a complete run."""
     with suppress(ConfigError):
         resolved = read_run(run)
         return resolved.plan(), resolved.experiment.schedule.tasks_per_update(len(resolved.experiment.tasks))
@@ -241,7 +242,7 @@ def _task(
     unread = "".join(f"<li><code>{escape(str(MediaError(**error)))}</code></li>" for error in task.get("errors", ()))
     parts = [
         _verdict(verdict) if verdict else "",
-        gallery(examples, media, clips, heard=task.get("inputs") == ["audio"]) if examples else "",
+        report_examples(examples, media, clips, audio_only=task.get("inputs") == ["audio"]) if examples else "",
         f"<h3>Not scored, because they cannot be read</h3><ul>{unread}</ul>" if unread else "",
         _panel(task.get("baseline")),
         *(_classes(label_set, table["classes"], table["confusion"]) for label_set, table in classes.items()),
@@ -250,7 +251,7 @@ def _task(
 
 
 def _verdict(verdict: Verdict) -> str:
-    """The outcome in words and as bars, and what to do next."""
+    """The verdict in words and as bars, and what to do next."""
     chance, largest = verdict.evidence.chance, verdict.evidence.largest
     bars = ""
     if chance is not None:
@@ -275,7 +276,7 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _bar(title: str, detail: str, share: float, error: float = 0.0, kind: str = "") -> str:
-    """A row of the bar chart: a share, with a line over the standard ``error`` on both sides of it."""
+    """A row of the bar chart: a share, with a line that extends one standard ``error`` to both sides."""
     low, high = max(0.0, share - error), min(1.0, share + error)
     line = f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>' if error else ""
     return (
@@ -286,7 +287,7 @@ def _bar(title: str, detail: str, share: float, error: float = 0.0, kind: str = 
 
 
 def _with_code(sentence: str) -> str:
-    """HTML of a sentence whose commands stand in backticks."""
+    """HTML of a sentence in which commands stand in backticks."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence, quote=False))
 
 
@@ -342,7 +343,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def _kernels(run: Path) -> str:
-    """What the tokenizers look for, where the run has a model that takes images or videos."""
+    """The learned kernels, if the run has a model that takes images or videos."""
     kernels = learned_kernels(run) if (run / MODEL).is_dir() else {}
     if not kernels:
         return ""

@@ -1,4 +1,4 @@
-"""The model card: what a person who finds a model folder wants to know first."""
+"""The model card: what someone who finds a model folder needs to know first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _front_matter(config: ModelConfig) -> str:
 
 
 def _by_preference(config: ModelConfig) -> list[str]:
-    """The kinds of media that the model takes; the hub files it under the first."""
+    """The kinds of media that the model takes; the hub lists it under the first."""
     return [name for name in _EXAMPLES if name in config.inputs]
 
 

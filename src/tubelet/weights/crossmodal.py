@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tubelet.models import ModelConfig, plain_model
 from tubelet.specs import InputSpec, VideoSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.loaded import LoadedModel, build_model
 from tubelet.weights.transfer import Init, best_source, initialize_from
 

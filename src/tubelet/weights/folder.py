@@ -17,17 +17,15 @@ from tubelet.models import Model, ModelConfig
 from tubelet.specs import SpectrogramSpec, value_range
 from tubelet.version import __version__
 from tubelet.weights.card import model_card
-from tubelet.weights.errors import WeightsError
-from tubelet.weights.files import read_json, read_tensors
+from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
 from tubelet.weights.formats import huggingface, scenic, timm
-from tubelet.weights.hub import HUB, fetch
 from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
-from tubelet.weights.unfinished import unfinished_run
 
 __all__ = ["CARD", "WEIGHTS", "LoadedModel", "TaskCard", "load_model", "save_model"]
 
 FORMAT = 2  # in 1, families had the names of their classes, and some fields British spellings
 WEIGHTS, CARD = "model.safetensors", "tubelet.json"
+_RUN = {"experiment", "data"}  # the keys by which a run's config.json differs from transformers' and timm's
 
 
 def save_model(
@@ -124,7 +122,7 @@ def _load_folder(folder: Path) -> LoadedModel:
         return _load_own(folder)
     if (folder / "model" / CARD).is_file():
         return _load_own(folder / "model")
-    if unfinished := unfinished_run(folder):
+    if unfinished := _unfinished_run(folder):
         raise ConfigError(unfinished)
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{folder}: no model here: neither {CARD} nor transformers' or timm's config.json")
@@ -157,3 +155,34 @@ def _plugin_hint(model: Any) -> str:
     if kind in registered(ModelConfig) or f"{kind}" in {cls.__name__ for cls in registered(ModelConfig).values()}:
         return ""
     return "; a family from outside the library needs its plugin: tubelet --plugin FILE, or import it first"
+
+
+def _unfinished_run(folder: Path) -> str:
+    """How far a run without a model got, and what to do; "" where ``folder`` is no such run."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    if not isinstance(config, dict) or not config.keys() >= _RUN:
+        return ""
+    done, of = _last_checkpoint(folder / "checkpoints"), _updates(config)
+    far = f"update {done:,} of {of:,}, from its last checkpoint" if of else f"update {done:,}, from its last checkpoint"
+    if not done:
+        far = "it has no checkpoint yet"
+    return f"{folder}: this run has not finished ({far}): run the same `tubelet train` command again to finish it"
+
+
+def _last_checkpoint(folder: Path) -> int:
+    """The update of the newest checkpoint ``step-N``; 0 if there is none."""
+    steps = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
+    return max((int(step) for step in steps if step.isdigit()), default=0)
+
+
+def _updates(config: Any) -> int:
+    """The number of updates of the whole training; 0 where the config does not say."""
+    try:
+        lengths = [task["updates"] for task in config["data"].values()]
+        together = config["experiment"]["schedule"]["kind"] == "Accumulated"
+    except (AttributeError, KeyError, TypeError):
+        return 0
+    return sum(lengths) // (len(lengths) if together else 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tubelet.models import Model, ModelConfig
 from tubelet.nn.heads import LinearHead, MultiHead, build_head
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 
 Classes = tuple[str, ...] | dict[str, tuple[str, ...]]
 

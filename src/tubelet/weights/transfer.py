@@ -20,7 +20,7 @@ from tubelet.models import Encoder, Model, ModelConfig, Tower
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.inflation import Inflation
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import LoadedModel, TaskCard, listed
 

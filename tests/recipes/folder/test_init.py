@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from folders import TINY, pictures, sounds
+from folders import TINY, clips, pictures, sounds
 from tubelet.evaluation.run import validator
-from tubelet.media.write import write_video
 from tubelet.models import Model
 from tubelet.models.ast import ASTConfig
 from tubelet.models.vit import ViTConfig
@@ -43,15 +42,6 @@ def many_pictures(path: Path, files: int = 50) -> str:
         for i in range(files):
             pixels = np.clip(random.normal(gray, 40, (24, 24, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(path / str(gray) / f"{i}.png")
-    return str(path)
-
-
-def clips(path: Path) -> str:
-    for gray in (60, 190):
-        (path / str(gray)).mkdir(parents=True)
-        for i in range(5):
-            frames = torch.full((8, 3, 32, 32), gray + i, dtype=torch.uint8)
-            write_video(path / str(gray) / f"{i}.mp4", frames, fps=8.0)
     return str(path)
 
 

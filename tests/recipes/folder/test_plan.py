@@ -7,19 +7,18 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from folders import quick, sounds
+from folders import clips, quick, sounds
 from tubelet.cli import main
 from tubelet.configs import ConfigError, override
 from tubelet.evaluation import baselines
-from tubelet.media.write import write_video
 from tubelet.models.ast import ASTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.recipes.describe import describe
@@ -273,15 +272,6 @@ def test_several_folders_say_which_is_meant(tmp_path: Path, data: str) -> None:
 # At the command line ------------------------------------------------------------------------------------------------
 
 
-def eight_clips(path: Path) -> str:
-    for gray in (60, 190):
-        (path / str(gray)).mkdir(parents=True)
-        for i in range(4):
-            frames = torch.full((8, 3, 32, 32), gray + i, dtype=torch.uint8)
-            write_video(path / str(gray) / f"{i}.mp4", frames, fps=8.0)
-    return str(path)
-
-
 def three_classes_of_two(path: Path) -> str:
     return noise(path, {"a": 2, "b": 2, "c": 2})
 
@@ -293,7 +283,7 @@ def mixed_sizes(path: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "flags"),
     [
-        (eight_clips, ["--no-baseline"]),
+        (partial(clips, files=4), ["--no-baseline"]),
         (three_classes_of_two, ["--no-baseline"]),
         (three_classes_of_two, []),
         (mixed_sizes, ["--no-baseline"]),

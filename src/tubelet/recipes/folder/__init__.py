@@ -1,4 +1,4 @@
-"""Any folder of class folders, or several: a model that this machine trains in minutes, chosen by looking at them."""
+"""Any folder of class folders, or several: a model chosen for the data, which this machine trains in minutes."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from tubelet.data.kinds import Kind
 from tubelet.data.manifest import LABEL
 from tubelet.data.views import Views
 from tubelet.models import ModelConfig
-from tubelet.recipes.folder.look import DatasetSummary, look, task_names
+from tubelet.recipes.folder.data import DatasetSummary, inspect, task_names
 from tubelet.recipes.folder.model import LONGEST, choose_model
 from tubelet.recipes.folder.named import named_model, task_inputs
-from tubelet.recipes.folder.pace import Plan, plan_lengths
+from tubelet.recipes.folder.pace import VALIDATIONS, Plan, plan_lengths
 from tubelet.specs import SpectrogramSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification, Mixup
 from tubelet.weights.transfer import Init
 
 _MOST_CLIPS = 4  # test views of a long video or sound
-_VALIDATIONS, _PATIENCE = 20, 15  # so that a training ends no earlier than at four fifths of the time that was said
+_PATIENCE = 15  # of 20 validations, so that a training takes at least four fifths of the announced time
 _WARMUP = 0.05  # of the updates
 _RATE, _STARTED_RATE = 1e-3, 1e-4  # of learning: at a width of 128, less for a wider one; from weights to start from
 _LAYER_DECAY, _STOCHASTIC_DEPTH = 0.75, 0.1  # of a training that starts from weights
-_FEWEST_PASSES = 0.02  # where not even one fits, of heads alone, so that what counts is the probe
+_FEWEST_PASSES = 0.02  # passes of the heads alone, if not even one pass fits: the probe is what counts then
 _PROBED = 20_000  # training examples up to which the heads start from a probe
-_FEW = 2_000  # training files below which weights to start from are worth naming
+_FEW = 2_000  # training files below which pretrained weights are suggested
 _HUB = "hf:google/vit-base-patch16-224-in21k"
-_AVERAGED = 50  # a window of so many parts of the updates is what the moving average covers
+_AVERAGED = 50  # the moving average covers one such part of the updates
 
 # What a file may look or sound like and still be of its class: measured in docs/log.md, "Your own folder".
 _AUGMENT: dict[Kind, Augmentation] = {
@@ -109,23 +109,23 @@ def folder(
         raise ConfigError("no data: name a folder of class folders first, as in `tubelet train folder DIR`")
     if minutes <= 0:
         raise ConfigError(f"minutes: {minutes:g} must be above 0")
-    found = {name: look(path) for name, path in zip(task_names(paths), paths, strict=True)}
-    looks = {name: seen for name, (seen, _) in found.items()}
+    found = {name: inspect(path) for name, path in zip(task_names(paths), paths, strict=True)}
+    summaries = {name: seen for name, (seen, _) in found.items()}
     said = [
-        sentence if len(looks) == 1 else f"{name}: {sentence}"
+        sentence if len(summaries) == 1 else f"{name}: {sentence}"
         for name, (seen, warnings) in found.items()
         for sentence in (str(seen), *warnings)
     ]
-    pictures = [seen for seen in looks.values() if seen.kind == "image"]
+    pictures = [seen for seen in summaries.values() if seen.kind == "image"]
     if pictures and mirror == "measure":
         mirror = "yes" if all(map(_mirrors, pictures)) else "no"
-    draft = _Draft(looks=looks, init=init, model=model, mirrors=mirror == "yes", baseline=baseline)
+    draft = _Draft(summaries=summaries, init=init, model=model, mirrors=mirror == "yes", baseline=baseline)
     plan = plan_lengths(
         draft.experiment,
-        {name: len(seen.train) for name, seen in looks.items()},
-        {name: (len(seen.validating), len(seen.testing)) for name, seen in looks.items()},
+        {name: len(seen.train) for name, seen in summaries.items()},
+        {name: (len(seen.validating), len(seen.testing)) for name, seen in summaries.items()},
         size=size or ("" if init or model else "planned"),
-        examples=max(_ENOUGH[seen.kind] for seen in looks.values()),
+        examples=max(_ENOUGH[seen.kind] for seen in summaries.values()),
         fewest=_FEWEST_PASSES if init else 1.0,
         epochs=epochs,
         seconds=60 * minutes,
@@ -133,13 +133,13 @@ def folder(
         fits_baseline=baseline,
     )
     made = draft.experiment(plan)
-    said += [] if init or model else _hub_weights(looks)
+    said += [] if init or model else _hub_weights(summaries)
     chosen = {**plan.chosen, "mirror": mirror} if pictures else plan.chosen
     return replace(made, notes="\n".join([*said, *([made.notes] if made.notes else [])]), chosen=chosen)
 
 
 def _mirrors(seen: DatasetSummary) -> bool:
-    """Whether mirrored pictures were measured to be of the same classes."""
+    """Whether mirrored pictures were measured to keep their classes."""
     if seen.several or seen.label_sets != (LABEL,):
         return False
     from tubelet.evaluation.baselines import mirror_keeps_classes  # a second of scikit-learn
@@ -149,26 +149,26 @@ def _mirrors(seen: DatasetSummary) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Draft:
-    """The experiment but for what is planned."""
+    """The experiment, except for what is planned."""
 
-    looks: Mapping[str, DatasetSummary]
+    summaries: Mapping[str, DatasetSummary]
     init: str
     model: str
     mirrors: bool
     baseline: bool
 
     def experiment(self, plan: Plan) -> Experiment:
-        seen = list(self.looks.values())
+        seen = list(self.summaries.values())
         if self.model:
             chosen, said = named_model(self.model, seen, self.init)
         else:
             chosen, said = choose_model(seen, self.init, plan.size)
-        inputs = {name: task_inputs(chosen, look, self.model or self.init) for name, look in self.looks.items()}
+        inputs = {name: task_inputs(chosen, data, self.model or self.init) for name, data in self.summaries.items()}
         with torch.device("meta"):
             width = chosen.build().width
-        tasks = {n: self._task(n, look, chosen, inputs[n], plan, width) for n, look in self.looks.items()}
+        tasks = {n: self._task(n, data, chosen, inputs[n], plan, width) for n, data in self.summaries.items()}
         updates = max(1, sum(plan.updates.values()))
-        validates = any(look.validating for look in seen)
+        validates = any(data.validating for data in seen)
         heads_alone = bool(self.init) and plan.passes < 1
         return Experiment(
             model=chosen,
@@ -180,7 +180,7 @@ class _Draft:
                 checkpoint_every=max(100, min(1_000, updates // 8)),
                 cache_gib=1.0,
                 probe_first=self._probed,
-                validate_every=ceil(updates / (1 if heads_alone else _VALIDATIONS)) if validates else 0,
+                validate_every=ceil(updates / (1 if heads_alone else VALIDATIONS)) if validates else 0,
                 patience=_PATIENCE if validates else 0,
             ),
             init=(Init(source=self.init),) if self.init else (),
@@ -192,9 +192,9 @@ class _Draft:
 
     @property
     def _probed(self) -> bool:
-        """Whether heads start from a probe: few examples, and of one label each in a folder at least."""
-        few = sum(len(look.train) for look in self.looks.values()) <= _PROBED
-        return bool(self.init) and few and any(not look.several for look in self.looks.values())
+        """Whether heads start from a probe: with few examples, and one label each in at least one folder."""
+        few = sum(len(data.train) for data in self.summaries.values()) <= _PROBED
+        return bool(self.init) and few and any(not data.several for data in self.summaries.values())
 
     def _task(
         self, name: str, seen: DatasetSummary, model: ModelConfig, inputs: tuple[str, ...], plan: Plan, width: int
@@ -224,18 +224,18 @@ class _Draft:
 
 
 def batch_size(examples: int) -> int:
-    """Small where there are few examples, so that a pass is several updates."""
+    """The size of a minibatch: small for few examples, so that a pass has several updates."""
     return 64 if examples >= 10_000 else max(2, min(32, examples // 8))
 
 
-def _hub_weights(looks: Mapping[str, DatasetSummary]) -> list[str]:
-    """What there is to start from instead, where there are few files."""
-    if sum(len(look.train) for look in looks.values()) >= _FEW:
+def _hub_weights(summaries: Mapping[str, DatasetSummary]) -> list[str]:
+    """A suggestion to start from pretrained weights, if there are few files."""
+    if sum(len(data.train) for data in summaries.values()) >= _FEW:
         return []
-    kinds = {look.kind for look in looks.values()}
+    kinds = {data.kind for data in summaries.values()}
     becomes = {"video": "as a ViViT", "audio": "as AST and MBT do"}
     how = [becomes[kind] for kind in ("video", "audio") if kind in kinds and len(kinds) == 1]
-    paths = " ".join(shlex.quote(look.path) for look in looks.values())
+    paths = " ".join(shlex.quote(data.path) for data in summaries.values())
     return [
         f"These are few files to learn from scratch. `tubelet train folder {paths} --init {_HUB}` starts from an image "
         f"ViT trained on the 14 million pictures of ImageNet-21k{''.join(f', {words}' for words in how)}; it has 86 M "

@@ -1,4 +1,4 @@
-"""Which model the recipe ``folder`` trains on what it saw, and why, in sentences."""
+"""The model that the recipe ``folder`` trains, chosen for the data, and why, in sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tubelet.data.kinds import Kind
 from tubelet.models import Modality, ModelConfig, PolyViTConfig, plain_model
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
-from tubelet.recipes.folder.look import DatasetSummary, log_mel_scale, spread
+from tubelet.recipes.folder.data import DatasetSummary, log_mel_scale, spread
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 
@@ -39,30 +39,31 @@ def backbone(size: str) -> TransformerConfig:
     )
 
 
-def choose_model(looks: Sequence[DatasetSummary], init: str, size: str) -> tuple[ModelConfig, list[str]]:
-    """A model for one folder, or a PolyViT for several, and what there is to say about it.
+def choose_model(summaries: Sequence[DatasetSummary], init: str, size: str) -> tuple[ModelConfig, list[str]]:
+    """A model for one folder, or a PolyViT for several, and sentences about it.
 
-    ``size``: "WIDTHxDEPTH" of a model from scratch; weights to start from have their own.
+    ``size``: "WIDTHxDEPTH" of a model from scratch; pretrained weights have their own.
     """
-    kinds: list[Kind] = [kind for kind in SPECS if any(look.kind == kind for look in looks)]
+    kinds: list[Kind] = [kind for kind in SPECS if any(data.kind == kind for data in summaries)]
     if init and not (config := load_model(init).config).is_plain:
-        takes_several = len(looks) == 1 or len(config.inputs) > 1
+        takes_several = len(summaries) == 1 or len(config.inputs) > 1
         if takes_several and all(_takes(config, kind) for kind in kinds):
             return config, [f"Fine-tunes {init} as it is."]
     if init:
-        plan, said = _weights(init, kinds, several=len(looks) > 1)
+        plan, said = _weights(init, kinds, several=len(summaries) > 1)
     else:
         plan, said = _Plan(backbone=backbone(size), pool="mean"), []
-    modalities: dict[str, Modality] = {kind: plan.modality(kind, looks) for kind in kinds}
-    if len(looks) > 1:
+    modalities: dict[str, Modality] = {kind: plan.modality(kind, summaries) for kind in kinds}
+    if len(summaries) > 1:
         return plan.together(modalities), said
     return plan.alone(kinds[0], modalities[kinds[0]]), said
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What is the same for every modality. ``config``: the model that the weights to start from are, if any, and the
-    ``patch`` and ``pixels`` of its pictures."""
+    """What all modalities share. ``config``: the model of the pretrained weights, if any; ``patch`` and ``pixels``:
+    those of its pictures.
+    """
 
     backbone: TransformerConfig
     pool: Pool
@@ -70,35 +71,35 @@ class _Plan:
     pixels: ImageSpec | None = None
     config: ModelConfig | None = None
 
-    def modality(self, kind: Kind, looks: Sequence[DatasetSummary]) -> Modality:
-        """How a model sees files of ``kind``."""
+    def modality(self, kind: Kind, summaries: Sequence[DatasetSummary]) -> Modality:
+        """The input and patch size for files of ``kind``."""
         for tower in self.config.towers() if self.config else ():
             if isinstance(tower.spec, SPECS[kind]):
                 return Modality(spec=tower.spec, patch=tower.patch)
-        own = [look for look in looks if look.kind == kind]
+        own = [data for data in summaries if data.kind == kind]
         match kind:
             case "image":
                 pixels, patch = self._pixels(own, _PICTURE, fine=4)
                 return Modality(spec=pixels, patch=(1, *patch))
             case "video":
                 pixels, patch = self._pixels(own, _VIDEO, fine=8)
-                return Modality(spec=seeing(own, pixels, _FRAMES), patch=(_TUBELET, *patch))
+                return Modality(spec=video_spec_for(own, pixels, _FRAMES), patch=(_TUBELET, *patch))
             case "audio":
                 if self.patch is None:
-                    return hearing_slices(own)
-                return Modality(spec=hearing(own, self.patch[0]), patch=(1, *self.patch))
+                    return audio_slices_for(own)
+                return Modality(spec=audio_spec_for(own, self.patch[0]), patch=(1, *self.patch))
 
-    def _pixels(self, looks: Sequence[DatasetSummary], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
+    def _pixels(self, summaries: Sequence[DatasetSummary], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
         if self.patch is not None and self.pixels is not None:
             return self.pixels, self.patch
-        return whole_pictures(looks, large, fine)
+        return whole_pictures(summaries, large, fine)
 
     def together(self, modalities: dict[str, Modality]) -> PolyViTConfig:
         own = self.config.adaptor_depth if isinstance(self.config, PolyViTConfig) else 0
         return PolyViTConfig(backbone=self.backbone, modalities=modalities, adaptor_depth=own, pool=self.pool)
 
     def alone(self, kind: Kind, modality: Modality) -> ModelConfig:
-        """The weights' own model where it takes ``kind``; a video model from an image ViT is Model 2."""
+        """The pretrained model itself if it takes ``kind``; a video model from an image ViT is Model 2."""
         if isinstance(self.config, PolyViTConfig):
             return self.together({kind: modality})
         if self.config and _takes(self.config, kind):
@@ -129,17 +130,20 @@ def _takes(config: ModelConfig, kind: Kind) -> bool:
 
 
 def pixels_of(config: ModelConfig | None) -> ImageSpec:
-    """Pictures as the model's own pictures or videos are; small ones where it has none, or there is no model."""
+    """Pictures in the format of the model's own pictures or videos; small ones if there are none, or no model."""
     for spec in config.inputs.values() if config else ():
         if not isinstance(spec, SpectrogramSpec):
             return ImageSpec(size=spec.size, short_side=spec.short_side, mean=spec.mean, std=spec.std)
     return ImageSpec(size=(112, 112), short_side=128)
 
 
-def whole_pictures(looks: Sequence[DatasetSummary], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
-    """Small pictures at their own size, others with ``large`` pixels on their short side, always the whole picture; and
-    the side of the patches: 8 pixels of large pictures, ``fine`` of small ones, 2 of tiny ones."""
-    height, own = median(look.height for look in looks), median(look.aspect for look in looks)
+def whole_pictures(summaries: Sequence[DatasetSummary], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
+    """The size of whole, stretched pictures, and of their patches.
+
+    Small pictures keep their size; others get ``large`` pixels on their short side. The side of the patches is 8 pixels
+    for large pictures, ``fine`` for small ones, and 2 to 4 for tiny ones.
+    """
+    height, own = median(data.height for data in summaries), median(data.aspect for data in summaries)
     aspect = min(max(own, 1 / _FLATTEST), _FLATTEST)
     native = min(height, height * own)
     short = round(native) if native <= _NATIVE else large
@@ -150,9 +154,9 @@ def whole_pictures(looks: Sequence[DatasetSummary], large: int, fine: int) -> tu
     return ImageSpec(size=size, short_side=min(size), fit="stretch"), (patch, patch)
 
 
-def seeing(looks: Sequence[DatasetSummary], pixels: ImageSpec, frames: int) -> VideoSpec:
-    """Clips as long as the data's, up to a few seconds, at the frame rate that this takes."""
-    seconds = min(median([length for look in looks for length in look.seconds]), LONGEST)
+def video_spec_for(summaries: Sequence[DatasetSummary], pixels: ImageSpec, frames: int) -> VideoSpec:
+    """Clips as long as the data's, up to a few seconds, at the frame rate that gives ``frames`` frames."""
+    seconds = min(median([length for data in summaries for length in data.seconds]), LONGEST)
     return VideoSpec(
         frames=frames,
         stride=1,
@@ -165,12 +169,12 @@ def seeing(looks: Sequence[DatasetSummary], pixels: ImageSpec, frames: int) -> V
     )
 
 
-def hearing_slices(looks: Sequence[DatasetSummary]) -> Modality:
-    """Sound of one loudness in slices of time with all their bins, which tell more of short sounds than squares do.
+def audio_slices_for(summaries: Sequence[DatasetSummary]) -> Modality:
+    """Sound at one loudness, cut into slices of time with all their bins, which suit short sounds better than squares.
 
-    Where nine in ten are no longer than a word, each is stretched to the same number of frames.
+    If nine in ten sounds are no longer than a word, each is stretched to the same number of frames.
     """
-    *_, high = spread([length for look in looks for length in look.seconds])
+    *_, high = spread([length for data in summaries for length in data.seconds])
     if high <= _WORD:
         spec = SpectrogramSpec(
             frames=_WORD_FRAMES,
@@ -180,26 +184,26 @@ def hearing_slices(looks: Sequence[DatasetSummary]) -> Modality:
             loudness=_LOUDNESS,
             stretch=max(0.1, round(1.2 * high, 2)),
         )
-        return Modality(spec=_scaled(looks, spec), patch=(1, _WORD_SLICE, spec.bins))
-    seconds = min(max(three_in_four([length for look in looks for length in look.seconds]), _WORD), _LONGEST_SOUND)
+        return Modality(spec=_scaled(summaries, spec), patch=(1, _WORD_SLICE, spec.bins))
+    seconds = min(max(three_in_four([length for data in summaries for length in data.seconds]), _WORD), _LONGEST_SOUND)
     slice_ = max(1, round(seconds / SpectrogramSpec().hop / _SOUND_TOKENS))
     frames = slice_ * max(1, round(seconds / SpectrogramSpec().hop / slice_))
-    spec = _scaled(looks, SpectrogramSpec(frames=frames, bins=_SOUND_BINS, low=40.0, loudness=_LOUDNESS))
+    spec = _scaled(summaries, SpectrogramSpec(frames=frames, bins=_SOUND_BINS, low=40.0, loudness=_LOUDNESS))
     return Modality(spec=spec, patch=(1, slice_, spec.bins))
 
 
 def three_in_four(seconds: Sequence[float]) -> float:
-    """The length that three files in four do not exceed."""
+    """The 75th percentile."""
     return quantiles(seconds, n=4, method="inclusive")[2] if len(seconds) > 1 else seconds[0]
 
 
-def _scaled(looks: Sequence[DatasetSummary], spec: SpectrogramSpec) -> SpectrogramSpec:
-    mean, std = log_mel_scale(looks, spec)
+def _scaled(summaries: Sequence[DatasetSummary], spec: SpectrogramSpec) -> SpectrogramSpec:
+    mean, std = log_mel_scale(summaries, spec)
     return replace(spec, mean=mean, std=std)
 
 
-def hearing(looks: Sequence[DatasetSummary], patch: int) -> SpectrogramSpec:
-    """A span that three in four of the data's sounds do not exceed, in whole patches, and their own scale."""
-    seconds = min(three_in_four([length for look in looks for length in look.seconds]), _LONGEST_SOUND)
+def audio_spec_for(summaries: Sequence[DatasetSummary], patch: int) -> SpectrogramSpec:
+    """A span that covers three in four of the data's sounds, in whole patches, with their own mean and deviation."""
+    seconds = min(three_in_four([length for data in summaries for length in data.seconds]), _LONGEST_SOUND)
     frames = patch * max(1, ceil(round(seconds / SpectrogramSpec().hop, 3) / patch))
-    return _scaled(looks, SpectrogramSpec(frames=frames, loudness=_LOUDNESS))
+    return _scaled(summaries, SpectrogramSpec(frames=frames, loudness=_LOUDNESS))

@@ -1,4 +1,4 @@
-"""A model that the recipe ``folder`` is told by name, fitted to the data: its clips' rate, its pixels, its sound."""
+"""A model that the recipe ``folder`` is given by name, fitted to the data: frame rate, pixels, sound."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tubelet.data.kinds import Kind
 from tubelet.media.errors import MediaError
 from tubelet.media.info import probe
 from tubelet.models import ModelConfig, model_config
-from tubelet.recipes.folder.look import DatasetSummary
-from tubelet.recipes.folder.model import SPECS, hearing, pixels_of, seeing
+from tubelet.recipes.folder.data import DatasetSummary
+from tubelet.recipes.folder.model import SPECS, audio_spec_for, pixels_of, video_spec_for
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 
@@ -20,8 +20,8 @@ _NAMES: dict[Kind, str] = {"image": "vit-s/16", "video": "vivit-s/16x2-fe or mtv
 _GIVES: dict[Kind, tuple[Kind, ...]] = {"image": ("image",), "video": ("video", "audio"), "audio": ("audio",)}
 
 
-def named_model(name: str, looks: Sequence[DatasetSummary], init: str) -> tuple[ModelConfig, list[str]]:
-    """The model called ``name`` for what was looked at, and what there is to say about it.
+def named_model(name: str, summaries: Sequence[DatasetSummary], init: str) -> tuple[ModelConfig, list[str]]:
+    """The model called ``name``, fitted to the data, and sentences about it.
 
     Raises ConfigError where no model has the name, or where it does not take such files.
     """
@@ -29,61 +29,61 @@ def named_model(name: str, looks: Sequence[DatasetSummary], init: str) -> tuple[
         config = model_config(name)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from None
-    inputs = {look.path: task_inputs(config, look, name) for look in looks}
+    inputs = {data.path: task_inputs(config, data, name) for data in summaries}
     used = {key for keys in inputs.values() for key in keys}
     config = config.with_only(used)
     pixels = pixels_of(load_model(init).config if init else None)
     said = [f"{name}{f', started from {init}' if init else ', from scratch'}."]
     specs: dict[str, InputSpec] = {}
     for key, spec in config.inputs.items():
-        specs[key], sentences = _fitted(spec, [look for look in looks if key in inputs[look.path]], pixels)
+        specs[key], sentences = _fitted(spec, [data for data in summaries if key in inputs[data.path]], pixels)
         said += sentences
     return config.with_inputs(specs), said
 
 
-def task_inputs(config: ModelConfig, look: DatasetSummary, who: str) -> tuple[str, ...]:
-    """The inputs that a model takes of a folder's files: of videos, their sound too if it takes both together."""
-    fitting = [names for names in config.input_sets if all(_kind(config.inputs[n]) in _GIVES[look.kind] for n in names)]
+def task_inputs(config: ModelConfig, data: DatasetSummary, who: str) -> tuple[str, ...]:
+    """The inputs that a model takes from a folder's files: of videos also their sound, if it takes both together."""
+    fitting = [names for names in config.input_sets if all(_kind(config.inputs[n]) in _GIVES[data.kind] for n in names)]
     if not fitting:
         takes = ", or ".join(" and ".join(names) for names in config.input_sets)
         raise ConfigError(
-            f"model: {who} takes {takes}, and {look.path} holds files of kind {look.kind!r}, for which there is "
-            f"{_NAMES[look.kind]}, or, together with other kinds, polyvit-s/16x4"
+            f"model: {who} takes {takes}, and {data.path} holds files of kind {data.kind!r}, for which there is "
+            f"{_NAMES[data.kind]}, or, together with other kinds, polyvit-s/16x4"
         )
-    return max(fitting, key=lambda names: (any(_kind(config.inputs[n]) == look.kind for n in names), len(names)))
+    return max(fitting, key=lambda names: (any(_kind(config.inputs[n]) == data.kind for n in names), len(names)))
 
 
 def _kind(spec: InputSpec) -> Kind:
     return next(kind for kind, cls in SPECS.items() if isinstance(spec, cls))
 
 
-def _fitted(spec: InputSpec, looks: Sequence[DatasetSummary], pixels: ImageSpec) -> tuple[InputSpec, list[str]]:
-    """The spec for the data, with the model's own frames; pixels as they are where no data is seen with it."""
+def _fitted(spec: InputSpec, summaries: Sequence[DatasetSummary], pixels: ImageSpec) -> tuple[InputSpec, list[str]]:
+    """The spec for the data, with the model's own number of frames. Without data for it, only the pixels change."""
     if isinstance(spec, SpectrogramSpec):
-        if not looks:
+        if not summaries:
             return spec, []
-        silent = [sentence for look in looks for sentence in _without_sound(look)]
-        return hearing(looks, _PATCH), silent
-    if isinstance(spec, VideoSpec) and looks:
-        return seeing(looks, pixels, spec.frames), []
+        silent = [sentence for data in summaries for sentence in _without_sound(data)]
+        return audio_spec_for(summaries, _PATCH), silent
+    if isinstance(spec, VideoSpec) and summaries:
+        return video_spec_for(summaries, pixels, spec.frames), []
     spec = replace(spec, size=pixels.size, short_side=pixels.short_side, mean=pixels.mean, std=pixels.std)
     return spec, []
 
 
-def _without_sound(look: DatasetSummary) -> list[str]:
-    """What to say of videos that have no sound track, where it is wanted."""
-    if look.kind != "video":
+def _without_sound(data: DatasetSummary) -> list[str]:
+    """A warning about videos without a sound track, for a model that needs one."""
+    if data.kind != "video":
         return []
-    without = [record.path for record in look.looked_at if not _has_sound(record.path)]
-    if len(without) == len(look.looked_at):
+    without = [record.path for record in data.looked_at if not _has_sound(record.path)]
+    if len(without) == len(data.looked_at):
         raise ConfigError(
-            f"{look.path}: none of the {len(without)} videos looked at has a sound track; name a model of videos "
+            f"{data.path}: none of the {len(without)} videos looked at has a sound track; name a model of videos "
             "alone, such as vivit-s/16x2-fe"
         )
     if not without:
         return []
     return [
-        f"{len(without)} of the {len(look.looked_at)} videos looked at have no sound track, such as {without[0]}: they "
+        f"{len(without)} of the {len(data.looked_at)} videos looked at have no sound track, such as {without[0]}: they "
         "count as unreadable, and training stops at more than 1 % of those (--training.replace-budget 0.1)."
     ]
 

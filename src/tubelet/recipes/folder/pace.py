@@ -29,7 +29,11 @@ _FEWEST = 4  # updates that are measured
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds of one update of a task, and what reading an example for the first time adds; its head's parameters."""
+    """The time of training one task on this machine.
+
+    ``update``: seconds of one update. ``first_read``: seconds more for an example that is read for the first time.
+    ``head``: the parameters of the task's head.
+    """
 
     update: float
     first_read: float
@@ -37,7 +41,7 @@ class Pace:
 
 
 def measure(experiment: Experiment, ranks: Ranks) -> dict[str, Pace]:
-    """The pace of each task's minibatches, on evenly spaced training examples of it. The weights are thrown away."""
+    """The pace of each task, measured on evenly spaced training examples. The trained weights are thrown away."""
     prepared = resolve(experiment)
     experiment = prepared.resolved.experiment
     return {name: _pace(experiment, name, records, ranks) for name, records in prepared.training.items()}
@@ -100,7 +104,7 @@ _SHARE = 0.85  # of the budget that the updates of a larger size may take by the
 _START, _END = 5.0, 8.0  # seconds of loading the program, and of the model's folder and the report
 _FIT_START, _FIT = 3.0, 2.5e-8  # seconds of fitting a probe, and for each example and parameter of the head
 _FORWARD = 0.45  # of an update's time, for the same examples without a gradient
-_VALIDATIONS = 20
+VALIDATIONS = 20  # of a training
 _BASELINE, _BASELINE_EXAMPLES = 30.0, 5_000  # seconds and examples that fitting the baselines takes at most
 _FIXED_PART = 0.4  # of an update's time at the smallest size that does not grow with the model
 
@@ -109,8 +113,8 @@ _FIXED_PART = 0.4  # of an update's time at the smallest size that does not grow
 class Plan:
     """How large the model is and how long each task trains.
 
-    ``passes``: over the examples; below 1 only heads train, where there are weights to start from. ``chosen``: what was
-    measured, for whoever goes on with the training (see :class:`Experiment`).
+    ``passes``: over the examples; below 1 only heads train, if there are pretrained weights. ``chosen``: what was
+    measured, to resume the training with (see :class:`Experiment`).
     """
 
     size: str
@@ -134,10 +138,10 @@ def plan_lengths(
 ) -> Plan:
     """The size and the lengths that fit into ``seconds`` from ``began`` (time.monotonic) on, by measuring.
 
-    ``experiment`` makes one of a plan. ``train``: each task's training examples; ``held_out``: its validation and test
-    examples. ``examples``: so many seen in training, over all passes, are enough. ``size`` is "planned" where it is to
-    be chosen, and "" where the model has its own; ``epochs`` 0 is planned, too: ``fewest`` where not even one fits.
-    Where both are given, nothing is measured. On several ranks the first one decides.
+    ``experiment`` makes the experiment of a plan. ``train``: each task's training examples; ``held_out``: its
+    validation and test examples. ``examples``: how many examples are enough in training, over all passes. ``size``:
+    "planned" if it is to be chosen, "" if the model has its own. ``epochs``: 0 if planned, with ``fewest`` if not even
+    one pass fits. Where both are given, nothing is measured. On several ranks the first one decides.
     """
     batches = {name: experiment(_draft(train, size)).tasks[name].batch_size for name in train}
     per_epoch = {name: max(1, count // batches[name]) for name, count in train.items()}
@@ -179,12 +183,14 @@ class _Planner:
 
     def plan(self, size: str) -> Plan:
         draft = _draft(self.train, size)
-        paces = measure(self.experiment(draft), self.ranks)
+        experiment = self.experiment(draft)
+        paces = measure(experiment, self.ranks)
         if size == "planned" and (larger := self._larger(draft, paces)) != draft.size:
             draft = _draft(self.train, larger)
-            paces = measure(self.experiment(draft), self.ranks)
+            experiment = self.experiment(draft)
+            paces = measure(experiment, self.ranks)
         spent = time.monotonic() - self.began
-        probed = self._probe(paces) if self.experiment(draft).training.probe_first else 0.0
+        probed = self._probe(paces) if experiment.training.probe_first else 0.0
         fixed = _START + _END + self._others(paces) + probed + spent
         left = max(0.2 * self.seconds, self.seconds - fixed)
         one_pass = self._one_pass(paces)
@@ -192,7 +198,7 @@ class _Planner:
         passes = self.epochs or float(f"{self.fewest if room < 1 else min(self._wanted(), room):.4g}")
         if passes < 1 and self.experiment(replace(draft, passes=passes)).trainable != ("*",):
             one_pass *= _FORWARD  # heads alone have no gradient to compute through the model
-            fixed -= (_VALIDATIONS - 1) * self._validation(paces)
+            fixed -= (VALIDATIONS - 1) * self._validation(paces)
         return Plan(
             size=draft.size,
             updates=updates_of(passes, self.per_epoch),
@@ -205,13 +211,13 @@ class _Planner:
         return sum(self.per_epoch[name] * pace.update for name, pace in paces.items())
 
     def _wanted(self) -> float:
-        """Passes where time does not matter."""
+        """The number of passes if time did not matter."""
         examples = sum(self.train.values()) / len(self.train)
         return self.epochs or min(_MOST_PASSES, max(_PASSES, self.examples / examples))
 
     def _others(self, paces: Mapping[str, Pace]) -> float:
-        """Seconds of what is not an update: baselines, reading every file once, validation, the test."""
-        seconds = _VALIDATIONS * self._validation(paces)
+        """Seconds outside the updates: baselines, reading every file once, validation, the test."""
+        seconds = VALIDATIONS * self._validation(paces)
         for name, pace in paces.items():
             validating, testing = self.held_out[name]
             batch = self.train[name] / self.per_epoch[name]
@@ -228,7 +234,7 @@ class _Planner:
         return sum(_FORWARD * pace.update / each[name] * self.held_out[name][0] for name, pace in paces.items())
 
     def _probe(self, paces: Mapping[str, Pace]) -> float:
-        """Seconds of encoding the examples once without a gradient, of fitting the heads to that, and of validating."""
+        """Seconds of the probe: encoding the examples once, fitting the heads, and validating."""
         seconds = self._validation(paces)
         for name, pace in paces.items():
             batch = self.train[name] / self.per_epoch[name]
@@ -238,7 +244,7 @@ class _Planner:
         return seconds
 
     def _larger(self, draft: Plan, paces: Mapping[str, Pace]) -> str:
-        """The largest size that the data can use and that has time for all the passes that are wanted."""
+        """The largest size that suits the number of examples and leaves time for all the wanted passes."""
         examples, chosen = sum(self.train.values()), draft.size
         needed = self._wanted() * self._one_pass(paces)
         base = self._work(draft)
@@ -253,5 +259,5 @@ class _Planner:
 
 
 def updates_of(passes: float, per_epoch: Mapping[str, int]) -> dict[str, int]:
-    """Each task's updates."""
+    """The number of updates of each task."""
     return {name: max(1, round(passes * count)) for name, count in per_epoch.items()}

@@ -20,7 +20,7 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.specs import ImageSpec
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.formats.tree import Leaf, Tree, gather, gather_blocks
 from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
 

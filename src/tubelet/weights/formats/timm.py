@@ -13,8 +13,7 @@ from tubelet.models import SIZES
 from tubelet.models.vit import ViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
-from tubelet.weights.errors import WeightsError
-from tubelet.weights.files import read_json, read_tensors
+from tubelet.weights.files import WeightsError, read_json, read_tensors
 from tubelet.weights.formats.tree import Tree, gather, gather_blocks
 from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
 

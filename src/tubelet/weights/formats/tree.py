@@ -1,4 +1,4 @@
-"""Foreign parameters by name: each is taken once, a missing one has an error, and what is left over is known."""
+"""Foreign parameters by name: each is used once, a missing one is an error, and the unused ones are known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tubelet.configs import nearest
-from tubelet.weights.errors import WeightsError
+from tubelet.weights.files import WeightsError
 from tubelet.weights.loaded import listed
 
 Leaf = Callable[[str], tuple[Tensor, Tensor]]
@@ -47,7 +47,7 @@ class Tree:
         return number
 
     def finish(self, may_drop: Sequence[str] = ()) -> tuple[str, ...]:
-        """The parameters that nothing took, whose names must start with one of ``may_drop``; else WeightsError."""
+        """The parameters that were not used. Raises WeightsError unless their names start with one of ``may_drop``."""
         left = tuple(self._left)
         unknown = [f"{name} {self.shape(name)}" for name in left if not name.startswith(tuple(may_drop))]
         if unknown:
@@ -58,7 +58,7 @@ class Tree:
 
 
 def gather(table: Mapping[str, Sequence[str]], leaf: Leaf, prefix: str = "") -> dict[str, Tensor]:
-    """Weights and biases by our names: ``table`` says which foreign layers make up each of ours, row after row."""
+    """Weights and biases by our names. ``table`` says which foreign layers make up each of ours, row after row."""
     state: dict[str, Tensor] = {}
     for ours, theirs in table.items():
         weights, biases = zip(*map(leaf, theirs), strict=True)

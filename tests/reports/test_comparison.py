@@ -11,7 +11,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from tubelet.configs import ConfigError
-from tubelet.evaluation.comparison import Compared, Comparison, compare, comparison_table, read_comparison
+from tubelet.reports.comparison import Compared, Comparison, compare, comparison_table, read_comparison
 
 
 def write_run(folder, scores, *, width, updates=25):

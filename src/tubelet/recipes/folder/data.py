@@ -1,4 +1,4 @@
-"""What the recipe ``folder`` finds by looking at the data: splits, classes, groups, sizes, lengths, color."""
+"""The data that the recipe ``folder`` finds: splits, classes, groups, sizes, lengths, color."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _WORDS: dict[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary:
-    """A folder or manifest: its examples by what they are for, and what a sample of the training files is like.
+    """A folder or manifest: its examples by their purpose, and the properties of a sample of its training files.
 
-    ``validation``: the split that validates, or ``held_out``: the share of the training examples that does; ``how``
-    says how they were chosen. ``several``: whether an example may have several labels. ``seconds``, ``sizes``: the
-    lengths, and the (height, width) in pixels, of the files ``looked_at``; empty where the kind has none. ``gray``:
-    whether all pictures looked at are without color.
+    ``validation``: the split that validates, or ``held_out``: the share of the training examples that does; ``how``:
+    how they were chosen. ``several``: whether an example may have several labels. ``seconds``, ``sizes``: the lengths
+    and the (height, width) in pixels of the sampled files ``looked_at``; empty for kinds without them. ``gray``:
+    whether all sampled pictures have no color.
     """
 
     path: str
@@ -83,12 +83,12 @@ class DatasetSummary:
 
     @property
     def height(self) -> float:
-        """The middle height in pixels."""
+        """The median height in pixels."""
         return median(height for height, _ in self.sizes)
 
     @property
     def aspect(self) -> float:
-        """The middle of width / height."""
+        """The median of width / height."""
         return median(width / height for height, width in self.sizes)
 
 
@@ -97,15 +97,18 @@ def _seconds(seconds: float) -> str:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """The values below which one, five and nine in ten lie."""
+    """The 10th percentile, the median and the 90th percentile."""
     if len(values) < 2:
         return values[0], values[0], values[0]
     tenths = quantiles(values, n=10, method="inclusive")
     return tenths[0], tenths[4], tenths[8]
 
 
-def look(path: str) -> tuple[DatasetSummary, list[str]]:
-    """What there is, and warnings. Raises ManifestError or ConfigError where nothing can be learned from the data."""
+def inspect(path: str) -> tuple[DatasetSummary, list[str]]:
+    """Read the data, and return their summary and warnings.
+
+    Raises ManifestError or ConfigError where nothing can be learned from the data.
+    """
     manifest = read_manifest(path)
     test = next((name for name in ("test", "val") if name in manifest.splits), "test")
     records, testing = manifest.split("train"), manifest.split(test)
@@ -190,7 +193,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _probed(records: Sequence[Record]) -> Iterator[tuple[Record, MediaInfo, float]]:
-    """Each record that can be read, its file's facts, and its seconds; 0 of a picture."""
+    """Each record that can be read, the facts of its file, and its length in seconds; 0 for a picture."""
     for record in records:
         try:
             info = probe(record.path)
@@ -207,16 +210,16 @@ def _is_gray(path: str) -> bool:
     return bool((red - green).abs().max() <= 2 and (green - blue).abs().max() <= 2)
 
 
-def log_mel_scale(looks: Sequence[DatasetSummary], spec: SpectrogramSpec) -> tuple[float, float]:
-    """Mean and standard deviation of the log-mel energies of the files looked at, for :class:`SpectrogramSpec`."""
+def log_mel_scale(summaries: Sequence[DatasetSummary], spec: SpectrogramSpec) -> tuple[float, float]:
+    """Mean and standard deviation of the log-mel energies of the sampled files, for :class:`SpectrogramSpec`."""
     spans = tuple(
         (record.path, record.start, seconds)
-        for look in looks
-        for record, seconds in zip(look.looked_at, look.seconds, strict=True)
+        for data in summaries
+        for record, seconds in zip(data.looked_at, data.seconds, strict=True)
     )
     scale = _scale_of(spans, replace(spec, mean=0.0, std=1.0))
     if scale is None:
-        paths = ", ".join(look.path for look in looks)
+        paths = ", ".join(data.path for data in summaries)
         raise ConfigError(f"{paths}: the sound of none of the training files looked at can be read")
     return scale
 
@@ -238,9 +241,9 @@ def _scale_of(spans: Sequence[tuple[str, float, float]], spec: SpectrogramSpec) 
 
 
 def task_names(paths: Sequence[str]) -> list[str]:
-    """A name for each folder or manifest, after it; "folder" for a single one.
+    """A name for each folder or manifest, taken from its path; "folder" for a single one.
 
-    Raises ConfigError where two would have the same.
+    Raises ConfigError where two would have the same name.
     """
     if len(paths) == 1:
         return ["folder"]
@@ -258,7 +261,7 @@ def task_names(paths: Sequence[str]) -> list[str]:
 
 
 def _name(path: Path) -> str:
-    """Letters, digits and underscores, so that a flag can name it; what modules of PyTorch are called gets one more."""
+    """Letters, digits and underscores, for use in flags. A name that PyTorch modules use gets an underscore more."""
     stem = path.parent.name if path.suffix and path.stem in ("manifest", "index") else path.stem
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII) or "folder"
     return f"{name}_" if hasattr(nn.ModuleDict, name) or name == "training" else name

@@ -24,10 +24,10 @@ COMPARISON = "comparison.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A model, or the ``models`` that take its place together, one or several tasks each.
+    """A model, or the ``models`` that replace it together, with one or several tasks each.
 
-    ``parameters`` and ``updates`` are of all of them together, heads included. ``seconds``: spent on the updates, data
-    included, evaluation and saving left out. ``scores``: by task, fractions in [0, 1].
+    ``parameters`` and ``updates``: the sums over these models, heads included. ``seconds``: the time of the updates
+    with their data, without evaluation and saving. ``scores``: by task, fractions in [0, 1].
     """
 
     model: str
@@ -40,10 +40,10 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The first row is the baseline that the others are measured by, such as one model per task.
+    """Models side by side. The first row is the baseline for the others, such as one model per task.
 
-    ``metrics``: what the score of each task is, such as "top1"; its order is that of the columns. ``note``: a sentence
-    on what was held equal.
+    ``metrics``: the metric of each task's score, such as "top1", in the order of the columns. ``note``: a sentence that
+    says what was kept equal.
     """
 
     rows: tuple[Compared, ...]
@@ -62,7 +62,9 @@ class Comparison:
         return row.parameters / self.rows[0].parameters
 
     def score_shares(self, row: Compared) -> dict[str, float]:
-        """``row``'s scores as shares of the baseline's, for the tasks that both have and the baseline is above 0 on."""
+        """``row``'s scores as shares of the baseline's, for the tasks on which both have one and the baseline's is
+        above 0.
+        """
         baseline = self.rows[0].scores
         both = [task for task in self.metrics if task in row.scores and baseline.get(task)]
         return {task: row.scores[task] / baseline[task] for task in both}
@@ -72,27 +74,27 @@ class Comparison:
 
     @classmethod
     def from_json(cls, data: Any) -> Comparison:
-        """Raises ConfigError, naming the key."""
+        """The comparison that ``data`` describes. Raises ConfigError, which names the key."""
         return from_json(cls, data)
 
     def write(self, folder: str | Path) -> Path:
-        """Write ``comparison.json`` into a run's folder, where the report finds it and no evaluation touches it."""
+        """Write ``comparison.json`` into a run's folder, where the report looks for it."""
         path = Path(folder, COMPARISON)
         write_json(path, self.as_json())
         return path
 
 
 def read_comparison(folder: str | Path) -> Comparison | None:
-    """The comparison of a run's folder; None where it has none."""
+    """The comparison in a run's folder; None if it has none."""
     path = Path(folder, COMPARISON)
     return Comparison.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def compare(rows: Mapping[str, Sequence[str | Path]], *, note: str = "") -> Comparison:
-    """A row for each name, from the folders of its finished and evaluated runs; the first is the baseline.
+    """Make a row for each name from the folders of its finished and evaluated runs; the first row is the baseline.
 
     The score of a task is the metric that its results name first. Raises FileNotFoundError where a folder is no such
-    run, and ValueError where two runs of a row score one task.
+    run, and ValueError where two runs of a row have the same task.
     """
     metrics: dict[str, str] = {}
     made: list[Compared] = []
@@ -121,7 +123,7 @@ def compare(rows: Mapping[str, Sequence[str | Path]], *, note: str = "") -> Comp
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """For the terminal."""
+    """The comparison as a table for the terminal."""
     header, *rows = comparison_cells(comparison)
     note = escape(comparison.note) or None
     table = Table(box=None, header_style="bold", pad_edge=False, caption=note, caption_justify="left")
@@ -133,7 +135,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
-    """The columns' names, then the rows: what the table holds, in the terminal and in the report."""
+    """The columns' names, then the rows: the text of the tables in the terminal and in the report."""
     tasks = [f"{task} {metric}" for task, metric in comparison.metrics.items()]
     cells = [("model", "models", "parameters", *tasks, "updates", "time", "share of parameters", "share of each score")]
     for row in comparison.rows:
@@ -149,13 +151,13 @@ def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def _parameters(weights: Path) -> int:
-    """Numbers in a file of weights, from its header alone."""
+    """The number of parameters in a file of weights, read from its header."""
     with safe_open(weights, framework="pt") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def _training(log: Path) -> tuple[int, float]:
-    """Updates of a run, and the seconds that they took, whichever sessions it was trained in."""
+    """The updates of a run, and the seconds that they took, over all its sessions."""
     done, seconds = 0, 0.0
     for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
         if "updates_per_second" in line:

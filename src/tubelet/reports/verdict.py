@@ -1,4 +1,4 @@
-"""How a model did beside the simple classifiers that were fitted on the same files, in plain words."""
+"""The verdict: how a model did beside simple classifiers on the same files, in plain words."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FEWEST_FOR_TREND = 6  # evaluations
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """What ``log.jsonl`` says of a training: the accuracy on validation files and on those that are trained on.
+    """The course of a training, from its ``log.jsonl``: accuracy on validation files and on training files.
 
-    ``steps``, ``values``, ``errors``: the validations, with their standard errors; empty where nothing was held out.
-    ``kept``: the step whose weights the run ended with. ``training``: the accuracy in the last tenth of the training,
-    on files that are changed at random. ``planned``: updates; None where that is not known.
+    ``steps``, ``values``, ``errors``: the validations and their standard errors; empty if no files were held out.
+    ``kept``: the step whose weights the run ended with. ``training``: the accuracy on augmented training files in the
+    last tenth of the training. ``planned``: the number of updates; None if unknown.
     """
 
     steps: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ class Learning:
 
     @classmethod
     def of(cls, lines: Sequence[Mapping[str, Any]], task: str = "", planned: int | None = None) -> Learning:
-        """From the lines of a ``log.jsonl``; ``training`` is that of the ``task``."""
+        """Read it from the lines of a ``log.jsonl``. ``training`` is that of the ``task``."""
         found = [line for line in lines if "validation" in line]
         shares = [float(line["top1"]) for line in lines if line.get("task") == task and "top1" in line]
         last = shares[-max(1, len(shares) // 10) :]
@@ -54,7 +54,7 @@ class Learning:
 
     @property
     def kept_score(self) -> tuple[float, float] | None:
-        """The validation accuracy of the weights that were kept, and its standard error."""
+        """The validation accuracy of the kept weights, and its standard error."""
         if self.kept not in self.steps:
             return None
         place = self.steps.index(self.kept)
@@ -62,13 +62,16 @@ class Learning:
 
     @property
     def stopped(self) -> bool:
-        """Whether it ended early, because validation had not improved for long."""
+        """Whether the training ended early because validation had stopped improving."""
         return bool(self.planned and self.steps and self.steps[-1] < 0.97 * self.planned)
 
     @property
     def trend(self) -> Trend:
-        """Where validation was heading at the end; "rising" and "falling" are by more than a standard error,
-        and what rises to less than was reached before is "flat"."""
+        """Where validation was heading at the end.
+
+        "rising" and "falling" are by more than a standard error. A rise to less than the best value before it is
+        "flat".
+        """
         count = len(self.values)
         if count < _FEWEST_FOR_TREND:
             return "unknown"
@@ -81,7 +84,7 @@ class Learning:
         return "rising" if max(self.values[-third:]) == max(self.values) else "flat"
 
     def __str__(self) -> str:
-        """What the curve means, in a sentence or two; empty where there is none."""
+        """What the curve means, in a sentence or two; empty if there is no curve."""
         kept = self.kept_score
         if kept is None:
             return ""
@@ -101,7 +104,7 @@ class Learning:
 
 @dataclass(frozen=True)
 class Confused:
-    """Two classes, how many files of the ``first`` were taken for the ``second``, and the other way round."""
+    """Two classes: how many files of the ``first`` were taken for the ``second``, and the other way round."""
 
     first: str
     second: str
@@ -115,12 +118,12 @@ class Confused:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the files of a run tell beside its numbers. What is not known is empty, and nothing is said about it.
+    """What a run's files say beyond its numbers. Unknown things are empty and are not mentioned.
 
-    ``chance``: the share of the ``largest`` class of the test files. ``missed``: classes none of whose test files, two
-    at least, is named right, with their number. ``warnings``: about too few files. ``planned``: how long the run was
-    to take, in seconds. ``started``: whether the training began with weights of another. ``flags``: whether it was the
-    recipe ``folder``, whose flags can be named. ``files``: how many test files there are.
+    ``chance``: the share of the ``largest`` class of the test files. ``missed``: classes with two or more test files,
+    none of which is named right, and their number. ``warnings``: about too few files. ``planned``: how long the run was
+    to take, in seconds. ``started``: whether the training started from other weights. ``flags``: whether the recipe was
+    ``folder``, whose flags can be suggested. ``files``: the number of test files.
     """
 
     chance: float | None = None
@@ -145,7 +148,7 @@ class Evidence:
         experiment: Mapping[str, Any],
         learning: Learning,
     ) -> Evidence:
-        """That of a task of a run. ``experiment``: what its ``config.json`` holds of it."""
+        """The evidence for a task of a run. ``experiment``: the one in its ``config.json``."""
         pairs = [(e.labels[LABEL][0], e.top[LABEL][0][0]) for e in examples if e.labels.get(LABEL) and LABEL in e.top]
         counts = Counter(truth for truth, _ in pairs)
         right = Counter(truth for truth, answer in pairs if truth == answer)
@@ -172,7 +175,7 @@ class Evidence:
 
 
 def _confused(pairs: Sequence[tuple[str, str]]) -> Iterator[Confused]:
-    """The classes that are taken for one another more than once, the most frequent first."""
+    """The pairs of classes that are confused more than once, the most frequent first."""
     mistakes = Counter(pair for pair in pairs if pair[0] != pair[1])
     both = Counter[tuple[str, str]]()
     for (truth, answer), count in mistakes.items():
@@ -184,7 +187,7 @@ def _confused(pairs: Sequence[tuple[str, str]]) -> Iterator[Confused]:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The top-1 accuracies on the same test files, the standard error of the model's, and what follows.
+    """The top-1 accuracies of model and baseline on the same test files, and what follows from them.
 
     ``outcome``: "as good" where the two are within one standard error, "not compared" where ``baseline`` is None.
     """
@@ -198,7 +201,7 @@ class Verdict:
 
     @classmethod
     def of(cls, task: Mapping[str, Any], evidence: Evidence | None = None) -> Verdict | None:
-        """That of a task of ``results.json``; None where it has no top-1."""
+        """The verdict on a task of ``results.json``; None if it has no top-1."""
         if "top1" not in task["metrics"]:
             return None
         baseline = task.get("baseline") or {}
@@ -213,9 +216,9 @@ class Verdict:
 
     @property
     def error(self) -> float:
-        """The standard error of an accuracy measured on so many files, with one right and one wrong added to them.
+        """The standard error of the accuracy, computed as if one more file were right and one more wrong.
 
-        Without these, ten right of ten would be certain.
+        Otherwise ten right out of ten would look certain.
         """
         share = (self.model * self.examples + 1) / (self.examples + 2)
         return math.sqrt(share * (1 - share) / max(1, self.examples))
@@ -231,7 +234,7 @@ class Verdict:
 
     @property
     def useless(self) -> bool:
-        """Whether it is no better than giving the same answer always."""
+        """Whether always giving the same answer would do as well."""
         return self.evidence.chance is not None and self.model - self.evidence.chance <= self.error
 
     @property
@@ -278,7 +281,7 @@ class Verdict:
     def advice(self) -> tuple[str, ...]:
         """What to try next, the most promising first; commands stand in backticks.
 
-        Nothing where the model is good and no worse, and no file or class stands out.
+        Empty if the model is good, no worse than the baseline, and no file or class stands out.
         """
         good = self.model >= 0.95 and self.outcome != "worse"
         tries = [*self._about_the_files()]
@@ -354,17 +357,17 @@ class Verdict:
 
 
 def verdict(task: Mapping[str, Any]) -> Verdict | None:
-    """That of a task of ``results.json``; None where there is no baseline, or no top-1 to compare."""
+    """The verdict on a task of ``results.json``; None without a baseline, or without a top-1 to compare."""
     return Verdict.of(task) if task.get("baseline") else None
 
 
 def percent(value: float) -> str:
-    """A fraction with one digit behind the point, which is left out where it says nothing."""
+    """A fraction as a percentage with one decimal, except for 0% and 100%."""
     return "100%" if value == 1 else "0%" if value == 0 else f"{value:.1%}"
 
 
 def _longer(seconds: float | None) -> int:
-    """Three times the minutes of a run, in tens."""
+    """Three times the duration of a run, in minutes, rounded to tens."""
     return 30 if seconds is None else 10 * max(1, math.ceil(3 * seconds / 600 - 0.2))
 
 

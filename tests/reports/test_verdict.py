@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tubelet.evaluation.predictions import Scored
-from tubelet.evaluation.verdict import Evidence, Learning, Verdict, verdict
+from tubelet.reports.verdict import Evidence, Learning, Verdict, verdict
 
 
 def task(model: float, baseline: float | None = None, scored: int = 100, expected: int = 100):

@@ -1,0 +1,52 @@
+"""``tubelet eval``: the metrics of a run, or of several together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from tubelet.cli.command import Json, Run, Status
+from tubelet.cli.terminal import is_main_process, print_json, print_results
+from tubelet.configs import ConfigError
+
+
+def evaluate(
+    run: Run,
+    *,
+    data: Annotated[str, arg(help="a manifest or folder to evaluate on, instead of the run's own data")] = "",
+    split: Annotated[str, arg(help="a split to evaluate on, instead of the run's test split")] = "",
+    task: Annotated[str, arg(help="evaluate this task only")] = "",
+    views: Annotated[str, arg(help="clips x crops per video, such as 4x3; the run's own if empty")] = "",
+    inputs: Annotated[str, arg(help="use only these of the task's inputs, such as video; all if empty")] = "",
+    ensemble: Annotated[tuple[str, ...], arg(help="more runs, whose scores are averaged with this run's")] = (),
+    out: Annotated[str, arg(help="folder for results.json and the predictions of each file")] = "",
+    json: Json = False,
+) -> Status:
+    """Evaluate all tasks of a run as the papers do: several views, every number with its views and coverage."""
+    from tubelet.data.views import Views
+    from tubelet.evaluation.ensemble import evaluate_ensemble
+    from tubelet.evaluation.results import results_json
+    from tubelet.evaluation.run import evaluate_run
+    from tubelet.recipes.run import report
+
+    asked = Views.parse(views) if views else None
+    if ensemble and inputs:
+        raise ConfigError("--inputs is of one model: those of an ensemble have each their own; leave it out")
+    given = tuple(filter(None, inputs.split(",")))
+    results = (
+        evaluate_ensemble(
+            (run, *ensemble), data=data, split=split, task=task, views=asked, out=out or None, progress=not json
+        )
+        if ensemble
+        else evaluate_run(
+            run, data=data, split=split, task=task, views=asked, inputs=given, out=out or None, progress=not json
+        )
+    )
+    if is_main_process():
+        told = results_json(results, None if data or split or ensemble else Path(run))
+        print_json(told) if json else print_results(told)
+        if (out or not ensemble) and Path(out or run, "results.json").is_file():
+            report(out or run)
+    return None
