@@ -10,7 +10,7 @@ import pytest
 from tubelet.costs.cost import parameters
 from tubelet.data.talking_digits import make
 from tubelet.recipes import demo as module
-from tubelet.recipes.demo import TASKS, demo, run_demo, unseen
+from tubelet.recipes.demo import TASKS, demo, run_comparison, run_demo, unseen
 from tubelet.reports.comparison import read_comparison
 
 
@@ -33,7 +33,11 @@ def test_the_demo_compares_one_model_with_three(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "make", partial(make, train=40, val=20))
     monkeypatch.setattr(module, "_STEPS", {"digit": 3, "motion": 2, "spoken": 2})
     data, out = tmp_path / "data", tmp_path / "demo"
-    comparison = run_demo(out, data=data, progress=False)
+    first = run_demo(out, data=data, progress=False)
+    assert set(first.results["tasks"]) == set(TASKS)
+    assert "single-task" not in (out / "report.html").read_text()
+    assert not (out / "single").exists()
+    comparison = run_comparison(out, data=data, progress=False)
     three, one = comparison.rows
     assert (three.models, one.models) == (3, 1)
     assert three.updates == one.updates == 7
@@ -42,4 +46,4 @@ def test_the_demo_compares_one_model_with_three(tmp_path: Path, monkeypatch: pyt
     assert read_comparison(out) == comparison
     assert "single-task" in (out / "report.html").read_text()
     assert {task: record.split for task, record in unseen(data).items()} == dict.fromkeys(TASKS, "val")
-    assert run_demo(out, data=data, progress=False).rows[1].scores == one.scores, "a second demo repeats nothing"
+    assert run_comparison(out, data=data, progress=False).rows[1].scores == one.scores, "a second one repeats nothing"

@@ -28,7 +28,7 @@ COMMANDS: Commands = {
 }
 _ABOUT = (
     "Video understanding with transformers. --version prints the versions of Tubelet and PyTorch; --traceback shows "
-    "the whole traceback of an error."
+    "the whole traceback of an error; --plugin FILE runs a Python file first, which may add models."
 )
 
 
