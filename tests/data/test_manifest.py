@@ -115,7 +115,7 @@ def test_what_is_missing_is_told(tmp_path):
     with pytest.raises(ManifestError, match="no such file"):
         read_manifest(tmp_path / "none.csv")
     (tmp_path / "m.txt").write_text("path\n")
-    with pytest.raises(ManifestError, match=r"\.csv, \.jsonl or \.parquet"):
+    with pytest.raises(ManifestError, match=r"\.csv, \.jsonl, \.parquet or \.arrow"):
         read_manifest(tmp_path / "m.txt")
     (tmp_path / "m.csv").write_text("path,split\na.mp4,train\n")
     manifest = read_manifest(tmp_path / "m.csv")
