@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any, overload
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 LABEL = "label"
 _AT_ONCE = 1024  # rows that an iteration makes objects of together
+_DIGESTED = 1 << 16  # rows that a fingerprint takes in together
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,14 @@ class Codes:
     names: tuple[str, ...]
     codes: NDArray[np.int64]
     counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: Any) -> Codes:
+        """An Arrow array of text, none of it null, as one name per record."""
+        encoded = _single(texts)
+        encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
+        codes = _numpy(encoded.indices).astype(np.int64)
+        return cls(tuple(encoded.dictionary.to_pylist()), codes, np.ones(len(codes), np.int64))
 
     @cached_property
     def used(self) -> tuple[str, ...]:
@@ -189,11 +199,8 @@ class Records(Sequence[Record]):
             counts = _numpy(pc.is_valid(column)).astype(np.int64)
             column = column.drop_null()
         else:
-            counts = np.ones(len(self), np.int64)
-            column = pc.fill_null(column.cast(pa.string()), "")
-        encoded = _single(column)
-        encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
-        return Codes(tuple(encoded.dictionary.to_pylist()), _numpy(encoded.indices).astype(np.int64), counts)
+            return Codes.of(column if pa.types.is_dictionary(column.type) and not column.null_count else pc.fill_null(column.cast(pa.string()), ""))
+        return replace(Codes.of(column), counts=counts)
 
     @property
     def label_sets(self) -> tuple[str, ...]:
@@ -214,9 +221,7 @@ class Records(Sequence[Record]):
             first = texts if first is None else pc.coalesce(first, texts)
         if first is None:
             return self.codes(LABEL)
-        encoded = _single(pc.fill_null(first, "")).dictionary_encode()
-        codes = _numpy(encoded.indices).astype(np.int64)
-        return Codes(tuple(encoded.dictionary.to_pylist()), codes, np.ones(len(self), np.int64))
+        return Codes.of(pc.fill_null(first, ""))
 
     def paths(self) -> Any:
         """Where the files are: an Arrow array (N,) of text."""
@@ -232,6 +237,21 @@ class Records(Sequence[Record]):
             return self.column("path")
         keys = self.column("key")
         return pc.if_else(pc.equal(keys, ""), self.paths(), keys)
+
+    def sha256(self) -> str:
+        """A fingerprint of the examples: of their keys, labels and times, in this order, in whatever format they are."""
+        digest = sha256()
+        _digest_texts(digest, self.keys())
+        for name in self.label_sets:
+            labels = self.labels(name)
+            digest.update(name.encode() + labels.counts.astype("<i8").tobytes())
+            _digest_texts(digest, pa.array(labels.names).take(pa.array(labels.codes)))
+        for name in ("start", "end"):
+            none = -1.0 if name == "end" else 0.0
+            column = self.column(name) if name in self.table.column_names else None
+            times = np.full(len(self), none) if column is None else _numpy(pc.fill_null(column, none))
+            digest.update(times.astype("<f8").tobytes())
+        return digest.hexdigest()
 
     def _rows(self) -> Any:
         return self.table if self.rows is None else self.table.take(pa.array(self.rows))
@@ -259,6 +279,13 @@ def label_set(column: str) -> str:
 
 def _is_label(column: str) -> bool:
     return column == LABEL or column.startswith(f"{LABEL}.")
+
+
+def _digest_texts(digest: Any, texts: Any) -> None:
+    """Count the lengths and then the letters in."""
+    for begin in range(0, len(texts), _DIGESTED):
+        cells = [text.encode(errors="surrogateescape") for text in texts[begin : begin + _DIGESTED].to_pylist()]
+        digest.update(np.array([len(cell) for cell in cells], "<i8").tobytes() + b"".join(cells))
 
 
 def _single(column: Any) -> Any:
