@@ -15,7 +15,7 @@ Kind = Literal["image", "video", "audio"]
 
 _SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "video": (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".gif"),
-    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    "image": (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".avif", ".webp", ".bmp", ".tif", ".tiff"),
     "audio": (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"),
 }
 _KINDS: dict[str, Kind] = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes}

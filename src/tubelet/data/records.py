@@ -128,6 +128,15 @@ class Records(Sequence[Record]):
                 columns[name] = pa.array(values, TYPES[name])
         return cls(pa.table(columns))
 
+    @classmethod
+    def of_columns(
+        cls, paths: Sequence[str], labels: Mapping[str, Sequence[str]], folder: str = "", **columns: Sequence[Any]
+    ) -> Records:
+        """Records with one label of each set, from lists of N cells by the names of columns."""
+        texts = {label_column(name): pa.array(cells, pa.string()).dictionary_encode() for name, cells in labels.items()}
+        others = {name: pa.array(cells, TYPES[name]) for name, cells in columns.items()}
+        return cls(pa.table({"path": pa.array(paths, TYPES["path"])} | texts | others), None, folder)
+
     def __len__(self) -> int:
         return len(self.table) if self.rows is None else len(self.rows)
 
@@ -199,7 +208,11 @@ class Records(Sequence[Record]):
             counts = _numpy(pc.is_valid(column)).astype(np.int64)
             column = column.drop_null()
         else:
-            return Codes.of(column if pa.types.is_dictionary(column.type) and not column.null_count else pc.fill_null(column.cast(pa.string()), ""))
+            return Codes.of(
+                column
+                if pa.types.is_dictionary(column.type) and not column.null_count
+                else pc.fill_null(column.cast(pa.string()), "")
+            )
         return replace(Codes.of(column), counts=counts)
 
     @property
@@ -239,7 +252,7 @@ class Records(Sequence[Record]):
         return pc.if_else(pc.equal(keys, ""), self.paths(), keys)
 
     def sha256(self) -> str:
-        """A fingerprint of the examples: of their keys, labels and times, in this order, in whatever format they are."""
+        """A fingerprint of the examples' keys, labels and times, in this order; the same for every format."""
         digest = sha256()
         _digest_texts(digest, self.keys())
         for name in self.label_sets:
@@ -264,7 +277,9 @@ class Records(Sequence[Record]):
         }
         path = cells["path"]
         values = {name: cells[name] for name in _DEFAULTS if cells.get(name) is not None}
-        return Record(path=str(Path(self.folder, path)) if self.folder else path, labels=labels, **({"key": path} | values))
+        return Record(
+            path=str(Path(self.folder, path)) if self.folder else path, labels=labels, **({"key": path} | values)
+        )
 
 
 def label_column(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables of text on disk: CSV, JSONL, Parquet and Arrow, read as columns; the line of a row is found when it is wrong."""
+"""Tables on disk, CSV, JSONL, Parquet and Arrow, read as columns; where a row is wrong, its line is looked up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a file by column. ``line``: gives the line of a row; ``named``: the line that first names a column."""
+    """The cells of a file. ``line`` gives the line of a row, ``named`` the line that first names a column."""
 
     path: str
     cells: Any
@@ -70,7 +70,7 @@ class Table:
         return pa.ListArray.from_arrays(pa.array(offsets), values.filter(full))
 
     def number(self, column: str) -> Any:
-        """A column as numbers, null where a cell is empty or NaN: an Arrow array. Raises for what is below 0 or infinite."""
+        """A column as numbers, null where a cell is empty or NaN: an Arrow array. None is negative or infinite."""
         cells = self._array(column)
         if not pa.types.is_integer(cells.type) and not pa.types.is_floating(cells.type):
             text = self.text(column)
@@ -149,7 +149,7 @@ def read(path: Path, numbers: Sequence[str] = ()) -> Table:
 
 
 def write(path: Path, table: Any) -> None:
-    """Write an Arrow table in the format that ``path`` ends with; columns in which every cell is empty or 0 are left out."""
+    """Write an Arrow table in the format that ``path`` ends with, without the columns that are all empty or 0."""
     writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet, ".arrow": _write_arrow}
     if path.suffix.lower() not in writers:
         raise ManifestError(str(path), None, f"not a kind of manifest that can be written; {_WAY_OUT}")
@@ -298,8 +298,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _jsonl_cells(path: Path) -> Any:
     """All cells as text, ``labels`` as lists of it."""
     columns: dict[str, list[Any]] = {}
-    count = 0
-    for line, cells in _jsonl_rows(path):
+    for count, (line, cells) in enumerate(_jsonl_rows(path)):
         for name in cells.keys() - columns.keys():
             columns[name] = [None] * count
         for name, column in columns.items():
@@ -310,7 +309,6 @@ def _jsonl_cells(path: Path) -> Any:
                 raise ManifestError(str(path), line, f"column {name!r} must hold one value, not {value}")
             missing = value is None or (isinstance(value, float) and math.isnan(value))
             column.append(None if missing else value if name == "labels" else str(value))
-        count += 1
     types = {name: pa.list_(pa.string()) if name == "labels" else pa.string() for name in columns}
     return pa.table({name: pa.array(column, types[name]) for name, column in columns.items()})
 

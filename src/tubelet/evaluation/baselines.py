@@ -11,12 +11,11 @@ import os
 import sys
 import time
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import islice, zip_longest
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np

@@ -171,6 +171,8 @@ def check_same_run(folder: Path, resolved: Resolved) -> bool:
     saved = read_run(folder)
     changed = differences(saved.experiment, resolved.experiment)
     changed = [change for change in changed if change[0] not in FREE and not change[0].startswith("chosen.")]
+    if saved.data == resolved.data:  # one source, however its path is written
+        changed = [change for change in changed if not _is_path(change[0])]
     if changed:
         raise ConfigError(
             f"{folder} holds a run of another experiment:\n{_listed(changed)}\n"
@@ -182,6 +184,10 @@ def check_same_run(folder: Path, resolved: Resolved) -> bool:
             "Restore the data to go on with that run, or start a new one with another --out"
         )
     return True
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith("tasks.") and name.endswith(".source.path")
 
 
 def _listed(changed: Sequence[tuple[str, Any, Any]]) -> str:
