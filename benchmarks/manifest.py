@@ -153,7 +153,9 @@ def main() -> None:
             for how, measured in found[manifest].items():
                 print(f"{manifest:12} {how:12} {measured}", flush=True)
             seconds = found[manifest]["one process"]["seconds"]
-            print(f"{manifest:12} {ISSUE['read_seconds'] / seconds:.0f}x faster than one read took by the issue's figure")
+            print(
+                f"{manifest:12} {ISSUE['read_seconds'] / seconds:.0f}x faster than one read took by the issue's figure"
+            )
         found["first_step_seconds"] = first_step(folder / "all.parquet", folder / "run")
         print(f"first step after {found['first_step_seconds']:.1f} s")
     if asked.out:

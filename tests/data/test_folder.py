@@ -168,7 +168,9 @@ def test_hidden_folders_are_left_out_at_any_depth_and_links_are_followed(tmp_pat
 def test_a_class_may_be_called_train(tmp_path):
     fill(tmp_path / "d", {f"{c}/{i}.png": f"{c}{i}" for c in ("bus", "car", "train") for i in range(5)})
     assert read_folder(tmp_path / "d").classes() == ("bus", "car", "train")
-    fill(tmp_path / "e", {f"{s}/{c}/{i}.png": f"{s}{c}{i}" for s in ("Training", "Testing") for c in "ab" for i in "12"})
+    fill(
+        tmp_path / "e", {f"{s}/{c}/{i}.png": f"{s}{c}{i}" for s in ("Training", "Testing") for c in "ab" for i in "12"}
+    )
     assert read_folder(tmp_path / "e").splits == ("test", "train")
 
 

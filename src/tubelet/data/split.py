@@ -36,7 +36,8 @@ def hold_out(records: Sequence[Record], share: float, most: int = 2_000) -> tupl
         groups = _groups(records)
         chosen = _whole_groups(groups, records.classes(), share)
         if chosen:
-            held = np.isin(groups.codes, chosen)
+            names = records.codes("group")
+            held = np.isin(groups.codes, chosen) & (np.array(names.names)[names.codes] != "")
             return records.where(~held), records.where(held), f"{len(chosen)} of {len(grouped)} groups"
     held = _files(records, share)
     how = "files of the same groups as in training" if grouped else "files"
