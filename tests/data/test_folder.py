@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from media_files import SOUND_RATE, encode, record_sound
+from tubelet.data.fingerprints import fingerprints
 from tubelet.data.folder import read_folder
 from tubelet.data.index import check_manifest, index_folder
 from tubelet.data.kinds import kind_of
@@ -154,3 +155,66 @@ def test_kinds_of_whole_data_sets():
         kind("x.wav", "y.mp4", "z.wav")
     with pytest.raises(ValueError, match=r"no file whose suffix tells its kind, such as a\.xyz"):
         kind("a.xyz")
+
+
+def test_hidden_folders_are_left_out_at_any_depth_and_links_are_followed(tmp_path):
+    fill(tmp_path / "d", {"a/1.png": "1", "a/.thumbs/2.png": "2", "b/x/.git/y/3.png": "3", "b/4.png": "4"})
+    fill(tmp_path / "elsewhere", {"5.png": "5"})
+    (tmp_path / "d/b/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "d/b/round").symlink_to(tmp_path / "d/b")
+    assert set(split_of(read_folder(tmp_path / "d"))) == {"a/1.png", "b/4.png", "b/more/5.png"}
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    fill(tmp_path / "d", {f"{c}/{i}.png": f"{c}{i}" for c in ("bus", "car", "train") for i in range(5)})
+    assert read_folder(tmp_path / "d").classes() == ("bus", "car", "train")
+    fill(
+        tmp_path / "e", {f"{s}/{c}/{i}.png": f"{s}{c}{i}" for s in ("Training", "Testing") for c in "ab" for i in "12"}
+    )
+    assert read_folder(tmp_path / "e").splits == ("test", "train")
+
+
+def test_what_a_folder_loses_is_counted(tmp_path):
+    fill(tmp_path, {"a/1.png": "1", "a/2.jfif": "2", "a/3": "3", "b/4.png": "4", "c/5.xyz": "5"})
+    (tmp_path / "b/6.png").symlink_to(tmp_path / "nowhere.png")
+    manifest = read_folder(tmp_path)
+    said = "\n".join(manifest.notes)
+    assert "the classes c" in said
+    assert "2 files whose suffix tells no kind are left out: 1 without a suffix in a, 1 .xyz in c" in said
+    assert "1 links lead nowhere and are left out: b/6.png" in said
+    assert [record.key for record in manifest.records if record.error] == ["b/6.png"]
+    assert any(error.path.endswith("b/6.png") for error in check_manifest(manifest))
+
+
+def test_a_file_of_two_classes_trains_and_is_told(tmp_path):
+    fill(tmp_path, {f"{c}/{i}.png": f"{c}{i}" for c in "bc" for i in range(7)})
+    for i in range(7):
+        fill(tmp_path, {"a/same.png": f"b{i}"})
+        manifest = read_folder(tmp_path)
+        assert manifest.classes(split="train") == ("a", "b", "c")
+        assert "1 files stand in several classes" in manifest.notes[-1]
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    fill(tmp_path, {"a/1.png": "1"})
+    Path(str(tmp_path), "a", "caf\udce9.png").write_text("2")
+    with pytest.raises(ManifestError, match=r"caf\\xe9\.png: its name is not UTF-8"):
+        read_folder(tmp_path)
+
+
+def test_fingerprints_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("tubelet.data.fingerprints._WORTH_KEEPING", 1)
+    path = tmp_path / "a.png"
+    path.write_text("one")
+    first = fingerprints(tmp_path, [(str(path), 3, 1)])
+    path.write_text("two")
+    assert fingerprints(tmp_path, [(str(path), 3, 1)]) == first
+    assert fingerprints(tmp_path, [(str(path), 3, 2)]) != first
+
+
+def test_check_compares_the_index_with_the_file(tmp_path):
+    path = encode(tmp_path / "a.mp4", 15)
+    wrong = [Record(str(path), duration=3.0), Record(str(path), fps=25.0), Record(str(path), duration=0.5, fps=30.0)]
+    said = [error.reason for error in check_manifest(Manifest("m", wrong))]
+    assert ["duration=3" in said[0], "fps=25" in said[1], len(said)] == [True, True, 2]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tubelet.data.manifest import ManifestError, Record, read_manifest, write_manifest
+from tubelet.data.manifest import ManifestError, Record, Records, read_manifest, write_manifest
 
 RECORDS = [
     Record("a b.mp4", {"label": ("jump",)}, split="train", text="a man, jumping"),
@@ -115,7 +116,7 @@ def test_what_is_missing_is_told(tmp_path):
     with pytest.raises(ManifestError, match="no such file"):
         read_manifest(tmp_path / "none.csv")
     (tmp_path / "m.txt").write_text("path\n")
-    with pytest.raises(ManifestError, match=r"\.csv, \.jsonl or \.parquet"):
+    with pytest.raises(ManifestError, match=r"\.csv, \.jsonl, \.parquet or \.arrow"):
         read_manifest(tmp_path / "m.txt")
     (tmp_path / "m.csv").write_text("path,split\na.mp4,train\n")
     manifest = read_manifest(tmp_path / "m.csv")
@@ -128,3 +129,73 @@ def test_what_is_missing_is_told(tmp_path):
         manifest.classes()
     with pytest.raises(ManifestError, match="cannot be told apart"):
         write_manifest(tmp_path / "x.csv", [Record("a.mp4", {"label": ("a;b", "c")})])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "arrow"])
+def test_records_are_views_of_columns(tmp_path, suffix):
+    write_manifest(tmp_path / f"m.{suffix}", RECORDS)
+    records = read_manifest(tmp_path / f"m.{suffix}").records
+    assert records[1:][0] == records[1] == list(records)[1]
+    assert records[-1].error == "broken"
+    assert [record.key for record in records[::-1]] == [record.key for record in reversed(list(records))]
+    with pytest.raises(IndexError):
+        records[3]
+
+
+def test_a_file_is_read_once_while_it_stays_the_same(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("path,label\na.mp4,x\n")
+    assert read_manifest(path) is read_manifest(path)
+    path.write_text("path,label\na.mp4,x\nb.mp4,y\n")
+    assert len(read_manifest(path).records) == 2
+
+
+def test_the_fingerprint_is_of_the_examples_and_not_of_the_format(tmp_path):
+    found: set[str] = set()
+    for suffix in ("csv", "jsonl", "parquet", "arrow"):
+        write_manifest(tmp_path / f"m.{suffix}", RECORDS)
+        found.add(Records.of(read_manifest(tmp_path / f"m.{suffix}").records).sha256())
+    assert len(found) == 1
+    for changed in ({"labels": {"label": ("run",)}}, {"start": 1.0}, {"end": 9.0}, {"key": "b"}):
+        first = Records.of([replace(RECORDS[0], **changed), *RECORDS[1:]])
+        assert first.sha256() != Records.of(RECORDS).sha256()
+
+
+def test_text_stays_as_it_is_written(tmp_path):
+    (tmp_path / "m.csv").write_text('path,label,text\n a.mp4 ,007,"two\nlines, ""quoted"""\nb.mp4,1e3,2020-01-01\n')
+    first, second = read_manifest(tmp_path / "m.csv").records
+    assert (first.key, first.labels, first.text) == ("a.mp4", {"label": ("007",)}, 'two\nlines, "quoted"')
+    assert (second.labels, second.text) == ({"label": ("1e3",)}, "2020-01-01")
+    rows = [{"path": "a.mp4", "label": "007"}, {"path": "b.mp4", "label": 7, "text": "2020-01-01"}]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_manifest(tmp_path / "m.jsonl").classes() == ("007", "7")
+    assert read_manifest(tmp_path / "m.jsonl").records[1].text == "2020-01-01"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("path,label,fps\na.mp4,x,30\nb.mp4,x,-0.03\n", 3, "'fps' must hold a finite number of at least 0, not -0.03"),
+        ("path,label,end\na.mp4,x,inf\n", 2, "finite"),
+        ('path,label\na.mp4,x\n"b.mp4,x\nc.mp4,x\n', 3, "a quote is opened and not closed"),
+        ('path,label\na.mp4,"x\nb.mp4,x\n', 2, "a quote is opened and not closed"),
+        ("path;label\na.mp4;x\n", 1, "the cells are separated by ';'; save it with commas"),
+    ],
+)
+def test_what_other_programs_write_is_told_with_its_line(tmp_path, text, line, words):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(tmp_path / "m.csv")
+    assert (caught.value.line, words in str(caught.value)) == (line, True)
+
+
+def test_a_data_frame_s_index_and_nan_are_nothing(tmp_path):
+    (tmp_path / "m.csv").write_text(",path,label,start,end\n0,a.mp4,x,nan,\n1,b.mp4,x,NaN,2\n")
+    first, second = read_manifest(tmp_path / "m.csv").records
+    assert (first.start, first.end, second.start, second.end) == (0.0, None, 0.0, 2.0)
+
+
+def test_text_that_is_not_utf8_is_told(tmp_path):
+    (tmp_path / "m.csv").write_bytes("path,label\nü.mp4,x\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match="save it as UTF-8"):
+        read_manifest(tmp_path / "m.csv")

@@ -15,9 +15,9 @@ from tubelet.data.augment import Augmentation, random_factor
 from tubelet.data.batch import Targets
 from tubelet.data.cache import ImageReader, SoundReader, VideoReader
 from tubelet.data.geometry import pixels_needed
-from tubelet.data.kinds import Kind, kind_of_file
+from tubelet.data.kinds import Kind, kinds_of
 from tubelet.data.labels import Classes, TargetEncoder
-from tubelet.data.manifest import Record
+from tubelet.data.records import Record, Records
 from tubelet.data.sound import Waveforms, spectrograms, train_spectrogram
 from tubelet.data.timeline import Timeline, Timelines
 from tubelet.data.transforms import train_clip, view_crops
@@ -79,7 +79,7 @@ class TrainSet:
         several: bool = False,
         cache_gib: float = 0.0,
     ) -> None:
-        self.records = tuple(record for record in records if not record.error)
+        self.records = Records.of(records).readable
         self.specs, self.augment = dict(specs), augment
         self._seed = seed, crc32(task.encode())
         self._target = TargetEncoder(classes, several)
@@ -161,7 +161,7 @@ class ViewSet:
         several: bool = False,
         may_miss: bool = False,
     ) -> None:
-        self.records, self.specs, self.views, self.may_miss = tuple(records), dict(specs), views, may_miss
+        self.records, self.specs, self.views, self.may_miss = Records.of(records), dict(specs), views, may_miss
         self._target = TargetEncoder(classes, several)
         self._timelines = Timelines()
         _check(self.records, self.specs, self._target, may_miss)
@@ -233,15 +233,15 @@ def _check(
     if not records:
         raise ValueError("there are no examples to read; look at the manifest's split and its column 'error'")
     either = {kind for spec in specs.values() for kind in _needs(spec)[1]} if may_miss else set[Kind]()
+    found = kinds_of(records)
     for name, spec in specs.items():
         if spec.channels != 3 and not isinstance(spec, SpectrogramSpec):
             raise ValueError(f"input {name!r} wants {spec.channels} channels; media files give 3 (red, green, blue)")
         need, kinds = _needs(spec)
-        for record in records:
-            if (kind_of_file(record.path) or kinds[0]) not in {*kinds, *either}:
+        for kind, record in found.items():
+            if (kind or kinds[0]) not in {*kinds, *either}:
                 raise ValueError(f"input {name!r} is {need}, which {record.path} is not; change the task's inputs")
-    for record in records:
-        target(record)
+    target.check(records)
 
 
 def _needs(spec: InputSpec) -> tuple[str, tuple[Kind, ...]]:

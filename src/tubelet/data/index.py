@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from tubelet.data.manifest import Manifest, Record, read_manifest, write_manifest
+from tubelet.data.manifest import Manifest, Record, Records, read_manifest, write_manifest
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
 from tubelet.media.images import read_image
@@ -21,6 +23,7 @@ from tubelet.media.video import open_video
 Progress = Callable[[int, int], None]
 """Called with the number of files done and of all files."""
 
+_WAITING = 4  # files per thread
 _RATE = 16_000  # samples per second at which sound is looked at
 _BLOCK = 10.0  # seconds of it at a time
 _SLACK = 0.05  # seconds by which a manifest may ask for more than a sound file has
@@ -46,12 +49,17 @@ def index_folder(
     with the error in the column ``error``. ``workers`` threads probe; 0 means one per core.
     """
     manifest = read_manifest(folder)
-    paths = list(dict.fromkeys(record.path for record in manifest.records))
-    found = dict(zip(paths, _parallel(_probed, paths, workers, progress), strict=True))
-    records = tuple(_described(record, found[record.path]) for record in manifest.records)
+    records = Records.of(manifest.records)
+    found = list(_parallel(_probed, records.paths().to_pylist(), workers, progress))
+    broken = tuple(info for info in found if isinstance(info, MediaError))
+    facts = {
+        name: [0 if isinstance(info, MediaError) else round(getattr(info, name), 6) for info in found]
+        for name in ("duration", "fps", "width", "height")
+    }
+    errors = [info.reason if isinstance(info, MediaError) else "" for info in found]
+    records = records.replaced(**facts, error=errors)
     out = Path(folder, "manifest.csv") if out is None else Path(out)
-    write_manifest(out, [replace(record, path=str(Path(record.path).absolute())) for record in records])
-    broken = tuple(info for info in found.values() if isinstance(info, MediaError))
+    write_manifest(out, Records(records.table, None, str(Path(records.folder).absolute())))
     return Index(Manifest(str(out), records, manifest.notes), broken)
 
 
@@ -63,50 +71,70 @@ def check_manifest(
     Of sound files, and with ``sound`` of the videos' tracks, the sound: a track that is missing, or in which every
     sample is zero, is reported, too.
     """
-    found = _parallel(partial(_trial, sound=sound), manifest.records, workers, progress)
+    found = _parallel(partial(_trial, sound=sound), Records.of(manifest.records), workers, progress)
     return [error for error in found if error is not None]
 
 
 def _parallel(function: Callable[[T], R], items: Sequence[T], workers: int, progress: Progress | None) -> Iterator[R]:
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for done, result in enumerate(pool.map(function, items), 1):
+    """The results in the order of the items. Threads, as decoding leaves Python's lock; few items wait at a time."""
+    workers = workers or os.cpu_count() or 1
+    pool, waiting, coming = ThreadPoolExecutor(workers), deque[Future[R]](), iter(items)
+    try:
+        for done in range(len(items)):
+            for item in islice(coming, _WAITING * workers - len(waiting)):
+                waiting.append(pool.submit(function, item))
+            yield waiting.popleft().result()
             if progress is not None:
-                progress(done, len(items))
-            yield result
+                progress(done + 1, len(items))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _probed(path: str) -> MediaInfo | MediaError:
+    return _named(path, probe)
+
+
+def _named(path: str, function: Callable[[str], R]) -> R | MediaError:
+    """What the function returns; whatever goes wrong is the file's error, and ends no collection."""
     try:
-        return probe(path)
+        return function(path)
     except MediaError as error:
         return error
-
-
-def _described(record: Record, found: MediaInfo | MediaError) -> Record:
-    if isinstance(found, MediaError):
-        return replace(record, error=found.reason)
-    sizes = {"width": found.width, "height": found.height}
-    return replace(record, duration=round(found.duration, 6), fps=round(found.fps, 6), **sizes)
+    except Exception as error:
+        return MediaError(path, None, f"cannot be read ({type(error).__name__}: {error})")
 
 
 def _trial(record: Record, *, sound: bool) -> MediaError | None:
-    try:
-        info = probe(record.path)
-        if info.kind == "image":
-            read_image(record.path)
-            return None
-        start, end = _part(record, info)
-        if info.kind == "video":
-            with open_video(record.path) as video:
-                last = max(start, end - 1 / info.fps)
-                video.frames_at([start, (start + last) / 2, last])
-        else:
-            read_audio(record.path, max(start, end - 1), end, _RATE)
-        if sound or info.kind == "audio":
-            _hear(record.path, start, end)
-    except MediaError as error:
-        return error
-    return None
+    return _named(record.path, lambda path: _try(record, path, sound))
+
+
+def _try(record: Record, path: str, sound: bool) -> None:
+    info = probe(path)
+    _compare(record, info)
+    if info.kind == "image":
+        read_image(path)
+        return
+    start, end = _part(record, info)
+    if info.kind == "video":
+        with open_video(path) as video:
+            last = max(start, end - 1 / info.fps)
+            video.frames_at([start, (start + last) / 2, last])
+    else:
+        read_audio(path, max(start, end - 1), end, _RATE)
+    if sound or info.kind == "audio":
+        _hear(path, start, end)
+
+
+def _compare(record: Record, info: MediaInfo) -> None:
+    """Raises :class:`MediaError` where the file is not as an index, or a person, has written it down."""
+    slack = 1 / info.fps if info.fps else _SLACK
+    for name, said, found, most in (
+        ("duration", record.duration, info.duration, slack),
+        ("fps", record.fps, info.fps, 0.01 * info.fps),
+    ):
+        if said and abs(said - found) > most:
+            reason = f"the manifest says {name}={said:g}, but the file has {found:.6g}; index it again"
+            raise MediaError(record.path, None, reason)
 
 
 def _part(record: Record, info: MediaInfo) -> tuple[float, float]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from tubelet.data.manifest import Record
+import numpy as np
+import pyarrow.compute
+
+from tubelet.data.records import Codes, Record, Records
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
 Kind = Literal["image", "video", "audio"]
 
 _SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "video": (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".gif"),
-    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    "image": (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".avif", ".webp", ".bmp", ".tif", ".tiff"),
     "audio": (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"),
 }
 _KINDS: dict[str, Kind] = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes}
@@ -23,12 +28,20 @@ def kind_of_file(path: str | Path) -> Kind | None:
     return _KINDS.get(Path(path).suffix.lower())
 
 
+def kinds_of(records: Sequence[Record]) -> dict[Kind | None, Record]:
+    """The kinds of a data set's files by suffix, each with the first record of it."""
+    records = Records.of(records)
+    suffixes = Codes.of(pc.replace_substring_regex(records.column("path"), r"(?s)^.*?(\.[^./]*)?$", r"\1"))
+    codes, first = np.unique(suffixes.codes, return_index=True)
+    found: dict[Kind | None, Record] = {}
+    for place, code in sorted(zip(first.tolist(), codes.tolist(), strict=True)):
+        found.setdefault(_KINDS.get(suffixes.names[code].lower()), records[place])
+    return found
+
+
 def kind_of(records: Sequence[Record]) -> Kind:
     """The kind that all files of a data set are. Raises ValueError for a mixture, or where no suffix tells."""
-    first: dict[Kind, str] = {}
-    for record in records:
-        if (kind := kind_of_file(record.path)) is not None:
-            first.setdefault(kind, record.path)
+    first: dict[Kind, str] = {kind: record.path for kind, record in kinds_of(records).items() if kind is not None}
     if len(first) > 1:
         found = ", ".join(f"{kind} ({path})" for kind, path in first.items())
         raise ValueError(

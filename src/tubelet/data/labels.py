@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tubelet.data.batch import Targets
-from tubelet.data.manifest import LABEL, Record
+from tubelet.data.records import LABEL, Record, Records
 
 Classes = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -29,6 +30,17 @@ class TargetEncoder:
         """Raises ValueError where a label is missing or none of the classes, or one label too many."""
         targets = {name: self._target(record, name) for name in self.indices}
         return targets if len(targets) > 1 else next(iter(targets.values()), None)
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raises ValueError as a call does, for the first of the records that has no target."""
+        records = Records.of(records)
+        for name, known in self.indices.items():
+            labels = records.labels(name)
+            strange = [code for code, label in enumerate(labels.names) if label not in known]
+            wrong = labels.owners()[np.isin(labels.codes, strange)]
+            several = np.flatnonzero(labels.counts != 1) if not self.several else wrong
+            if len(wrong) or len(several):
+                self(records[int(min([*wrong[:1], *several[:1]]))])
 
     def _target(self, record: Record, name: str) -> Tensor:
         known, labels = self.indices[name], record.labels.get(name, ())

@@ -2,77 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from tubelet.data import tables
-from tubelet.data.tables import ManifestError, Row
+from tubelet.data.records import LABEL, TYPES, Record, Records, label_column, label_set
+from tubelet.data.tables import ManifestError, Table
 
-__all__ = ["Manifest", "ManifestError", "Record", "read_manifest", "write_manifest"]
+pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
-LABEL = "label"
+__all__ = ["LABEL", "Manifest", "ManifestError", "Record", "Records", "read_manifest", "write_manifest"]
+
 _NUMBERS = ("start", "end", "duration", "fps", "width", "height")
-_TEXTS = ("path", "split", "group", "text", "error")
+_TEXTS = ("split", "group", "text", "error")
 _INDEXED = ("duration", "fps", "width", "height", "error")
 _COLUMNS = ("path", "label", "labels", "start", "end", "split", "group", "text", *_INDEXED)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One example: a media file, or the part of one between ``start`` and ``end`` seconds (None: to its end).
-
-    ``labels``: by label set; the columns ``label`` and ``labels`` are the set "label", ``label.verb`` the set "verb".
-    ``group``: what must not be split apart (a speaker, a scene, a source), the same for all of its examples.
-    ``key`` names the example in results: the path as the manifest writes it, and the part. ``duration`` (seconds),
-    ``fps``, ``width`` and ``height`` of the file are 0 where no index has cached them. ``error``: why the index could
-    not read the file; training leaves such an example out, evaluation counts it as expected.
-    """
-
-    path: str
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    start: float = 0.0
-    end: float | None = None
-    split: str = ""
-    group: str = ""
-    text: str = ""
-    key: str = ""
-    duration: float = 0.0
-    fps: float = 0.0
-    width: int = 0
-    height: int = 0
-    error: str = ""
-
-
 @dataclass(frozen=True)
 class Manifest:
-    """The records of a file or folder, in its order. ``notes``: sentences about it that a person should see."""
+    """The records of a file or folder, in its order, as columns. ``notes``: sentences that a person should see."""
 
     path: str
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", Records.of(self.records))
+
+    @property
+    def _records(self) -> Records:
+        return Records.of(self.records)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(record.split for record in self.records))
+        return self._records.codes("split").used
 
-    def split(self, name: str) -> tuple[Record, ...]:
+    def split(self, name: str) -> Records:
         """The records of one split. Raises :class:`ManifestError` where there are none."""
-        records = tuple(record for record in self.records if record.split == name)
-        if not records:
-            named = [repr(split) for split in self.splits if split]
+        splits = self._records.codes("split")
+        if name not in splits.used:
+            named = [repr(split) for split in splits.used if split]
             has = ", ".join(named) if named else "none; write train and val in a column 'split', or lay out subfolders"
-            raise ManifestError(self.path, None, f"no split {name!r}; it has {has}")
-        return records
+            left_out = "".join(f". {note}" for note in self.notes if "left out" in note)
+            raise ManifestError(self.path, None, f"no split {name!r}; it has {has}{left_out}")
+        return self._records.where(splits.codes == splits.names.index(name))
 
     @property
     def label_sets(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for record in self.records for name in record.labels))
+        return self._records.label_sets
 
     def classes(self, label_set: str = LABEL, split: str | None = None) -> tuple[str, ...]:
         """The labels of a set (in one split, or in all), sorted: as numbers where all are whole numbers."""
-        records = self.records if split is None else self.split(split)
-        labels = {label for record in records for label in record.labels.get(label_set, ())}
+        records = self._records if split is None else self.split(split)
+        labels = records.labels(label_set).used
         if not labels:
             column = "'label' or 'labels'" if label_set == LABEL else f"'label.{label_set}'"
             raise ManifestError(self.path, 1, f"no column {column}, so no record has labels of the set {label_set!r}")
@@ -81,11 +72,12 @@ class Manifest:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read a manifest (.csv, .jsonl or .parquet), or a folder of class folders.
+    """Read a manifest (.csv, .jsonl, .parquet or .arrow), or a folder of class folders.
 
     Columns: ``path`` (relative ones are relative to the manifest); ``label``, or ``labels`` (several: separated by ";"
     in CSV, a list elsewhere), or ``label.NAME`` for each of several label sets; ``start``, ``end`` in seconds;
     ``split``; ``group``; ``text``; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
+    A file that has not changed is read once in a process; parquet and Arrow files are mapped into memory.
     Raises :class:`ManifestError` with the line that is wrong and what to do about it.
     """
     path = Path(path)
@@ -93,19 +85,21 @@ def read_manifest(path: str | Path) -> Manifest:
         from tubelet.data.folder import read_folder
 
         return read_folder(path)
-    columns, rows = tables.read(path)
-    _check_columns(path, columns)
-    records: list[Record] = []
-    seen: dict[str, int] = {}
-    for row in rows:
-        record = _record(row, path.parent, columns)
-        if record.key in seen:
-            raise row.error(f"{record.key!r} already stands in line {seen[record.key]}; remove one of them")
-        seen[record.key] = row.line
-        records.append(record)
-    if not records:
+    state = path.stat() if path.is_file() else None
+    return _read_file(path, os.getcwd(), (state.st_mtime_ns, state.st_size, state.st_ino) if state else ())
+
+
+@lru_cache(maxsize=8)
+def _read_file(path: Path, directory: str, state: tuple[int, ...]) -> Manifest:
+    """``directory`` and ``state`` tell apart what has the same path."""
+    table = tables.read(path, _NUMBERS)
+    _check_columns(table)
+    if not len(table.cells):
         raise ManifestError(str(path), None, "the manifest has no rows")
-    return Manifest(str(path), tuple(records))
+    columns = _columns(table)
+    del table
+    pa.default_memory_pool().release_unused()
+    return Manifest(str(path), Records(pa.table(columns), folder=str(path.parent)))
 
 
 def write_manifest(path: str | Path, records: Iterable[Record]) -> None:
@@ -113,69 +107,132 @@ def write_manifest(path: str | Path, records: Iterable[Record]) -> None:
 
     Relative paths are written as they are, absolute ones relative to the manifest where they lie below its folder.
     """
-    path, records = Path(path), list(records)
-    plural = any(len(record.labels.get(LABEL, ("",))) != 1 for record in records)
-    tables.write(path, [_cells(record, path, plural) for record in records])
+    path, records = Path(path), Records.of(records)
+    folder = path.parent.absolute().as_posix().rstrip("/") + "/"
+    paths = records.paths()
+    columns = {"path": pc.if_else(pc.starts_with(paths, folder), pc.utf8_slice_codeunits(paths, len(folder)), paths)}
+    for name in records.label_sets:
+        columns |= _label_cells(path, records, name)
+    for name in _COLUMNS[3:]:
+        if name in records.table.column_names:
+            column = records.column(name)
+            columns[name] = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+    tables.write(path, pa.table(columns))
 
 
-def _check_columns(path: Path, columns: Mapping[str, int]) -> None:
-    for column, line in columns.items():
-        if column not in _COLUMNS and not (column.startswith("label.") and len(column) > len("label.")):
-            guess = tables.nearest(column, _COLUMNS)
-            raise ManifestError(
-                str(path),
-                line,
-                f"unknown column {column!r}{guess}; the columns are {', '.join(_COLUMNS)} and label.NAME",
-            )
-    if "path" not in columns:
-        has = ", ".join(columns) or "nothing"
-        raise ManifestError(str(path), 1, f"no column 'path'; the first line must name the columns, but it has {has}")
-    if "label" in columns and "labels" in columns:
-        line = max(columns["label"], columns["labels"])
-        raise ManifestError(str(path), line, "'label' and 'labels' are two names of one column; keep one of them")
-
-
-def _record(row: Row, folder: Path, columns: Iterable[str]) -> Record:
-    texts = {name: row.text(name) for name in _TEXTS}
-    numbers = {name: row.number(name) for name in _NUMBERS}
-    if not texts["path"]:
-        raise row.error("the path is empty; remove the line or give the file")
-    start, end = numbers["start"] or 0.0, numbers["end"]
-    if start < 0 or (end is not None and start >= end):
-        raise row.error(f"start={start:g} must be at least 0 and before end={'' if end is None else f'{end:g}'}")
-    part = "" if not start and end is None else f"#{start:g}-{'' if end is None else f'{end:g}'}"
-    return Record(
-        path=str(folder / texts["path"]),
-        labels=dict(_labels(row, column) for column in columns if column in ("label", "labels") or "." in column),
-        start=start,
-        end=end,
-        split=texts["split"],
-        group=texts["group"],
-        text=texts["text"],
-        key=texts["path"] + part,
-        duration=numbers["duration"] or 0.0,
-        fps=numbers["fps"] or 0.0,
-        width=int(numbers["width"] or 0),
-        height=int(numbers["height"] or 0),
-        error=texts["error"],
+def _label_cells(manifest: Path, records: Records, name: str) -> dict[str, Any]:
+    labels, column = records.labels(name), records.column(label_column(name))
+    single = not pa.types.is_list(column.type)
+    if not (labels.counts != 1).any():
+        return {label_column(name): column.cast(pa.string()) if single else pc.list_flatten(column)}
+    if name == LABEL:
+        return {"labels": column}
+    wrong = records[int(np.flatnonzero(labels.counts != 1)[0])]
+    raise ManifestError(
+        str(manifest), None, f"{wrong.path}: labels={wrong.labels.get(name, ())} of {name!r} must be one label"
     )
 
 
-def _labels(row: Row, column: str) -> tuple[str, tuple[str, ...]]:
-    labels = row.texts(column) if column == "labels" else tuple(filter(None, [row.text(column)]))
-    if not labels:
-        raise row.error(f"column {column!r} is empty; give the label or remove the line")
-    return LABEL if column == "labels" else column.removeprefix("label."), labels
+def _check_columns(table: Table) -> None:
+    columns = table.columns
+    for column in columns:
+        if column not in _COLUMNS and not (column.startswith("label.") and len(column) > len("label.")):
+            guess = tables.nearest(column, _COLUMNS)
+            raise ManifestError(
+                table.path,
+                table.named(column),
+                f"unknown column {column!r}{guess}; the columns are {', '.join(_COLUMNS)} and label.NAME",
+            )
+    if "path" not in columns and len(table.cells):
+        has = ", ".join(columns) or "nothing"
+        raise ManifestError(table.path, 1, f"no column 'path'; the first line must name the columns, but it has {has}")
+    if "label" in columns and "labels" in columns:
+        line = max(table.named("label"), table.named("labels"))
+        raise ManifestError(table.path, line, "'label' and 'labels' are two names of one column; keep one of them")
 
 
-def _cells(record: Record, manifest: Path, plural: bool) -> dict[str, object]:
-    path, folder = Path(record.path), manifest.parent.absolute()
-    cells: dict[str, object] = {"path": (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()}
-    for name, labels in record.labels.items():
-        if name == LABEL and plural:
-            cells["labels"] = list(labels)
-        elif len(labels) != 1:
-            raise ManifestError(str(manifest), None, f"{record.path}: {labels=} of {name!r} must be one label")
-        else:
-            cells[name if name == LABEL else f"label.{name}"] = labels[0]
-    return cells | {name: getattr(record, name) for name in _COLUMNS[3:]}
+def _columns(table: Table) -> dict[str, Any]:
+    """The columns of :class:`Records`; raises for the first row that is wrong."""
+    written = table.text("path")
+    if (row := tables.first(pc.equal(written, ""))) is not None:
+        raise table.error(row, "the path is empty; remove the line or give the file")
+    path = _normal(written)
+    columns: dict[str, Any] = {"path": path}
+    for name in table.columns:
+        if name == "labels" or name == LABEL or name.startswith(f"{LABEL}."):
+            columns[label_column("label" if name == "labels" else label_set(name))] = _labels(table, name)
+    for name in table.columns:
+        if name in _NUMBERS:
+            columns[name] = table.number(name)
+        elif name in _TEXTS:
+            columns[name] = table.text(name)
+    key = _key(written, _times(table, columns))
+    if key is not path:
+        columns["key"] = key
+    _check_keys(table, key)
+    for name in ("width", "height"):
+        if name in columns:
+            columns[name] = pc.cast(pc.trunc(columns[name]), pa.int32())
+    return {
+        name: column.cast(TYPES[name]) if name in TYPES and column.type != TYPES[name] else column
+        for name, column in columns.items()
+    }
+
+
+def _normal(paths: Any) -> Any:
+    """The paths as :class:`Path` writes them: no "./", no "//", no "/" at the end."""
+    odd = pc.match_substring_regex(paths, r"(^\./.)|/\.?/|/\.?$")
+    if tables.first(odd) is None:
+        return paths
+    return pc.replace_with_mask(paths, odd, pa.array([str(Path(text)) for text in paths.filter(odd).to_pylist()]))
+
+
+def _labels(table: Table, column: str) -> Any:
+    if column == "labels":
+        labels = table.texts(column)
+        empty, single = pc.equal(pc.list_value_length(labels), 0), len(labels.values) == len(labels)
+    else:
+        labels = table.text(column)
+        empty, single = pc.equal(labels, ""), True
+    if (row := tables.first(empty)) is not None:
+        raise table.error(row, f"column {column!r} is empty; give the label or remove the line")
+    if not single:
+        return labels
+    return (labels.values if column == "labels" else labels).dictionary_encode()
+
+
+def _times(table: Table, columns: dict[str, Any]) -> tuple[Any, Any] | None:
+    """The starts and ends of the examples; None where all of them are whole files."""
+    if "start" not in columns and "end" not in columns:
+        return None
+    count = len(table.cells)
+    start = pc.fill_null(columns["start"], 0.0) if "start" in columns else pa.array(np.zeros(count))
+    end = columns.get("end", pa.nulls(count, pa.float64()))
+    if (row := tables.first(pc.greater_equal(start, end))) is not None:
+        reason = f"start={start[row].as_py():g} must be at least 0 and before end={end[row].as_py():g}"
+        raise table.error(row, reason)
+    return start, end
+
+
+def _key(paths: Any, times: tuple[Any, Any] | None) -> Any:
+    """What names the examples: the path, and the part where there is one: "a.mp4#1.5-4"."""
+    if times is None:
+        return paths
+    start, end = times
+    parts = pc.binary_join_element_wise(paths, "#", _short(start), "-", pc.fill_null(_short(end), ""), "")
+    return pc.if_else(pc.or_(pc.greater(start, 0), pc.is_valid(end)), parts, paths)
+
+
+def _short(numbers: Any) -> Any:
+    encoded = numbers.dictionary_encode()
+    return pa.array([f"{number:g}" for number in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+
+
+def _check_keys(table: Table, keys: Any) -> None:
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return
+    seen: dict[str, int] = {}
+    for row, key in enumerate(keys.to_pylist()):
+        if key in seen:
+            raise table.error(row, f"{key!r} already stands in line {table.line(seen[key])}; remove one of them")
+        seen[key] = row

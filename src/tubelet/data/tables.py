@@ -1,17 +1,27 @@
-"""Tables of text on disk: CSV, JSONL and Parquet, read row by row with the line that each row stands in."""
+"""Tables on disk, CSV, JSONL, Parquet and Arrow, read as columns; where a row is wrong, its line is looked up."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
+
 SEPARATOR = ";"
-_WAY_OUT = "a manifest ends with .csv, .jsonl or .parquet, or is a folder of class folders"
+_WAY_OUT = "a manifest ends with .csv, .jsonl, .parquet or .arrow, or is a folder of class folders"
+_INDEX = ("", "__index_level_0__")  # what data frames call the column of their index
+_BLOCK = 1 << 20  # bytes
 
 
 class ManifestError(ValueError):
@@ -26,34 +36,92 @@ class ManifestError(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
-    """The cells of one row by column, and where it stands."""
+class Table:
+    """The cells of a file. ``line`` gives the line of a row, ``named`` the line that first names a column."""
 
     path: str
-    line: int
-    cells: Mapping[str, Any]
+    cells: Any
+    line: Callable[[int], int]
+    named: Callable[[str], int]
 
-    def error(self, reason: str) -> ManifestError:
-        return ManifestError(self.path, self.line, reason)
+    @property
+    def columns(self) -> list[str]:
+        return self.cells.column_names
 
-    def text(self, column: str) -> str:
-        value = self.cells.get(column)
-        if isinstance(value, list | dict):
-            raise self.error(f"column {column!r} must hold one value, not {value}")
-        return "" if value is None else str(value).strip()
+    def error(self, row: int, reason: str) -> ManifestError:
+        return ManifestError(self.path, self.line(row), reason)
 
-    def texts(self, column: str) -> tuple[str, ...]:
-        """Several values: a list, or text with ";" between them; empty ones are dropped."""
-        value = self.cells.get(column)
-        values = value if isinstance(value, list) else self.text(column).split(SEPARATOR)
-        return tuple(text for text in (str(item).strip() for item in values) if text)
+    def text(self, column: str) -> Any:
+        """A column as stripped text, "" where a cell is empty: an Arrow array."""
+        cells = self._array(column)
+        if pa.types.is_nested(cells.type):
+            row = first(pc.is_valid(cells))
+            if row is not None:
+                raise self.error(row, f"column {column!r} must hold one value, not {cells[row].as_py()}")
+        return _stripped(_text(cells))
 
-    def number(self, column: str) -> float | None:
-        text = self.text(column)
+    def texts(self, column: str) -> Any:
+        """Several values in a cell, a list or text with ";" between them, without the empty ones: an array of lists."""
+        cells = self._array(column)
+        if not pa.types.is_list(cells.type) and not pa.types.is_large_list(cells.type):
+            cells = pc.split_pattern(self.text(column), SEPARATOR)
+        owners, values = pc.list_parent_indices(cells), _stripped(_text(pc.list_flatten(cells)))
+        full = pc.not_equal(values, "")
+        counts = np.bincount(owners.filter(full).to_numpy().astype(np.int64), minlength=len(cells))
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), values.filter(full))
+
+    def number(self, column: str) -> Any:
+        """A column as numbers, null where a cell is empty or NaN: an Arrow array. None is negative or infinite."""
+        cells = self._array(column)
+        if not pa.types.is_integer(cells.type) and not pa.types.is_floating(cells.type):
+            text = self.text(column)
+            cells = pc.if_else(pc.equal(text, ""), None, text)
         try:
-            return float(text) if text else None
+            numbers = pc.cast(cells, pa.float64())
+        except pa.ArrowInvalid:
+            numbers = pa.array([self._number(column, row, text) for row, text in enumerate(cells.to_pylist())])
+        numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
+        row = first(pc.or_(pc.less(numbers, 0), pc.is_inf(numbers)))
+        if row is not None:
+            reason = f"column {column!r} must hold a finite number of at least 0, not {numbers[row].as_py():g}"
+            raise self.error(row, reason)
+        return numbers
+
+    def _number(self, column: str, row: int, text: str | None) -> float | None:
+        try:
+            return None if text is None else float(text)
         except ValueError:
-            raise self.error(f"column {column!r} must hold a number, not {text!r}") from None
+            raise self.error(row, f"column {column!r} must hold a number, not {text!r}") from None
+
+    def _array(self, column: str) -> Any:
+        cells = self.cells[column]
+        if pa.types.is_dictionary(cells.type):
+            cells = cells.cast(cells.type.value_type)
+        return cells.combine_chunks() if cells.num_chunks != 1 else cells.chunk(0)
+
+
+def first(mask: Any) -> int | None:
+    """The first row in which an Arrow mask is true."""
+    row = pc.index(mask, True).as_py()
+    return None if row < 0 else row
+
+
+def _text(cells: Any) -> Any:
+    """Whatever the cells hold as text; NaN, as data frames write a missing text, is empty."""
+    if pa.types.is_string(cells.type):
+        return cells
+    if pa.types.is_integer(cells.type) or pa.types.is_large_string(cells.type) or pa.types.is_null(cells.type):
+        return cells.cast(pa.string())
+    encoded = cells.dictionary_encode()
+    texts = [None if value is None or value != value else str(value) for value in encoded.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(encoded.indices)
+
+
+def _stripped(texts: Any) -> Any:
+    texts = pc.fill_null(texts, "") if texts.null_count else texts
+    stripped = pc.utf8_trim_whitespace(texts)
+    return texts if stripped.equals(texts) else stripped
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -62,99 +130,229 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def read(path: Path) -> tuple[dict[str, int], list[Row]]:
-    """The columns of a table, each with the line that first names it, and its rows. Raises :class:`ManifestError`."""
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+def read(path: Path, numbers: Sequence[str] = ()) -> Table:
+    """The columns of a table; one without a name, as data frames write their index, is left out.
+
+    ``numbers``: the columns that hold numbers in JSON.
+
+    Raises :class:`ManifestError`.
+    """
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet, ".arrow": _read_arrow}
     if not path.is_file():
         raise ManifestError(str(path), None, "no such file or folder")
     if path.suffix.lower() not in readers:
         raise ManifestError(str(path), None, f"not a kind of manifest that can be read; {_WAY_OUT}")
     try:
-        return readers[path.suffix.lower()](path)
+        table = readers[path.suffix.lower()](path, numbers)
     except UnicodeDecodeError as error:
         raise ManifestError(str(path), None, f"not UTF-8 text ({error}); save it as UTF-8") from error
+    unnamed = [name for name in table.columns if name in _INDEX]
+    return Table(table.path, table.cells.drop_columns(unnamed), table.line, table.named) if unnamed else table
 
 
-def write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows in the format that ``path`` ends with; columns in which every cell is empty or 0 are left out."""
-    writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
+def write(path: Path, table: Any) -> None:
+    """Write an Arrow table in the format that ``path`` ends with, without the columns that are all empty or 0."""
+    writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet, ".arrow": _write_arrow}
     if path.suffix.lower() not in writers:
         raise ManifestError(str(path), None, f"not a kind of manifest that can be written; {_WAY_OUT}")
-    used = dict.fromkeys(column for row in rows for column, value in row.items() if value)
-    writers[path.suffix.lower()](path, list(used), [{column: row.get(column) for column in used} for row in rows])
+    writers[path.suffix.lower()](path, table.select([name for name in table.column_names if _used(table[name])]))
 
 
-def _read_csv(path: Path) -> tuple[dict[str, int], list[Row]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file)
-        columns = [name.strip() for name in next(lines, [])]
-        if len(set(columns)) < len(columns):
-            raise ManifestError(str(path), 1, f"a column is named twice: {', '.join(columns)}")
-        rows: list[Row] = []
-        end = lines.line_num
-        for cells in lines:
-            start, end = end + 1, lines.line_num
-            if cells and len(cells) != len(columns):
-                reason = (
-                    f"{len(cells)} cells where the first line names {len(columns)} columns; quote cells with commas"
-                )
-                raise ManifestError(str(path), start, reason)
-            if cells:
-                rows.append(Row(str(path), start, dict(zip(columns, cells, strict=True))))
-    return dict.fromkeys(columns, 1), rows
+def _used(column: Any) -> bool:
+    if pa.types.is_list(column.type):
+        return bool(pc.any(pc.greater(pc.list_value_length(column), 0)).as_py())
+    return bool(pc.any(pc.not_equal(column, "" if pa.types.is_string(column.type) else 0)).as_py())
 
 
-def _read_jsonl(path: Path) -> tuple[dict[str, int], list[Row]]:
-    rows: list[Row] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ManifestError(str(path), number, f"not JSON ({error}); write one object per line") from error
-        if not isinstance(cells, dict):
-            raise ManifestError(str(path), number, "not an object; write one {...} per line")
-        rows.append(Row(str(path), number, cells))
-    return {column: row.line for row in reversed(rows) for column in row.cells}, rows
+# CSV
 
 
-def _read_parquet(path: Path) -> tuple[dict[str, int], list[Row]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _read_csv(path: Path, numbers: Sequence[str]) -> Table:
+    from pyarrow import csv as arrow
 
+    header = _header(path)
+    columns = [name.strip() for name in header]
+    if len(set(columns)) < len(columns):
+        raise ManifestError(str(path), 1, f"a column is named twice: {', '.join(columns)}")
+    if len(columns) == 1:
+        for separator in (SEPARATOR, "\t"):
+            if separator in columns[0]:
+                raise ManifestError(str(path), 1, f"the cells are separated by {separator!r}; save it with commas")
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ManifestError(str(path), None, f"not a Parquet file ({error})") from error
-    rows = [Row(str(path), number, cells) for number, cells in enumerate(table.to_pylist(), 1)]
-    return dict.fromkeys(table.column_names, 1), rows
+        if _quotes(path) % 2:
+            _check_csv(path)
+        cells = arrow.read_csv(
+            path,
+            parse_options=arrow.ParseOptions(newlines_in_values=True),
+            convert_options=arrow.ConvertOptions(column_types=dict.fromkeys(header, pa.string())),
+        ).rename_columns(columns)
+    except pa.ArrowException as error:
+        _check_csv(path)
+        if not columns:
+            return Table(str(path), pa.table({}), lambda row: 1, lambda column: 1)
+        raise ManifestError(str(path), None, f"not a CSV table ({error})") from error
+    return Table(str(path), cells, lambda row: next(islice(_csv_rows(path), row + 1, None))[0], lambda column: 1)
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def _header(path: Path) -> list[str]:
+    try:
+        return next(_csv_rows(path), (1, list[str]()))[1]
+    except csv.Error as error:
+        raise ManifestError(str(path), 1, f"not a CSV table ({error})") from error
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line that each row begins in, and its cells; empty lines are no rows."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows, end = csv.reader(file), 0
+        for cells in rows:
+            start, end = end + 1, rows.line_num
+            if cells:
+                yield start, cells
+
+
+def _quotes(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b'"') for block in iter(lambda: file.read(_BLOCK), b""))
+
+
+def _check_csv(path: Path) -> None:
+    """Raises :class:`ManifestError` for the first row that has too many or too few cells, or never closes a quote."""
+    end, columns = 0, 0
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            for cells in rows:
+                start, end = end + 1, rows.line_num
+                columns = columns or len(cells)
+                if cells and len(cells) != columns:
+                    reason = f"{len(cells)} cells where the first line names {columns} columns; quote cells with commas"
+                    raise ManifestError(str(path), start, reason)
+        except csv.Error as error:
+            reason = f"a quote is opened and not closed ({error}); write a quote within a quoted cell twice"
+            raise ManifestError(str(path), end + 1, reason) from error
+
+
+def _write_csv(path: Path, table: Any) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_csv_cell(path, row[column]) for column in columns] for row in rows)
+        writer.writerow(table.column_names)
+        writer.writerows([_csv_cell(path, cell) for cell in row.values()] for row in _rows(table))
 
 
 def _csv_cell(path: Path, value: Any) -> Any:
     if not isinstance(value, list):
         return "" if value is None else value
     if any(SEPARATOR in item for item in value):
-        raise ManifestError(str(path), None, f"{value} cannot be told apart by {SEPARATOR!r}; write .jsonl or .parquet")
+        reason = f"{value} cannot be told apart by {SEPARATOR!r}; write .jsonl, .parquet or .arrow"
+        raise ManifestError(str(path), None, reason)
     return SEPARATOR.join(value)
 
 
-def _write_jsonl(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+# JSONL
+
+
+def _read_jsonl(path: Path, numbers: Sequence[str]) -> Table:
+    cells = _arrow_jsonl(path, numbers)
+    return Table(
+        str(path),
+        _jsonl_cells(path) if cells is None else cells,
+        lambda row: next(islice(_jsonl_rows(path), row, None))[0],
+        lambda column: next((line for line, row in _jsonl_rows(path) if column in row), 1),
+    )
+
+
+def _arrow_jsonl(path: Path, numbers: Sequence[str]) -> Any:
+    """The cells as Arrow reads them; None where it would not keep every text and number as it is written."""
+    from pyarrow import json as arrow
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            head = json.loads(next((line for line in file if line.strip()), ""))
+        types = {name: pa.float64() if name in numbers else pa.string() for name in head if name != "labels"}
+        options = arrow.ParseOptions(explicit_schema=pa.schema(list(types.items())))
+        cells = arrow.read_json(path, parse_options=options)
+        cells.validate(full=True)
+    except (ValueError, TypeError, pa.ArrowException):
+        return None
+    kept = all(
+        pa.types.is_string(kind) or kind == pa.list_(pa.string()) or name in numbers
+        for name, kind in zip(cells.schema.names, cells.schema.types, strict=True)
+    )
+    return cells if kept else None
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each object and its line. Raises :class:`ManifestError` for a line that is none."""
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                cells = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ManifestError(str(path), number, f"not JSON ({error}); write one object per line") from error
+            if not isinstance(cells, dict):
+                raise ManifestError(str(path), number, "not an object; write one {...} per line")
+            yield number, cells
+
+
+def _jsonl_cells(path: Path) -> Any:
+    """All cells as text, ``labels`` as lists of it."""
+    columns: dict[str, list[Any]] = {}
+    for count, (line, cells) in enumerate(_jsonl_rows(path)):
+        for name in cells.keys() - columns.keys():
+            columns[name] = [None] * count
+        for name, column in columns.items():
+            value = cells.get(name)
+            if name == "labels":
+                value = [str(item) for item in value] if isinstance(value, list) else str(value or "").split(SEPARATOR)
+            elif isinstance(value, list | dict):
+                raise ManifestError(str(path), line, f"column {name!r} must hold one value, not {value}")
+            missing = value is None or (isinstance(value, float) and math.isnan(value))
+            column.append(None if missing else value if name == "labels" else str(value))
+    types = {name: pa.list_(pa.string()) if name == "labels" else pa.string() for name in columns}
+    return pa.table({name: pa.array(column, types[name]) for name, column in columns.items()})
+
+
+def _write_jsonl(path: Path, table: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            cells = {column: row[column] for column in columns if row[column] not in (None, "")}
+        for row in _rows(table):
+            cells = {name: value for name, value in row.items() if value not in (None, "")}
             file.write(json.dumps(cells, ensure_ascii=False) + "\n")
 
 
-def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    import pyarrow as pa
+# Parquet and Arrow
+
+
+def _read_parquet(path: Path, numbers: Sequence[str]) -> Table:
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({column: [row[column] for row in rows] for column in columns}), path)
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(str(path), None, f"not a Parquet file ({error})") from error
+    return Table(str(path), table, lambda row: row + 1, lambda column: 1)
+
+
+def _read_arrow(path: Path, numbers: Sequence[str]) -> Table:
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(str(path), None, f"not an Arrow file ({error})") from error
+    return Table(str(path), table, lambda row: row + 1, lambda column: 1)
+
+
+def _write_parquet(path: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path)
+
+
+def _write_arrow(path: Path, table: Any) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _rows(table: Any) -> Iterator[dict[str, Any]]:
+    return chain.from_iterable(batch.to_pylist() for batch in table.to_batches(max_chunksize=1024))

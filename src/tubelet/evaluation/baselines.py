@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from tubelet.data.manifest import LABEL, Record
+from tubelet.data.records import LABEL, Record, Records
 from tubelet.evaluation.handmade import Floats, gradients_and_colors, read_picture
 from tubelet.evaluation.metrics import mean_class_accuracy, top_k
 from tubelet.evaluation.panel import PANELS, Feature, Kind, Labels, Member, cores
@@ -91,8 +90,9 @@ def fit_baselines(
     """
     began = time.monotonic()
     tell = progress or (lambda _: None)
-    for record in (*train, *validation, *test):
-        if len(record.labels.get(LABEL, ())) != 1:
+    for records in map(Records.of, (train, validation, test)):
+        for place in np.flatnonzero(records.labels().counts != 1)[:1].tolist():
+            record = records[place]
             raise ValueError(f"{record.key or record.path} has the labels {record.labels}; baselines need exactly one")
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # members that do not converge: their accuracy says enough
@@ -220,14 +220,15 @@ def _folds(y: Labels) -> Splits:
     return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(count)]
 
 
-def _subset(records: Sequence[Record], most: int) -> list[Record]:
-    """Up to ``most`` records, one of each class in turn, so that any first part of the list is balanced."""
-    by_class: defaultdict[str, list[Record]] = defaultdict(list)
-    random = np.random.default_rng(0)
-    for i in random.permutation(len(records)):
-        by_class[records[i].labels[LABEL][0]].append(records[i])
-    turns = zip_longest(*(by_class[label] for label in sorted(by_class)))
-    return list(islice((record for turn in turns for record in turn if record is not None), most))
+def _subset(records: Sequence[Record], most: int) -> Records:
+    """Up to ``most`` records, one of each class in turn: every beginning of the list is as balanced as can be."""
+    records = Records.of(records)
+    labels, order = records.labels(), np.random.default_rng(0).permutation(len(records))
+    rank = np.argsort(np.argsort(labels.names))[labels.codes[order]]
+    by_class = np.argsort(rank, kind="stable")
+    sizes = np.bincount(rank, minlength=len(labels.names))
+    turn = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[rank[by_class]]
+    return records.at(order[by_class[np.lexsort((rank[by_class], turn))]][:most])
 
 
 def _read(records: Sequence[Record], features: Sequence[Feature], stop: float) -> tuple[dict[Feature, Floats], Labels]:

@@ -145,12 +145,12 @@ def task_result(
     task: str, card: TaskCard, videos: ViewSet, rows: Mapping[str, Row], errors: Mapping[str, MediaError]
 ) -> TaskResult:
     """The metrics, tables and warnings of a task; ``rows`` and ``errors`` are by the examples' keys."""
-    records = {key_of(record): record for record in videos.records}
-    keys = [key for key in records if key in rows]
+    places = {key: place for place, key in enumerate(videos.records.keys().to_pylist())}
+    keys = [key for key in places if key in rows]
     sets = label_sets(card)
     if not keys:
         first = next(iter(errors.values()), None)
-        raise ValueError(f"task {task!r}: none of {len(records)} examples can be read; the first: {first}")
+        raise ValueError(f"task {task!r}: none of {len(places)} examples can be read; the first: {first}")
     mean, single, targets = (
         {name: np.stack([getattr(rows[key], part)[name] for key in keys]) for name in sets}
         for part in ("mean", "single", "targets")
@@ -161,13 +161,13 @@ def task_result(
         views=str(videos.views),
         single_view=_measure(single, targets) if len(videos.views) > 1 else {},
         scored=len(keys),
-        expected=len(records),
-        errors=tuple(errors[key] for key in records if key in errors),
+        expected=len(places),
+        errors=tuple(errors[key] for key in places if key in errors),
         inputs=tuple(videos.specs),
         warnings=_warnings(videos, [rows[key] for key in keys]),
         classes=tables,
         confusion=confusion,
-        examples=tuple(_scored(task, records[key], rows[key], card) for key in keys),
+        examples=tuple(_scored(task, videos.records[places[key]], rows[key], card) for key in keys),
     )
 
 

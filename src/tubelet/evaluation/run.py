@@ -234,6 +234,8 @@ def test_data(
         return TestData(records=_records(read_manifest(data), split), views=views, inputs=inputs)
     if task is None:
         raise ConfigError(f"{source}: is no run with test data for task {name!r}; give the data (--data)")
+    if not Path(task.source.path).exists():
+        raise ConfigError(f"{source}: the run's data {task.source.path} is not here: give it (--data)")
     records = read_manifest(task.source.path).split(split or task.source.test)
     return TestData(records=records, views=views, inputs=inputs)
 

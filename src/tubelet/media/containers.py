@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def open_input(path: str | Path) -> InputContainer:
     """Like :func:`open_container`, but the caller closes the container."""
     check_file(path)
     try:
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(os.path.abspath(path), metadata_errors="replace")
     except FFMPEG_ERRORS as error:
         raise MediaError(str(path), None, _why_unopened(Path(path), error)) from error
 

@@ -94,7 +94,7 @@ def read_examples(data: ProbeData) -> ProbeExamples:
         modality=data.input or kind_of(train),
         train=train,
         validation=tuple(record for record in validation if not record.error),
-        test=test,
+        test=tuple(test),
         test_split=test_split,
         objective=objective,
         notes=tuple(notes),

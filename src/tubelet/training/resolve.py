@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.configs import ConfigError, differences, from_json, renamed, to_json
-from tubelet.data.manifest import Manifest, Record, read_manifest
+from tubelet.data.manifest import Manifest, Record, Records, read_manifest
 from tubelet.data.split import hold_out
 from tubelet.training.experiment import Experiment, Source, Task
 from tubelet.training.objectives import Classification
@@ -111,18 +110,20 @@ def resolve(experiment: Experiment) -> Prepared:
             examples=len(records),
             updates=task.length.resolve(len(records), task.batch_size),
             warmup=task.warmup.resolve(len(records), task.batch_size),
-            sha256=_digest(records),
+            sha256=records.sha256(),
         )
     resolved = Resolved(experiment=replace(experiment, tasks=tasks), data=data)
     return Prepared(resolved=resolved, training=training, validation=validation, notes=notes)
 
 
-def split_training(manifest: Manifest, source: Source) -> tuple[Sequence[Record], Sequence[Record]]:
+def split_training(manifest: Manifest, source: Source) -> tuple[Records, Records]:
     """The readable examples that train, and those that validate."""
-    records = [record for record in manifest.split(source.train) if not record.error]
+    records = manifest.split(source.train).readable
     if source.validation:
-        return records, [record for record in manifest.split(source.validation) if not record.error]
-    rest, held_out, _ = hold_out(records, source.held_out) if source.held_out else (records, [], "")
+        return records, manifest.split(source.validation).readable
+    if not source.held_out:
+        return records, records[:0]
+    rest, held_out, _ = hold_out(records, source.held_out)
     return rest, held_out
 
 
@@ -138,11 +139,6 @@ def _with_classes(objective: Classification, manifest: Manifest, split: str) -> 
         return objective
     by_set = {label_set: manifest.classes(label_set, split) for label_set in objective.label_sets}
     return replace(objective, classes=by_set["label"] if list(by_set) == ["label"] else by_set)
-
-
-def _digest(records: Sequence[Record]) -> str:
-    lines = (json.dumps([r.key, {n: list(x) for n, x in r.labels.items()}, r.start, r.end]) for r in records)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_run(folder: str | Path) -> Resolved:
@@ -175,6 +171,8 @@ def check_same_run(folder: Path, resolved: Resolved) -> bool:
     saved = read_run(folder)
     changed = differences(saved.experiment, resolved.experiment)
     changed = [change for change in changed if change[0] not in FREE and not change[0].startswith("chosen.")]
+    if saved.data == resolved.data:  # one source, however its path is written
+        changed = [change for change in changed if not _is_path(change[0])]
     if changed:
         raise ConfigError(
             f"{folder} holds a run of another experiment:\n{_listed(changed)}\n"
@@ -186,6 +184,10 @@ def check_same_run(folder: Path, resolved: Resolved) -> bool:
             "Restore the data to go on with that run, or start a new one with another --out"
         )
     return True
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith("tasks.") and name.endswith(".source.path")
 
 
 def _listed(changed: Sequence[tuple[str, Any, Any]]) -> str:

@@ -48,7 +48,7 @@ def many_pictures(path: Path, files: int = 50) -> str:
 def test_weights_are_probed_first_and_fine_tuned_by_layers(tmp_path: Path, vit: str) -> None:
     made = folder(many_pictures(tmp_path / "data"), init=vit, epochs=2)
     assert made.training.probe_first
-    assert made.optimizer == AdamW(layer_decay=0.75)
+    assert made.optimizer == AdamW(decay="weights", layer_decay=0.75)
     assert made.tasks["folder"].stochastic_depth == 0.1
     assert made.trainable == ("*",)
     scratch = folder(str(tmp_path / "data"), epochs=2, size="128x4")

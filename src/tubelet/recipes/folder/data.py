@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind, kind_of
-from tubelet.data.manifest import Manifest, Record, read_manifest
+from tubelet.data.manifest import Manifest, Record, Records, read_manifest
 from tubelet.data.sound import sound_span, spectrograms
 from tubelet.data.split import hold_out
 from tubelet.media.audio import read_audio
@@ -49,9 +49,9 @@ class DatasetSummary:
 
     path: str
     kind: Kind
-    train: Sequence[Record]
-    validating: Sequence[Record]
-    testing: Sequence[Record]
+    train: Records
+    validating: Records
+    testing: Records
     test: str
     validation: str
     held_out: float
@@ -119,14 +119,14 @@ def inspect(path: str) -> tuple[DatasetSummary, list[str]]:
             "such as yes/ and no/, or cats/ and other/"
         )
     kind = _kind(manifest)
-    readable = [record for record in records if not record.error]
+    readable = records.readable
     validation = "val" if test == "test" and "val" in manifest.splits else ""
-    train, validating, how = readable, [], ""
+    train, validating, how = readable, readable[:0], ""
     if validation:
-        validating, how = [record for record in manifest.split("val") if not record.error], "the split 'val'"
+        validating, how = manifest.split("val").readable, "the split 'val'"
     else:
         rest, held_out, how = hold_out(readable, HELD_OUT)
-        train, validating = (rest, held_out) if len(held_out) >= _FEWEST_HELD_OUT else (readable, [])
+        train, validating = (rest, held_out) if len(held_out) >= _FEWEST_HELD_OUT else (readable, validating)
     found = list(_probed(train[:: max(1, len(train) // _LOOKED_AT)][: 2 * _LOOKED_AT]))
     if not found:
         raise ConfigError(f"{path}: none of the training files looked at can be read; see `tubelet data check`")
@@ -142,7 +142,7 @@ def inspect(path: str) -> tuple[DatasetSummary, list[str]]:
         held_out=HELD_OUT if validating and not validation else 0.0,
         how=how,
         label_sets=manifest.label_sets,
-        several=any(len(labels) != 1 for record in records for labels in record.labels.values()),
+        several=any((records.labels(name).counts > 1).any() for name in manifest.label_sets),
         classes=classes,
         looked_at=[record for record, _, _ in found],
         seconds=() if kind == "image" else tuple(seconds for _, _, seconds in found),
@@ -164,10 +164,7 @@ def _warnings(manifest: Manifest, seen: DatasetSummary) -> list[str]:
     """Classes that are too small to learn or to test."""
     said: list[str] = []
     for label_set in manifest.label_sets:
-        train, test = (
-            Counter(label for record in part for label in record.labels.get(label_set, ()))
-            for part in (seen.train, seen.testing)
-        )
+        train, test = (Counter(part.labels(label_set).sizes()) for part in (seen.train, seen.testing))
         few = [name for name in sorted(train) if train[name] < 5]
         untested = [name for name in sorted(train) if not test[name]]
         if few:

@@ -63,7 +63,7 @@ def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: R
         workers=workers,
     )
     model = initial_model(experiment)
-    alone = replace(ranks, control=None, size=1, rank=0)
+    alone = replace(ranks, control=None, world_size=1, rank=0)
     learner = TrainingModule(model, experiment.tasks)
     loop = Loop(
         module=parallelize(learner, training, alone),

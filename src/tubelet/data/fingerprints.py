@@ -1,0 +1,92 @@
+"""Fingerprints of files' contents, computed once and kept for the other ranks and the next run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_SAMPLE = 1 << 16  # bytes at each end of a file that its fingerprint covers
+_WORTH_KEEPING = 1_000  # files; fewer are read again in a moment
+
+
+def fingerprints(folder: Path, files: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    """A hash of the size and both ends of each file, equal for equal files, whatever they are called.
+
+    ``files``: path, size in bytes and time of change in ns. Those of a large ``folder`` are kept in the user's cache
+    (``$XDG_CACHE_HOME/tubelet/fingerprints``, by default ``~/.cache``) and taken from there while size and time stay
+    the same. The first process to come computes them, the others wait for it. A file that cannot be opened counts as
+    empty.
+    """
+    if len(files) < _WORTH_KEEPING:
+        return _computed(files)
+    name = blake2b(os.fsencode(folder.resolve()), digest_size=16).hexdigest()
+    kept = Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "tubelet", "fingerprints", f"{name}.parquet"
+    )
+    with _locked(kept):
+        known = _load(kept)
+        missing = [file for file in files if file not in known]
+        if missing:
+            known |= dict(zip(missing, _computed(missing), strict=True))
+            with suppress(OSError):  # a cache that cannot be written costs time alone
+                _save(kept, {file: known[file] for file in files})
+    return [known[file] for file in files]
+
+
+def _computed(files: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(_fingerprint, files))
+
+
+def _fingerprint(of: tuple[str, int, int]) -> bytes:
+    path, size, _ = of
+    digest = blake2b(digest_size=16)
+    with suppress(OSError), open(path, "rb") as file:
+        digest.update(size.to_bytes(8, "big"))
+        digest.update(file.read(_SAMPLE))
+        file.seek(max(file.tell(), size - _SAMPLE))
+        digest.update(file.read(_SAMPLE))
+    return digest.digest()
+
+
+def _load(kept: Path) -> dict[tuple[str, int, int], bytes]:
+    try:
+        columns = pq.read_table(kept).to_pydict()
+        files = zip(columns["path"], columns["size"], columns["changed"], strict=True)
+        return dict(zip(files, columns["fingerprint"], strict=True))
+    except (OSError, pa.ArrowException, KeyError):
+        return {}
+
+
+def _save(kept: Path, known: dict[tuple[str, int, int], bytes]) -> None:
+    paths, sizes, changed = zip(*known, strict=True)
+    beside = kept.with_suffix(".new")
+    columns = {"path": paths, "size": sizes, "changed": changed, "fingerprint": list(known.values())}
+    pq.write_table(pa.table(columns), beside)
+    beside.replace(kept)
+
+
+@contextmanager
+def _locked(kept: Path) -> Generator[None]:
+    """One process at a time, where the system can lock files and the cache can be written."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        lock = kept.with_suffix(".lock").open("w")
+    except OSError:
+        yield
+        return
+    with lock:
+        if sys.platform != "win32":
+            import fcntl
+
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
