@@ -15,6 +15,7 @@ LABEL = "label"
 _NUMBERS = ("start", "end", "duration", "fps", "width", "height")
 _TEXTS = ("path", "split", "group", "text", "error")
 _INDEXED = ("duration", "fps", "width", "height", "error")
+_PREFIXES = ("label.", "path.")
 _COLUMNS = ("path", "label", "labels", "start", "end", "split", "group", "text", *_INDEXED)
 
 
@@ -26,7 +27,8 @@ class Record:
     ``group``: what must not be split apart (a speaker, a scene, a source), the same for all of its examples.
     ``key`` names the example in results: the path as the manifest writes it, and the part. ``duration`` (seconds),
     ``fps``, ``width`` and ``height`` of the file are 0 where no index has cached them. ``error``: why the index could
-    not read the file; training leaves such an example out, evaluation counts it as expected.
+    not read the file; training leaves such an example out, evaluation counts it as expected. ``paths``: of its other
+    files: the column ``path.flow`` names the file "flow".
     """
 
     path: str
@@ -42,6 +44,7 @@ class Record:
     width: int = 0
     height: int = 0
     error: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def read_manifest(path: str | Path) -> Manifest:
     """Read a manifest (.csv, .jsonl or .parquet), or a folder of class folders.
 
     Columns: ``path`` (relative ones are relative to the manifest); ``label``, or ``labels`` (several: separated by ";"
-    in CSV, a list elsewhere), or ``label.NAME`` for each of several label sets; ``start``, ``end`` in seconds;
+    in CSV, a list elsewhere), or ``label.NAME`` for each of several label sets; ``path.NAME`` for a second file of the
+    example, such as its optical flow, for inputs whose spec names that column; ``start``, ``end`` in seconds;
     ``split``; ``group``; ``text``; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
     Raises :class:`ManifestError` with the line that is wrong and what to do about it.
     """
@@ -120,12 +124,12 @@ def write_manifest(path: str | Path, records: Iterable[Record]) -> None:
 
 def _check_columns(path: Path, columns: Mapping[str, int]) -> None:
     for column, line in columns.items():
-        if column not in _COLUMNS and not (column.startswith("label.") and len(column) > len("label.")):
+        if column not in _COLUMNS and not any(column.removeprefix(prefix) not in ("", column) for prefix in _PREFIXES):
             guess = tables.nearest(column, _COLUMNS)
             raise ManifestError(
                 str(path),
                 line,
-                f"unknown column {column!r}{guess}; the columns are {', '.join(_COLUMNS)} and label.NAME",
+                f"unknown column {column!r}{guess}; the columns are {', '.join(_COLUMNS)} label.NAME and path.NAME",
             )
     if "path" not in columns:
         has = ", ".join(columns) or "nothing"
@@ -146,7 +150,9 @@ def _record(row: Row, folder: Path, columns: Iterable[str]) -> Record:
     part = "" if not start and end is None else f"#{start:g}-{'' if end is None else f'{end:g}'}"
     return Record(
         path=str(folder / texts["path"]),
-        labels=dict(_labels(row, column) for column in columns if column in ("label", "labels") or "." in column),
+        labels=dict(
+            _labels(row, column) for column in columns if column in ("label", "labels") or column.startswith("label.")
+        ),
         start=start,
         end=end,
         split=texts["split"],
@@ -158,7 +164,19 @@ def _record(row: Row, folder: Path, columns: Iterable[str]) -> Record:
         width=int(numbers["width"] or 0),
         height=int(numbers["height"] or 0),
         error=texts["error"],
+        paths={name: str(folder / _second(row, name)) for name in _seconds(columns)},
     )
+
+
+def _seconds(columns: Iterable[str]) -> list[str]:
+    """NAME of each column ``path.NAME``."""
+    return [column.removeprefix("path.") for column in columns if column.startswith("path.")]
+
+
+def _second(row: Row, name: str) -> str:
+    if path := row.text(f"path.{name}"):
+        return path
+    raise row.error(f"column 'path.{name}' is empty; give the file or remove the line")
 
 
 def _labels(row: Row, column: str) -> tuple[str, tuple[str, ...]]:
@@ -169,8 +187,9 @@ def _labels(row: Row, column: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _cells(record: Record, manifest: Path, plural: bool) -> dict[str, object]:
-    path, folder = Path(record.path), manifest.parent.absolute()
-    cells: dict[str, object] = {"path": (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()}
+    folder = manifest.parent.absolute()
+    paths = {"path": record.path} | {f"path.{name}": path for name, path in record.paths.items()}
+    cells: dict[str, object] = {column: _relative(Path(path), folder) for column, path in paths.items()}
     for name, labels in record.labels.items():
         if name == LABEL and plural:
             cells["labels"] = list(labels)
@@ -179,3 +198,7 @@ def _cells(record: Record, manifest: Path, plural: bool) -> dict[str, object]:
         else:
             cells[name if name == LABEL else f"label.{name}"] = labels[0]
     return cells | {name: getattr(record, name) for name in _COLUMNS[3:]}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()

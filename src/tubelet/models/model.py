@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.nn.features import Features
-from tubelet.specs import InputSpec, SpectrogramSpec
+from tubelet.specs import InputSpec
 
 Logits = Tensor | dict[str, Tensor]
 
@@ -67,11 +67,8 @@ class Model(nn.Module):
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
         for name, spec in encoder.inputs.items():
-            if isinstance(spec, SpectrogramSpec):
-                continue
-            shape = (spec.channels, 1, 1)
-            self.register_buffer(f"mean_{name}", torch.tensor(spec.mean).view(shape), persistent=False)
-            self.register_buffer(f"std_{name}", torch.tensor(spec.std).view(shape), persistent=False)
+            for what, values in zip(("mean", "std"), spec.normalization or (), strict=False):
+                self.register_buffer(f"{what}_{name}", torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def preprocess(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """uint8 rasters, as the loader gives them, to the floats the encoder eats.

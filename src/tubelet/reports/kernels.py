@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from tubelet.nn.tokenizers import TubeletTokenizer
 from tubelet.nn.tubes import TubeKernel
-from tubelet.specs import SpectrogramSpec
 from tubelet.weights.folder import load_model
 from tubelet.weights.lanes import lanes
 
@@ -21,7 +20,7 @@ def learned_kernels(source: str | Path) -> dict[str, NDArray[np.float32]]:
     :func:`~tubelet.reports.pictures.kernels_picture` draws them.
     """
     loaded = load_model(source)
-    heard = {lane.modules.get("tokenizer") for lane in lanes(loaded.config) if isinstance(lane.spec, SpectrogramSpec)}
+    heard = {lane.modules.get("tokenizer") for lane in lanes(loaded.config) if lane.spec.modality == "audio"}
     return {
         name: layer.projection.weight.detach().unflatten(1, (-1, *layer.tubelet)).movedim(1, -1).float().numpy()
         for name, layer in loaded.model.encoder.named_modules()

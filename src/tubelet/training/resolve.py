@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,8 +142,16 @@ def _with_classes(objective: Classification, manifest: Manifest, split: str) -> 
 
 
 def _digest(records: Sequence[Record]) -> str:
-    lines = (json.dumps([r.key, {n: list(x) for n, x in r.labels.items()}, r.start, r.end]) for r in records)
+    lines = (
+        json.dumps([r.key, {n: list(x) for n, x in r.labels.items()}, r.start, r.end, *_beside(r)]) for r in records
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _beside(record: Record) -> list[dict[str, str]]:
+    """The example's other files, by their path from the first one's folder; nothing where there are none."""
+    folder = Path(record.path).parent
+    return [{name: os.path.relpath(path, folder) for name, path in record.paths.items()}] if record.paths else []
 
 
 def read_run(folder: str | Path) -> Resolved:

@@ -56,5 +56,7 @@ def _single(config: ModelConfig, spec: InputSpec, frames: int) -> ModelConfig:
         case SpectrogramSpec():
             return ASTConfig(backbone=config.backbone, patch=(h, w), audio=spec, pool=config.pool)
         case VideoSpec():
-            t = t if isinstance(lane.spec, VideoSpec) else frames
+            t = t if lane.spec.modality == "video" else frames
             return ViViTConfig(backbone=config.backbone, tubelet=(t, h, w), video=spec, pool=config.pool)
+        case _:
+            raise WeightsError(f"no model has a single path for inputs of {type(spec).__name__}")

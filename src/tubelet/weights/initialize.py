@@ -13,13 +13,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tubelet.configs.convert import name_of
 from tubelet.models.model import Model, ModelConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.fusion import TokensInTime, at_times
 from tubelet.nn.positions import LearnedPositions
 from tubelet.nn.tokenizers import TubeletTokenizer
 from tubelet.nn.tubes import TubeKernel
-from tubelet.specs import InputSpec, SpectrogramSpec
+from tubelet.specs import InputSpec
 from tubelet.weights.errors import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.inflate import flatten, inflate, resize
@@ -297,6 +298,7 @@ def _behavior(backbone: TransformerConfig) -> dict[str, object]:
 
 def _scale(spec: InputSpec) -> dict[str, object]:
     """How numbers become inputs: comparable between pixels, and between spectrograms."""
-    if isinstance(spec, SpectrogramSpec):
-        return {f"spectrogram {name}": value for name, value in asdict(spec).items() if name != "frames"}
-    return {"pixel mean": spec.mean, "pixel std": spec.std}
+    if spec.normalization:
+        return dict(zip(("pixel mean", "pixel std"), spec.normalization, strict=True))
+    skipped = ("column", "frames", "samples")
+    return {f"{name_of(type(spec))} {name}": value for name, value in asdict(spec).items() if name not in skipped}

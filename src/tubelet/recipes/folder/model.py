@@ -17,7 +17,7 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.recipes.folder.look import DatasetSummary, log_mel_scale, spread
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import ImageSpec, RasterSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 from tubelet.weights.lanes import lanes
 
@@ -32,7 +32,7 @@ _LONGEST_SOUND = 8.0
 _SOUND_TOKENS, _SOUND_BINS = 64, 64
 _LOUDNESS = -25.0  # decibels
 _ADAPTABLE = ViTConfig | ASTConfig | PolyViTConfig | ViViTConfig  # to other inputs; the rest is taken as it is
-SPECS: dict[Kind, type[InputSpec]] = {"image": ImageSpec, "video": VideoSpec, "audio": SpectrogramSpec}
+_KINDS: tuple[Kind, ...] = ("image", "video", "audio")
 
 
 def backbone(size: str) -> TransformerConfig:
@@ -52,7 +52,7 @@ def choose_model(looks: Sequence[DatasetSummary], init: str, size: str) -> tuple
     """
     if init and not isinstance(config := load_model(init).config, _ADAPTABLE):
         return config, [f"Fine-tunes {init} as it is."]
-    kinds: list[Kind] = [kind for kind in SPECS if any(look.kind == kind for look in looks)]
+    kinds: list[Kind] = [kind for kind in _KINDS if any(look.kind == kind for look in looks)]
     if init:
         plan, said = _weights(init, kinds, several=len(looks) > 1)
     else:
@@ -77,7 +77,7 @@ class _Plan:
     def modality(self, kind: Kind, looks: Sequence[DatasetSummary]) -> Modality:
         """How a model sees files of ``kind``."""
         for lane in lanes(self.config) if self.config else ():
-            if isinstance(lane.spec, SPECS[kind]):
+            if lane.spec.modality == kind:
                 return Modality(spec=lane.spec, patch=lane.patch)
         own = [look for look in looks if look.kind == kind]
         match kind:
@@ -119,6 +119,8 @@ class _Plan:
                     if isinstance(self.config, ViTConfig)
                     else config
                 )
+            case spec:
+                raise ConfigError(f"init: no model of {type(spec).__name__} alone; name one with --model")
 
 
 def _weights(init: str, kinds: Collection[Kind], *, several: bool) -> tuple[_Plan, list[str]]:
@@ -139,7 +141,7 @@ def _weights(init: str, kinds: Collection[Kind], *, several: bool) -> tuple[_Pla
 
 
 def _takes(config: ModelConfig, kind: Kind) -> bool:
-    return any(isinstance(spec, SPECS[kind]) for spec in config.inputs.values())
+    return any(spec.modality == kind for spec in config.inputs.values())
 
 
 def _joint(config: ModelConfig) -> bool:
@@ -149,7 +151,7 @@ def _joint(config: ModelConfig) -> bool:
 def pixels_of(config: ModelConfig | None) -> ImageSpec:
     """Pictures as the model's own pictures or videos are; small ones where it has none, or there is no model."""
     for spec in config.inputs.values() if config else ():
-        if not isinstance(spec, SpectrogramSpec):
+        if isinstance(spec, RasterSpec):
             return ImageSpec(size=spec.size, short_side=spec.short_side, mean=spec.mean, std=spec.std)
     return ImageSpec(size=(112, 112), short_side=128)
 

@@ -20,8 +20,8 @@ from tubelet.models.tubevit import TubeViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.recipes.folder.look import DatasetSummary
-from tubelet.recipes.folder.model import SPECS, hearing, pixels_of, seeing
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.recipes.folder.model import hearing, pixels_of, seeing
+from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 
 _PATCH = 16  # windows of sound that every name's patches fill
@@ -53,18 +53,16 @@ def named_model(name: str, looks: Sequence[DatasetSummary], init: str) -> tuple[
 
 def task_inputs(config: ModelConfig, look: DatasetSummary, who: str) -> tuple[str, ...]:
     """The inputs that a model takes of a folder's files: of videos, their sound too if it takes both together."""
-    fitting = [names for names in config.input_sets if all(_kind(config.inputs[n]) in _GIVES[look.kind] for n in names)]
+    fitting = [
+        names for names in config.input_sets if all(config.inputs[n].modality in _GIVES[look.kind] for n in names)
+    ]
     if not fitting:
         takes = ", or ".join(" and ".join(names) for names in config.input_sets)
         raise ConfigError(
             f"model: {who} takes {takes}, and {look.path} holds files of kind {look.kind!r}, for which there is "
             f"{_NAMES[look.kind]}, or, together with other kinds, polyvit-s/16x4"
         )
-    return max(fitting, key=lambda names: (any(_kind(config.inputs[n]) == look.kind for n in names), len(names)))
-
-
-def _kind(spec: InputSpec) -> Kind:
-    return next(kind for kind, cls in SPECS.items() if isinstance(spec, cls))
+    return max(fitting, key=lambda names: (any(config.inputs[n].modality == look.kind for n in names), len(names)))
 
 
 def _fitted(spec: InputSpec, looks: Sequence[DatasetSummary], pixels: ImageSpec) -> tuple[InputSpec, list[str]]:
@@ -76,7 +74,8 @@ def _fitted(spec: InputSpec, looks: Sequence[DatasetSummary], pixels: ImageSpec)
         return hearing(looks, _PATCH), silent
     if isinstance(spec, VideoSpec) and looks:
         return seeing(looks, pixels, spec.frames), []
-    spec = replace(spec, size=pixels.size, short_side=pixels.short_side, mean=pixels.mean, std=pixels.std)
+    if isinstance(spec, RasterSpec):
+        spec = replace(spec, size=pixels.size, short_side=pixels.short_side, mean=pixels.mean, std=pixels.std)
     return spec, []
 
 
