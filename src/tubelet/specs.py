@@ -237,7 +237,7 @@ class SpectrogramSpec(InputSpec):
     std: float = 4.7
     loudness: float = 0.0
     stretch: float = 0.0
-    channels: int = 3  # pyright: ignore[reportIncompatibleVariableOverride]
+    channels: int = 3  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -356,6 +356,8 @@ class SpectrogramReader(SoundInputReader[SpectrogramSpec]):
 
 
 class WaveformReader(SoundInputReader[WaveformSpec]):
+    """Samples as they are; SpecAugment's masks and the change of pitch are of spectrograms, and leave them alone."""
+
     def heard(self, waves: Float32[Tensor, "V S"]) -> Float32[Tensor, "V S"]:
         return waveforms(waves, self.spec)
 
@@ -363,11 +365,6 @@ class WaveformReader(SoundInputReader[WaveformSpec]):
         self, wave: Float32[Tensor, " S"], augment: Augmentation, random: Random
     ) -> Float32[Tensor, " S"]:
         return train_waveform(wave, self.spec, augment, random)
-
-    def check(self, augment: Augmentation) -> None:
-        of_pictures = ("frequency_warp", "frequency_masks", "time_masks")
-        if named := [name for name in of_pictures if getattr(augment, name)]:
-            raise ValueError(f"is a waveform, but augment.{named[0]} is of spectrograms; set it to 0")
 
     def picture(self, view: Tensor) -> UInt8[Tensor, "1 3 H W"]:
         """Its spectrogram."""
