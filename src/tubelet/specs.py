@@ -143,8 +143,8 @@ class VideoSpec(InputSpec):
     ``frames`` frames are taken ``stride / fps`` seconds apart on the video's timeline; ``fps = 0`` means the average
     rate of each file. Size, short side, fit, mean and standard deviation are those of :class:`ImageSpec`.
 
-    ``values``: what the channels are. "flow": optical flow, whose first channel is the motion to the right (0 to 255 for
-    left to right, 127.5 for none), the second downwards; it is taken from the first ``len(mean)`` channels of a file.
+    ``values``: what the channels are. "flow": optical flow, whose first channel is the motion to the right (above
+    127.5) or left (below), the second that downwards or upwards; it is taken from the first ``len(mean)`` channels of a file.
     The first is turned round where a clip is mirrored, and nothing else is done to it in training than cropping.
     """
 

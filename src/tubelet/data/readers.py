@@ -200,7 +200,8 @@ class ClipReader(_RasterReader[VideoSpec]):
 
     def check(self, augment: Augmentation) -> None:
         if self.spec.values == "color":
-            return super().check(augment)
+            super().check(augment)
+            return
         if self.spec.channels not in (2, 3):
             raise ValueError(f"wants {self.spec.channels} channels; optical flow has 2, or 3 as files store it")
         bent = ("rotate", "shift", "zoom", "shear", "randaugment_layers")
