@@ -144,8 +144,8 @@ class VideoSpec(InputSpec):
     rate of each file. Size, short side, fit, mean and standard deviation are those of :class:`ImageSpec`.
 
     ``values``: what the channels are. "flow": optical flow, whose first channel is the motion to the right (above
-    127.5) or left (below), the second that downwards or upwards; it is taken from the first ``len(mean)`` channels of a file.
-    The first is turned round where a clip is mirrored, and nothing else is done to it in training than cropping.
+    127.5) or left (below), the second that downwards or upwards; it is taken from the first ``len(mean)``
+    channels of a file. The first is turned round where a clip is mirrored; nothing else is done to it but cropping.
     """
 
     modality = "video"
