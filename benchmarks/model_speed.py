@@ -40,7 +40,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import VivitConfig, VivitForVideoClassification
 
-from tubelet.costs.cost import cost, input_shape, work
+from tubelet.costs.cost import cost, work
 from tubelet.hardware import bfloat16_fault
 from tubelet.models import Model, model_config
 from tubelet.models.tubevit import TubeViT
@@ -93,7 +93,7 @@ def family(name: str, inputs: tuple[str, ...], batch: int, runs: int, device: st
     dtype = torch.float32 if mode == "float32" else torch.bfloat16
     model = model.to(dtype)
     run = torch.compile(model) if mode == "compiled" else model
-    example = {i: torch.randn(batch, *input_shape(config.inputs[i]), device=device, dtype=dtype) for i in inputs}
+    example = {i: torch.randn(batch, *config.inputs[i].shape, device=device, dtype=dtype) for i in inputs}
     width = min(1024, max(m.in_features for m in model.modules() if isinstance(m, torch.nn.Linear)))
     tokenizing = None
     with torch.inference_mode():

@@ -1,16 +1,95 @@
-"""What a model takes as input: one frozen, torch-free dataclass per modality.
+"""What a model takes as input: one frozen, torch-free dataclass per kind of input.
 
 A spec travels with the model (it is stored in ``tubelet.json``), so that training, evaluation and prediction cut and
-normalize media in exactly the same way.
+normalize media in exactly the same way. :mod:`tubelet.data.readers` has the reader of each kind.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
+
+from tubelet.configs import register
 
 Fit = Literal["crop", "stretch"]
+Medium = Literal["image", "video", "audio", "text"]
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation, per channel
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec(ABC):
+    """One input of a model: ``shape`` is that of one view, without the batch.
+
+    ``column``: the column of the manifest that names the file, "path" or ``path.NAME``, such as "path.flow" for optical
+    flow that lies beside its video.
+    """
+
+    modality: ClassVar[Medium]
+    column: str = "path"
+
+    def __post_init__(self) -> None:
+        if self.column != "path" and self.file_of == self.column:
+            raise ValueError(f"{self.column=} must be path, or path.NAME")
+
+    layout: ClassVar[str] = "(B, ...)"
+    """The axes of a minibatch."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one view."""
+
+    def is_example(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is that of one example."""
+        return shape == self.shape
+
+    def differs_in_size(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is one example's but for lengths that a model can interpolate over."""
+        return False
+
+    def layout_hint(self, shape: tuple[int, ...]) -> str:
+        """What to do about a minibatch of another layout, where its ``shape`` tells which; else empty."""
+        return "one example without the batch: x[None]" if self.is_example(shape) else ""
+
+    @property
+    def channels(self) -> int:
+        """Numbers per position of ``extent``."""
+        return 1
+
+    @property
+    def extent(self) -> tuple[int, int, int]:
+        """(frames, height, width) of what tokenizers cut; a row of numbers, where a kind has no frames or rows."""
+        return (1, 1, math.prod(self.shape) // self.channels)
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """What uint8 values are normalized with on the device, once scaled to [0, 1]; None where floats come ready."""
+        return None
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The smallest and largest number that a pixel can become: (-1.0, 1.0) with the default mean and deviation."""
+        if self.normalization is None:
+            return None
+        low = min((0.0 - m) / s for m, s in zip(*self.normalization, strict=True))
+        high = max((1.0 - m) / s for m, s in zip(*self.normalization, strict=True))
+        return low, high
+
+    @property
+    def description(self) -> str:
+        """What a model card says of it."""
+        return f"{' x '.join(map(str, self.shape))} numbers"
+
+    @property
+    def file_of(self) -> str:
+        """NAME of the column ``path.NAME``; empty for the example's own file."""
+        return "" if self.column == "path" else self.column.removeprefix("path.")
+
+
+def _short_side(size: int) -> int:
+    return round(size * 256 / 224)
 
 
 def _check_raster(spec: RasterSpec) -> None:
@@ -25,12 +104,14 @@ def _check_raster(spec: RasterSpec) -> None:
         raise ValueError(f"{std=} must be positive")
 
 
-def _short_side(size: int) -> int:
-    return round(size * 256 / 224)
+def _pixels(spec: RasterSpec) -> str:
+    height, width = spec.size
+    low, high = spec.value_range or (0, 255)
+    return f"{height}x{width} pixels in [{low:g}, {high:g}]"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSpec:
+class ImageSpec(InputSpec):
     """An image as the model sees it: ``(B, C, H, W)``.
 
     ``size`` is (height, width) in pixels. At test time the short side is brought to ``short_side`` pixels and crops of
@@ -39,6 +120,9 @@ class ImageSpec:
     the default gives [-1, 1], as the released ViT, ViViT, MTV, MBT and PolyViT code does.
     """
 
+    modality = "image"
+    layout = "(B, C, H, W)"
+    values: ClassVar[Literal["color"]] = "color"
     size: tuple[int, int] = (224, 224)
     short_side: int = 256
     fit: Fit = "crop"
@@ -46,34 +130,23 @@ class ImageSpec:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_raster(self)
-
-    @classmethod
-    def square(cls, size: int) -> ImageSpec:
-        """Pictures of ``size`` x ``size`` pixels, cut from a short side of 8/7 of that, as the papers do (256 for 224);
-        the papers' if 0."""
-        return cls(size=(size, size), short_side=_short_side(size)) if size else cls()
 
     @property
     def channels(self) -> int:
         return len(self.mean)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """One example: (C, H, W)."""
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
         return (self.channels, *self.size)
 
-    @property
-    def layout(self) -> str:
-        return "(B, C, H, W)"
-
-    @property
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        return self.mean, self.std
-
-    def is_example(self, shape: tuple[int, ...]) -> bool:
-        """Whether ``shape`` is that of one example."""
-        return shape == self.shape
+    @classmethod
+    def square(cls, size: int) -> ImageSpec:
+        """Pictures of ``size`` x ``size`` pixels, cut from a short side of 8/7 of that, as the papers do (256 for 224);
+        the papers' if 0."""
+        return cls(size=(size, size), short_side=_short_side(size)) if size else cls()
 
     def differs_in_size(self, shape: tuple[int, ...]) -> bool:
         """Whether ``shape`` is one example's but for height and width."""
@@ -86,19 +159,33 @@ class ImageSpec:
         return "it looks like (B, H, W, C): x.permute(0, 3, 1, 2)" if shape[-1] == self.channels else ""
 
     @property
+    def description(self) -> str:
+        return _pixels(self)
+
+    @property
+    def normalization(self) -> Normalization:
+        return self.mean, self.std
+
+    @property
     def extent(self) -> tuple[int, int, int]:
         """(frames, height, width) of what tokenizers cut: an image is a video of one frame."""
         return (1, *self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoSpec:
+class VideoSpec(InputSpec):
     """A clip as the model sees it: ``(B, T, C, H, W)``.
 
     ``frames`` frames are taken ``stride / fps`` seconds apart on the video's timeline; ``fps = 0`` means the average
     rate of each file. Size, short side, fit, mean and standard deviation are those of :class:`ImageSpec`.
+
+    ``values``: what the channels are. "flow": optical flow, whose first channel is the motion to the right (above
+    127.5) or left (below), the second that downwards or upwards; it is taken from the first ``len(mean)``
+    channels of a file. The first is turned round where a clip is mirrored; nothing else is done to it but cropping.
     """
 
+    modality = "video"
+    layout = "(B, T, C, H, W)"
     frames: int = 32
     stride: int = 2
     fps: float = 0.0
@@ -107,11 +194,22 @@ class VideoSpec:
     fit: Fit = "crop"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    values: Literal["color", "flow"] = "color"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.frames < 1 or self.stride < 1 or self.fps < 0:
             raise ValueError(f"{self.frames=} and {self.stride=} must be at least 1, {self.fps=} at least 0")
         _check_raster(self)
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, C, H, W)."""
+        return (self.frames, self.channels, *self.size)
 
     @classmethod
     def square(cls, frames: int, size: int) -> VideoSpec:
@@ -119,27 +217,6 @@ class VideoSpec:
         32 and 224 where one is 0."""
         spec = cls(frames=frames or 32)
         return replace(spec, size=(size, size), short_side=_short_side(size)) if size else spec
-
-    @property
-    def channels(self) -> int:
-        return len(self.mean)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """One example: (T, C, H, W)."""
-        return (self.frames, self.channels, *self.size)
-
-    @property
-    def layout(self) -> str:
-        return "(B, T, C, H, W)"
-
-    @property
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        return self.mean, self.std
-
-    def is_example(self, shape: tuple[int, ...]) -> bool:
-        """Whether ``shape`` is that of one example."""
-        return shape == self.shape
 
     def differs_in_size(self, shape: tuple[int, ...]) -> bool:
         """Whether ``shape`` is one example's but for frames, height and width."""
@@ -156,6 +233,15 @@ class VideoSpec:
         return "it looks like (B, T, H, W, C): x.permute(0, 1, 4, 2, 3)" if shape[-1] == self.channels else ""
 
     @property
+    def description(self) -> str:
+        rate = f"{self.fps:g} frames per second" if self.fps else "the video's own frame rate"
+        return f"{self.frames} frames, every {self.stride} of {rate}, {_pixels(self)}"
+
+    @property
+    def normalization(self) -> Normalization:
+        return self.mean, self.std
+
+    @property
     def extent(self) -> tuple[int, int, int]:
         """(frames, height, width) of what tokenizers cut."""
         return (self.frames, *self.size)
@@ -170,7 +256,7 @@ class VideoSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrogramSpec:
+class SpectrogramSpec(InputSpec):
     """Sound as the model sees it: log-mel energies ``(B, T, M)``, time before frequency, ``frames`` x ``bins``.
 
     The sound is brought to ``rate`` samples per second and one channel; every ``hop`` seconds a ``window`` (seconds,
@@ -193,6 +279,8 @@ class SpectrogramSpec:
     stored beforehand by a formula which is not public.
     """
 
+    modality = "audio"
+    layout = "(B, T, M)"
     frames: int = 800
     bins: int = 128
     rate: int = 16_000
@@ -208,14 +296,14 @@ class SpectrogramSpec:
     std: float = 4.7
     loudness: float = 0.0
     stretch: float = 0.0
-    channels: int = 3
+    channels: int = 3  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("frames", "bins", "rate", "window", "hop", "power", "offset", "std", "channels"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        if not self.loudness <= 0:
-            raise ValueError(f"{self.loudness=} dB must be below full scale, such as -25, or 0 for none")
+        _check_loudness(self.loudness)
         if self.stretch and not self.window <= self.stretch < math.inf:
             raise ValueError(f"{self.stretch=} must be 0 or at least one {self.window=} long, in seconds")
         if self.window_samples > self.fft:
@@ -242,18 +330,9 @@ class SpectrogramSpec:
         return tuple(700 * (10 ** (mel / 2595) - 1) for mel in mels)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """One example: (T, M)."""
+    def shape(self) -> tuple[int, int]:
+        """(T, M)."""
         return (self.frames, self.bins)
-
-    @property
-    def layout(self) -> str:
-        return "(B, T, M)"
-
-    @property
-    def normalization(self) -> None:
-        """Spectrograms are made as normalized floats."""
-        return None
 
     def is_example(self, shape: tuple[int, ...]) -> bool:
         """Whether ``shape`` is that of one example: (T, M), or (C, T, M) where each channel has its own."""
@@ -263,9 +342,10 @@ class SpectrogramSpec:
         """Whether ``shape`` is one example's but for windows and bins."""
         return len(shape) == 2 or (len(shape) == 3 and shape[0] == self.channels)
 
-    def layout_hint(self, shape: tuple[int, ...]) -> str:
-        """What to do about a minibatch of another layout, where its ``shape`` tells which; else empty."""
-        return "one spectrogram without the batch: x[None]" if len(shape) == 2 else ""
+    @property
+    def description(self) -> str:
+        sound = f"{self.seconds:g} s of sound at {self.rate:,} hertz, {self.bins} mel bins"
+        return f"a log-mel spectrogram of {self.frames} windows, {sound}"
 
     @property
     def extent(self) -> tuple[int, int, int]:
@@ -298,12 +378,65 @@ class SpectrogramSpec:
         return self.stretch or self.frames * self.hop
 
 
+@dataclass(frozen=True, kw_only=True)
+class WaveformSpec(InputSpec):
+    """Sound as it is: ``(B, S)`` samples in [-1, 1], of one channel, ``rate`` of them per second.
+
+    ``loudness``: as in :class:`SpectrogramSpec`. The default is three seconds at VATT's 48 kHz.
+    """
+
+    modality = "audio"
+    layout = "(B, S)"
+    stretch: ClassVar[float] = 0.0  # as in SpectrogramSpec; a waveform keeps its time
+    samples: int = 144_000
+    rate: int = 48_000
+    loudness: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.samples, self.rate) < 1:
+            raise ValueError(f"{self.samples=} and {self.rate=} must be at least 1")
+        _check_loudness(self.loudness)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(S,)."""
+        return (self.samples,)
+
+    @property
+    def description(self) -> str:
+        return f"a waveform of {self.samples:,} samples, {self.seconds:g} s of sound at {self.rate:,} hertz"
+
+    @property
+    def frames(self) -> int:
+        """Its samples: what a spectrogram's frames are to that."""
+        return self.samples
+
+    @property
+    def step(self) -> float:
+        """Seconds between two samples."""
+        return 1 / self.rate
+
+    @property
+    def seconds(self) -> float:
+        """The span of a clip."""
+        return self.samples / self.rate
+
+
+def _check_loudness(loudness: float) -> None:
+    if not loudness <= 0:
+        raise ValueError(f"{loudness=} dB must be below full scale, such as -25, or 0 for none")
+
+
 RasterSpec = ImageSpec | VideoSpec
-InputSpec = ImageSpec | VideoSpec | SpectrogramSpec
+SoundSpec = SpectrogramSpec | WaveformSpec
 
+INPUT_KINDS: dict[str, type[InputSpec]] = {
+    "image": ImageSpec,
+    "video": VideoSpec,
+    "spectrogram": SpectrogramSpec,
+    "waveform": WaveformSpec,
+}
 
-def value_range(spec: RasterSpec) -> tuple[float, float]:
-    """The smallest and largest number that a pixel can become: (-1.0, 1.0) with the default mean and deviation."""
-    low = min((0.0 - m) / s for m, s in zip(spec.mean, spec.std, strict=True))
-    high = max((1.0 - m) / s for m, s in zip(spec.mean, spec.std, strict=True))
-    return low, high
+for _name, _kind in INPUT_KINDS.items():
+    register(InputSpec, _name, _kind)

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from media_files import encode, numbers
-from tubelet.data import cache
-from tubelet.data import dataset as dataset_module
+from tubelet.data import cache, readers
 from tubelet.data.augment import Augmentation
 from tubelet.data.cache import VideoReader
 from tubelet.data.dataset import TrainSet, ViewSet
@@ -163,8 +162,8 @@ def test_a_video_that_ends_early_is_read_whole_once_and_its_wanted_frames_are_ke
 
 def test_views_are_spread_and_decoded_once(video, monkeypatch):
     opened: list[str] = []
-    open_video = dataset_module.open_video
-    monkeypatch.setattr(dataset_module, "open_video", lambda path: opened.append(path) or open_video(path))
+    open_video = readers.open_video
+    monkeypatch.setattr(readers, "open_video", lambda path: opened.append(path) or open_video(path))
     views = ViewSet([Record(video, key="k")], (), {"video": SPEC}, Views(4, 1)).example(0)
     assert len(opened) == 1
     assert views.inputs["video"].shape == (4, 8, 3, *WHOLE)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tubelet.configs import registered
-from tubelet.costs.cost import input_shape
 from tubelet.models import (
     ASTConfig,
     MBTConfig,
@@ -142,7 +141,7 @@ def build(config: ModelConfig, classes: int = 5) -> Model:
 def example(config: ModelConfig, batch: int = 2) -> dict[str, Tensor]:
     """Inputs for one forward pass that goes through all of the model."""
     generator = torch.Generator().manual_seed(1)
-    shapes = {name: input_shape(config.inputs[name]) for name in whole(config)}
+    shapes = {name: config.inputs[name].shape for name in whole(config)}
     return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from senses import senses_model
-from tubelet.inference.scoring import blank, evaluation_mode, view_logits
+from tubelet.data.readers import reader_of
+from tubelet.inference.scoring import evaluation_mode, view_logits
 from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, VideoSpec
@@ -109,8 +110,8 @@ def test_evaluation_mode_gives_the_mode_back_and_needs_no_gradients(model):
 
 
 def test_blank_inputs_have_the_shape_of_the_spec():
-    assert blank(VideoSpec(frames=4, size=(8, 6), short_side=8)).shape == (1, 4, 3, 8, 6)
-    assert blank(ImageSpec(size=(8, 6), short_side=8)).shape == (1, 3, 8, 6)
+    assert reader_of(VideoSpec(frames=4, size=(8, 6), short_side=8)).blank().shape == (1, 4, 3, 8, 6)
+    assert reader_of(ImageSpec(size=(8, 6), short_side=8)).blank().shape == (1, 3, 8, 6)
 
 
 def test_forwards_must_have_views(model):

@@ -12,9 +12,9 @@ from colors import frames_of
 from senses import CARDS, senses_model, tone, write_senses
 from tubelet.inference import answers
 from tubelet.inference.answers import merged
-from tubelet.inference.overlay import spectrogram_picture
 from tubelet.inference.predictor import Predictor
 from tubelet.media.errors import MediaError
+from tubelet.media.heat import spectrogram_picture
 from tubelet.media.write import write_video
 from tubelet.models import Model
 from tubelet.models.ast import AST, ASTConfig

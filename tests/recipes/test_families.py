@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tubelet.configs import from_json, to_json
-from tubelet.costs.cost import cost, input_shape
+from tubelet.costs.cost import cost
 from tubelet.data.augment import Augmentation
 from tubelet.models.mbt import MBTConfig
 from tubelet.models.mtv import MTVConfig
@@ -40,7 +40,7 @@ def test_an_experiment_can_be_saved_built_and_answered_by(name: str) -> None:
     assert settings.source.path == f"there/{task}.csv"
     assert settings.augment == Augmentation.none(), "a flip would turn left into right"
     encoder = experiment.model.build().eval()
-    inputs = {n: torch.zeros(1, *input_shape(encoder.inputs[n])) for n in settings.inputs}
+    inputs = {n: torch.zeros(1, *encoder.inputs[n].shape) for n in settings.inputs}
     with torch.no_grad():
         assert encoder(inputs).pooled.shape == (1, encoder.width)
     assert cost(experiment.model, 80, settings.inputs).multiply_adds < 0.3e9, "minutes on two cores"

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tubelet.configs import from_json, to_json
-from tubelet.costs.cost import input_shape
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models import SIZES, ModelConfig
@@ -59,7 +58,7 @@ def test_a_recipe_has_the_hyper_parameters_of_its_sources(name: str) -> None:
 def test_the_model_is_the_released_one(name: str) -> None:
     model = model_of(MBT[name]())
     assert (model.backbone, model.fusion_layer, model.bottlenecks, model.pool) == (SIZES["b"], 8, 4, "token")
-    assert {key: (m.patch, input_shape(m.spec)) for key, m in model.modalities.items()} == {
+    assert {key: (m.patch, m.spec.shape) for key, m in model.modalities.items()} == {
         "video": ((2, 16, 16), (32, 3, 224, 224)),
         "audio": ((1, 16, 16), (800, 128)),
     }

@@ -138,7 +138,7 @@ def kinds_of(cls: Any) -> dict[str, type]:
         return registered(cls)
     if _is_union(cls):
         return {name: kind for member in get_args(cls) for name, kind in kinds_of(member).items()}
-    return {cls.__name__: cls} if _is_dataclass(cls) else {}
+    return {name_of(cls) or cls.__name__: cls} if _is_dataclass(cls) else {}
 
 
 def _kind(cls: Any, data: Any) -> type:

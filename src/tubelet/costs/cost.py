@@ -23,7 +23,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from tubelet.models import Model, ModelConfig
 from tubelet.nn.blocks import Block, Stack
 from tubelet.nn.heads import LinearHead
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
 
 _PARALLEL = re.compile(r"\b(streams|modalities)\.[^.]+")
 
@@ -88,7 +87,7 @@ def work(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) ->
     if not inputs and len(config.input_sets) > 1:
         raise ValueError(f"say which inputs: {', '.join(' and '.join(names) for names in config.input_sets)}")
     model = _unallocated(config, classes)
-    shapes = {name: input_shape(config.inputs[name]) for name in inputs or config.inputs}
+    shapes = {name: config.inputs[name].shape for name in inputs or config.inputs}
     count = _Count(model)
     count.run(shapes)
     return Work(
@@ -125,17 +124,6 @@ class _NoInitialization(TorchFunctionMode):
 
 def _numbers(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def input_shape(spec: InputSpec) -> tuple[int, ...]:
-    """The shape of one example: (C, H, W), (T, C, H, W), or (T, M) of a spectrogram."""
-    match spec:
-        case ImageSpec():
-            return (spec.channels, *spec.size)
-        case VideoSpec():
-            return (spec.frames, spec.channels, *spec.size)
-        case SpectrogramSpec():
-            return (spec.frames, spec.bins)
 
 
 class _Count:

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from zlib import crc32
 
-import torch
 from torch import Tensor
 
-from tubelet.data.augment import Augmentation, random_factor
+from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Targets
-from tubelet.data.cache import ImageReader, SoundReader, VideoReader
-from tubelet.data.geometry import pixels_needed
 from tubelet.data.kinds import Kind, kinds_of
 from tubelet.data.labels import Classes, TargetEncoder
+from tubelet.data.readers import Files, InputReader, reader_of
 from tubelet.data.records import Record, Records
-from tubelet.data.sound import Waveforms, spectrograms, train_spectrogram
-from tubelet.data.timeline import Timeline, Timelines
-from tubelet.data.transforms import train_clip, view_crops
-from tubelet.data.views import Views, has_crops
-from tubelet.media.clips import clip_times, random_start, spread_starts
+from tubelet.data.views import Views
 from tubelet.media.errors import MediaError, NoTrackError
-from tubelet.media.images import read_image
-from tubelet.media.video import open_video
 from tubelet.seeds import mix
-from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import InputSpec
 
-_FRAMES_AT_ONCE = 32  # decoded frames that evaluation holds at full size
+Reader = InputReader[InputSpec]
 
 
 @dataclass(frozen=True)
@@ -83,13 +75,11 @@ class TrainSet:
         self.specs, self.augment = dict(specs), augment
         self._seed = seed, crc32(task.encode())
         self._target = TargetEncoder(classes, several)
-        self._timelines = Timelines()
-        self._videos, self._sounds, self._images = (
-            VideoReader(cache_gib),
-            SoundReader(cache_gib),
-            ImageReader(cache_gib),
-        )
-        _check(self.records, self.specs, self._target)
+        self._files = Files(cache_gib)
+        self._readers = {name: reader_of(spec) for name, spec in specs.items()}
+        _check(self.records, self._readers, self._target)
+        for name, reader in self._readers.items():
+            _of_input(name, partial(reader.check, augment))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -97,10 +87,9 @@ class TrainSet:
     def example(self, index: int, pass_: int) -> Example | MediaError:
         """Example ``index`` as it is seen in a pass; the error, where its file cannot be read."""
         record = self.records[index]
-        seed = mix(*self._seed, index, pass_)
-        sound = Waveforms(record, self._timelines, self._sounds)
+        seed, files = mix(*self._seed, index, pass_), self._files.of(record)
         try:
-            inputs = {name: self._input(record, sound, spec, Random(seed)) for name, spec in self.specs.items()}
+            inputs = {name: read.train(files, self.augment, Random(seed)) for name, read in self._readers.items()}
         except MediaError as error:
             return error
         return Example(inputs, self._target(record), record.key or record.path)
@@ -108,38 +97,10 @@ class TrainSet:
     def times(self, index: int, pass_: int, name: str) -> tuple[float, ...]:
         """When the frames of an input of :meth:`example` are taken, or the windows of a spectrogram begin.
 
-        In seconds of the file. Raises MediaError.
+        In seconds of the file. Raises MediaError, and ValueError for an input that has no times.
         """
-        record, spec, random = self.records[index], self.specs[name], Random(mix(*self._seed, index, pass_))
-        if isinstance(spec, ImageSpec):
-            raise ValueError(f"{name=} is an image, which has no times")
-        if isinstance(spec, VideoSpec):
-            return self._times(record, spec, random)
-        sound = Waveforms(record, self._timelines, self._sounds)
-        return sound.times(sound.draw(spec, self.augment, random), spec)
-
-    def _times(self, record: Record, spec: VideoSpec, random: Random) -> tuple[float, ...]:
-        line = self._timelines.of(record)
-        u, step = random.random(), spec.step(line.fps)
-        factor = random_factor(self.augment.speed, random)
-        if (spec.frames - 1) * step < line.length:
-            factor = min(factor, max(1.0, line.length / (spec.frames * step)))
-        step *= factor
-        start = random_start(line.length, (spec.frames - 1) * step, u)
-        times = tuple(line.start + time for time in clip_times(start, spec.frames, step, line.length))
-        return tuple(_middle(time, line) for time in times) if self.augment.speed else times
-
-    def _input(self, record: Record, sound: Waveforms, spec: InputSpec, random: Random) -> Tensor:
-        if isinstance(spec, ImageSpec):
-            enlarged = self.augment.max_scale if self.augment.scale_jitter else 1.0
-            image = self._images.image(record.path, round(pixels_needed(spec) * max(1.0, enlarged)))
-            return train_clip(image[None], spec, self.augment, random)[0]
-        if isinstance(spec, SpectrogramSpec):
-            wave = sound.drawn(sound.draw(spec, self.augment, random), spec)
-            return train_spectrogram(wave, spec, self.augment, random)
-        line = self._timelines.of(record)
-        frames = self._videos.frames_at(record.path, self._times(record, spec, random), line.duration, line.fps)
-        return train_clip(frames, spec, self.augment, random)
+        random = Random(mix(*self._seed, index, pass_))
+        return self._readers[name].times(self._files.of(self.records[index]), self.augment, random)
 
 
 class ViewSet:
@@ -163,16 +124,17 @@ class ViewSet:
     ) -> None:
         self.records, self.specs, self.views, self.may_miss = Records.of(records), dict(specs), views, may_miss
         self._target = TargetEncoder(classes, several)
-        self._timelines = Timelines()
-        _check(self.records, self.specs, self._target, may_miss)
-        if views.clips > 1 and any(isinstance(spec, ImageSpec) for spec in specs.values()):
+        self._files = Files()
+        self._readers = {name: reader_of(spec) for name, spec in specs.items()}
+        readers = list(self._readers.values())
+        _check(self.records, self._readers, self._target, may_miss)
+        if views.clips > 1 and (still := [reader for reader in readers if not reader.timed]):
             raise ValueError(
-                f"{views} views have {views.clips} clips, but an image is one; give Views(crops=...) alone"
+                f"{views} views have {views.clips} clips, but {still[0].one} is one; give Views(crops=...) alone"
             )
-        if views.crops > 1 and not any(has_crops(spec) for spec in specs.values()):
-            sound = all(isinstance(spec, SpectrogramSpec) for spec in specs.values())
-            what = "sound is not cropped" if sound else 'the model sees pictures whole (fit="stretch")'
-            raise ValueError(f"{views} views have {views.crops} crops, but {what}; give {views.clips}x1 views")
+        if views.crops > 1 and not any(reader.cropped for reader in readers):
+            seen = [reader for reader in readers if reader.spec.modality != "audio"] or readers
+            raise ValueError(f"{views} views have {views.crops} crops, but {seen[0].whole}; give {views.clips}x1 views")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -180,16 +142,12 @@ class ViewSet:
     def example(self, index: int) -> VideoViews | MediaError:
         """All views of one example, each frame decoded once; the error, where its file cannot be read."""
         record = self.records[index]
-        sound = Waveforms(record, self._timelines, SoundReader())
+        files = self._files.of(record)
         inputs, silent, missing = dict[str, Tensor](), list[str](), dict[str, NoTrackError]()
-        for name, spec in self.specs.items():
+        for name, reader in self._readers.items():
             try:
-                if isinstance(spec, SpectrogramSpec):
-                    waves = sound.spread(spec, self.views.clips)
-                    inputs[name] = spectrograms(waves, spec).repeat_interleave(self.views.crops, 0)
-                    silent += [] if waves.any() else [name]
-                else:
-                    inputs[name] = self._pictures(record, spec)
+                inputs[name], silence = reader.views(files, self.views)
+                silent += [name] if silence else []
             except NoTrackError as error:
                 missing[name] = error
             except MediaError as error:
@@ -198,56 +156,29 @@ class ViewSet:
             return next(iter(missing.values()))
         return VideoViews(inputs, self._target(record), record.key or record.path, tuple(silent), tuple(missing))
 
-    def _pictures(self, record: Record, spec: RasterSpec) -> Tensor:
-        if isinstance(spec, ImageSpec):
-            image = read_image(record.path, short_side=pixels_needed(spec))
-            return view_crops(image[None], spec, self.views.crops)[:, 0]
-        line = self._timelines.of(record)
-        step, clips = spec.step(line.fps), list[tuple[float, ...]]()
-        for start in spread_starts(line.length, spec.seconds(line.fps), self.views.clips):
-            clips.append(clip_times(start, spec.frames, step, line.length))
-        times = sorted({time for clip in clips for time in clip})
-        crops = self._crops_at(record.path, [line.start + time for time in times], spec)
-        row = {time: i for i, time in enumerate(times)}
-        return torch.cat([crops[:, [row[time] for time in clip]] for clip in clips])
 
-    def _crops_at(self, path: str, times: Sequence[float], spec: VideoSpec) -> Tensor:
-        """(crops, T, C, H, W) at sorted times."""
-        with open_video(path) as video:
-            parts = [
-                view_crops(video.frames_at(times[i : i + _FRAMES_AT_ONCE]).frames, spec, self.views.crops)
-                for i in range(0, len(times), _FRAMES_AT_ONCE)
-            ]
-        return torch.cat(parts, 1)
-
-
-def _middle(time: float, line: Timeline) -> float:
-    """The middle of the time that a frame is on screen: what is kept of a video is certain to answer for it."""
-    middle = (math.floor(time * line.fps + 1e-6) + 0.5) / line.fps
-    return middle if middle < line.start + line.length else time
-
-
-def _check(
-    records: Sequence[Record], specs: Mapping[str, InputSpec], target: TargetEncoder, may_miss: bool = False
-) -> None:
+def _check(records: Records, readers: Mapping[str, Reader], target: TargetEncoder, may_miss: bool = False) -> None:
     if not records:
         raise ValueError("there are no examples to read; look at the manifest's split and its column 'error'")
-    either = {kind for spec in specs.values() for kind in _needs(spec)[1]} if may_miss else set[Kind]()
-    found = kinds_of(records)
-    for name, spec in specs.items():
-        if spec.channels != 3 and not isinstance(spec, SpectrogramSpec):
-            raise ValueError(f"input {name!r} wants {spec.channels} channels; media files give 3 (red, green, blue)")
-        need, kinds = _needs(spec)
-        for kind, record in found.items():
-            if (kind or kinds[0]) not in {*kinds, *either}:
-                raise ValueError(f"input {name!r} is {need}, which {record.path} is not; change the task's inputs")
+    either = {kind for reader in readers.values() for kind in reader.kinds} if may_miss else set[Kind]()
+    for name, reader in readers.items():
+        _of_input(name, partial(reader.check, Augmentation()))
+        file = reader.spec.file_of
+        if file and file not in records.files:
+            raise ValueError(
+                f"input {name!r} is read from the column {reader.spec.column!r}, which "
+                f"{records[0].key or records[0].path} does not have; give a manifest with that column"
+            )
+        for kind, record in kinds_of(records, file).items():
+            if (kind or reader.kinds[0]) not in {*reader.kinds, *either}:
+                path = record.paths[file] if file else record.path
+                raise ValueError(f"input {name!r} is {reader.needs}, which {path} is not; change the task's inputs")
     target.check(records)
 
 
-def _needs(spec: InputSpec) -> tuple[str, tuple[Kind, ...]]:
-    """What an input is, and the kinds of files that have it."""
-    if isinstance(spec, ImageSpec):
-        return "an image", ("image",)
-    if isinstance(spec, VideoSpec):
-        return "a video", ("video",)
-    return "sound (of a sound file, or of a video)", ("audio", "video")
+def _of_input(name: str, check: Callable[[], None]) -> None:
+    """Run a check, whose error then names the input."""
+    try:
+        check()
+    except ValueError as error:
+        raise ValueError(f"input {name!r} {error}") from None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.compute
 
-from tubelet.data.records import Codes, Record, Records
+from tubelet.data.records import FILE, Codes, Record, Records
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
@@ -28,10 +28,11 @@ def kind_of_file(path: str | Path) -> Kind | None:
     return _KINDS.get(Path(path).suffix.lower())
 
 
-def kinds_of(records: Sequence[Record]) -> dict[Kind | None, Record]:
-    """The kinds of a data set's files by suffix, each with the first record of it."""
+def kinds_of(records: Sequence[Record], file: str = "") -> dict[Kind | None, Record]:
+    """The kinds of a data set's files by suffix, each with the first record of it; or of the second files ``file``."""
     records = Records.of(records)
-    suffixes = Codes.of(pc.replace_substring_regex(records.column("path"), r"(?s)^.*?(\.[^./]*)?$", r"\1"))
+    paths = records.column(FILE + file if file else "path")
+    suffixes = Codes.of(pc.replace_substring_regex(paths, r"(?s)^.*?(\.[^./]*)?$", r"\1"))
     codes, first = np.unique(suffixes.codes, return_index=True)
     found: dict[Kind | None, Record] = {}
     for place, code in sorted(zip(first.tolist(), codes.tolist(), strict=True)):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from tubelet.data import tables
-from tubelet.data.records import LABEL, TYPES, Record, Records, label_column, label_set
+from tubelet.data.records import FILE, LABEL, TYPES, Record, Records, label_column, label_set
 from tubelet.data.tables import ManifestError, Table
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
@@ -24,6 +24,7 @@ __all__ = ["LABEL", "Manifest", "ManifestError", "Record", "Records", "read_mani
 _NUMBERS = ("start", "end", "duration", "fps", "width", "height")
 _TEXTS = ("split", "group", "text", "error")
 _INDEXED = ("duration", "fps", "width", "height", "error")
+_PREFIXES = ("label.", FILE)
 _COLUMNS = ("path", "label", "labels", "start", "end", "split", "group", "text", *_INDEXED)
 
 
@@ -75,7 +76,8 @@ def read_manifest(path: str | Path) -> Manifest:
     """Read a manifest (.csv, .jsonl, .parquet or .arrow), or a folder of class folders.
 
     Columns: ``path`` (relative ones are relative to the manifest); ``label``, or ``labels`` (several: separated by ";"
-    in CSV, a list elsewhere), or ``label.NAME`` for each of several label sets; ``start``, ``end`` in seconds;
+    in CSV, a list elsewhere), or ``label.NAME`` for each of several label sets; ``path.NAME`` for a second file of the
+    example, such as its optical flow, for inputs whose spec names that column; ``start``, ``end`` in seconds;
     ``split``; ``group``; ``text``; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
     A file that has not changed is read once in a process; parquet and Arrow files are mapped into memory.
     Raises :class:`ManifestError` with the line that is wrong and what to do about it.
@@ -109,8 +111,11 @@ def write_manifest(path: str | Path, records: Iterable[Record]) -> None:
     """
     path, records = Path(path), Records.of(records)
     folder = path.parent.absolute().as_posix().rstrip("/") + "/"
-    paths = records.paths()
-    columns = {"path": pc.if_else(pc.starts_with(paths, folder), pc.utf8_slice_codeunits(paths, len(folder)), paths)}
+    files = {"path": records.paths(), **{FILE + name: records.paths(name) for name in records.files}}
+    columns = {
+        name: pc.if_else(pc.starts_with(paths, folder), pc.utf8_slice_codeunits(paths, len(folder)), paths)
+        for name, paths in files.items()
+    }
     for name in records.label_sets:
         columns |= _label_cells(path, records, name)
     for name in _COLUMNS[3:]:
@@ -136,12 +141,12 @@ def _label_cells(manifest: Path, records: Records, name: str) -> dict[str, Any]:
 def _check_columns(table: Table) -> None:
     columns = table.columns
     for column in columns:
-        if column not in _COLUMNS and not (column.startswith("label.") and len(column) > len("label.")):
+        if column not in _COLUMNS and not any(column.removeprefix(prefix) not in ("", column) for prefix in _PREFIXES):
             guess = tables.nearest(column, _COLUMNS)
             raise ManifestError(
                 table.path,
                 table.named(column),
-                f"unknown column {column!r}{guess}; the columns are {', '.join(_COLUMNS)} and label.NAME",
+                f"unknown column {column!r}{guess}; the columns are {', '.join(_COLUMNS)}, label.NAME and path.NAME",
             )
     if "path" not in columns and len(table.cells):
         has = ", ".join(columns) or "nothing"
@@ -162,7 +167,11 @@ def _columns(table: Table) -> dict[str, Any]:
         if name == "labels" or name == LABEL or name.startswith(f"{LABEL}."):
             columns[label_column("label" if name == "labels" else label_set(name))] = _labels(table, name)
     for name in table.columns:
-        if name in _NUMBERS:
+        if name.startswith(FILE):
+            columns[name] = _normal(cells := table.text(name))
+            if (row := tables.first(pc.equal(cells, ""))) is not None:
+                raise table.error(row, f"column {name!r} is empty; give the file or remove the line")
+        elif name in _NUMBERS:
             columns[name] = table.number(name)
         elif name in _TEXTS:
             columns[name] = table.text(name)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
 LABEL = "label"
+FILE = "path."  # and a name: the column of a second file of each example
 _AT_ONCE = 1024  # rows that an iteration makes objects of together
 _DIGESTED = 1 << 16  # rows that a fingerprint takes in together
 
@@ -30,7 +31,8 @@ class Record:
     ``group``: what must not be split apart (a speaker, a scene, a source), the same for all of its examples.
     ``key`` names the example in results: the path as the manifest writes it, and the part. ``duration`` (seconds),
     ``fps``, ``width`` and ``height`` of the file are 0 where no index has cached them. ``error``: why the index could
-    not read the file; training leaves such an example out, evaluation counts it as expected.
+    not read the file; training leaves such an example out, evaluation counts it as expected. ``paths``: of its other
+    files: the column ``path.flow`` names the file "flow".
     """
 
     path: str
@@ -46,6 +48,7 @@ class Record:
     width: int = 0
     height: int = 0
     error: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 TYPES: dict[str, Any] = {
@@ -101,9 +104,9 @@ class Codes:
 class Records(Sequence[Record]):
     """Some rows of an Arrow table as a sequence of records. A part of it is another view of the same table.
 
-    ``table``: the columns of :data:`TYPES`, and for each label set a column ``label`` or ``label.NAME``: text where
-    every record has one label, else lists. ``folder``: what relative paths are relative to. ``rows`` (N,): which rows,
-    in which order; all if None. Processes that are forked share the table.
+    ``table``: the columns of :data:`TYPES`, for each label set a column ``label`` or ``label.NAME`` (text where every
+    record has one label, else lists), and for each second file a column ``path.NAME``. ``folder``: what relative paths
+    are relative to. ``rows`` (N,): which rows, in which order; all if None. Processes that are forked share the table.
     """
 
     def __init__(self, table: Any, rows: NDArray[np.int64] | None = None, folder: str = "") -> None:
@@ -124,6 +127,8 @@ class Records(Sequence[Record]):
                 if single
                 else pa.array(labels, pa.list_(pa.string()))
             )
+        for name in dict.fromkeys(chain.from_iterable(record.paths for record in records)):
+            columns[FILE + name] = pa.array([record.paths.get(name) for record in records], pa.string())
         for name, default in _DEFAULTS.items():
             values = [getattr(record, name) for record in records]
             if name == "key" or any(value != default for value in values):
@@ -238,9 +243,14 @@ class Records(Sequence[Record]):
             return self.codes(LABEL)
         return Codes.of(pc.fill_null(first, ""))
 
-    def paths(self) -> Any:
-        """Where the files are: an Arrow array (N,) of text."""
-        paths = self.column("path")
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the second files that the examples have: "flow" for a column ``path.flow``."""
+        return tuple(name.removeprefix(FILE) for name in self.table.column_names if name.startswith(FILE))
+
+    def paths(self, file: str = "") -> Any:
+        """Where the files are, or the second files called ``file``: an Arrow array (N,) of text."""
+        paths = self.column(FILE + file if file else "path")
         if self.folder in ("", "."):
             return paths
         whole = pc.binary_join_element_wise(self.folder.rstrip("/"), paths, "/")
@@ -261,6 +271,9 @@ class Records(Sequence[Record]):
             labels = self.labels(name)
             digest.update(name.encode() + labels.counts.astype("<i8").tobytes())
             _digest_texts(digest, pa.array(labels.names).take(pa.array(labels.codes)))
+        for name in self.files:
+            digest.update(name.encode())
+            _digest_texts(digest, pc.fill_null(self.column(FILE + name), ""))
         for name in ("start", "end"):
             none = -1.0 if name == "end" else 0.0
             column = self.column(name) if name in self.table.column_names else None
@@ -278,9 +291,17 @@ class Records(Sequence[Record]):
             if _is_label(name) and cells[name] is not None
         }
         path = cells["path"]
+        paths = {
+            name.removeprefix(FILE): str(Path(self.folder, cell)) if self.folder else cell
+            for name, cell in cells.items()
+            if name.startswith(FILE) and cell is not None
+        }
         values = {name: cells[name] for name in _DEFAULTS if cells.get(name) is not None}
         return Record(
-            path=str(Path(self.folder, path)) if self.folder else path, labels=labels, **({"key": path} | values)
+            path=str(Path(self.folder, path)) if self.folder else path,
+            labels=labels,
+            paths=paths,
+            **({"key": path} | values),
         )
 
 

@@ -1,4 +1,4 @@
-"""Spans of a file's sound, and the spectrograms that a model sees of them."""
+"""Spans of a file's sound, and the spectrograms or waveforms that a model hears of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tubelet.data.manifest import Record
 from tubelet.data.timeline import Timeline, Timelines
 from tubelet.media.clips import clip_times, random_start, spread_starts
 from tubelet.media.spectrogram import log_mel, stretched
-from tubelet.specs import SpectrogramSpec
+from tubelet.specs import SoundSpec, SpectrogramSpec, WaveformSpec
 
 _LARGEST_GAIN = 100.0  # 40 dB: what is quieter still is mostly noise
 _WHOLE = 4.0  # spans: a sound file no longer than that is read whole, so that it can be kept
@@ -51,7 +51,7 @@ class Waveforms:
     def line(self) -> Timeline:
         return self._timelines.of_sound(self._record)
 
-    def draw(self, spec: SpectrogramSpec, augmentation: Augmentation, random: Random) -> Draw:
+    def draw(self, spec: SoundSpec, augmentation: Augmentation, random: Random) -> Draw:
         """A random span."""
         u, tempo, most = random.random(), random_factor(augmentation.tempo, random), augmentation.time_shift
         span = sound_span(spec, tempo)
@@ -62,7 +62,7 @@ class Waveforms:
             start = random.uniform(-most, most) * span % self.line.length
         return Draw(start, tempo)
 
-    def times(self, draw: Draw, spec: SpectrogramSpec) -> tuple[float, ...]:
+    def times(self, draw: Draw, spec: SoundSpec) -> tuple[float, ...]:
         """When the windows of a training span begin, in seconds of the file."""
         start, step = draw.start, spec.step * draw.tempo
         if spec.stretch:
@@ -70,7 +70,7 @@ class Waveforms:
             start, step = start + draw.cut[0] * seconds, (1 - sum(draw.cut)) * seconds / spec.frames
         return tuple(self.line.start + t for t in clip_times(start, spec.frames, step, self.line.length))
 
-    def drawn(self, draw: Draw, spec: SpectrogramSpec) -> Float32[Tensor, " S"]:
+    def drawn(self, draw: Draw, spec: SoundSpec) -> Float32[Tensor, " S"]:
         """The sound of a training span."""
         (wave,) = self._spans((draw.start,), spec, sound_span(spec, draw.tempo))
         if draw.tempo != 1:
@@ -79,11 +79,11 @@ class Waveforms:
         first, last = (int(share * len(wave)) for share in draw.cut)
         return wave[first : len(wave) - last]
 
-    def spread(self, spec: SpectrogramSpec, clips: int) -> Float32[Tensor, "V S"]:
+    def spread(self, spec: SoundSpec, clips: int) -> Float32[Tensor, "V S"]:
         """The test's spans, spread as those of videos."""
         return self.at(spread_starts(self.line.length, sound_span(spec), clips), spec)
 
-    def at(self, starts: Sequence[float], spec: SpectrogramSpec) -> Float32[Tensor, "V S"]:
+    def at(self, starts: Sequence[float], spec: SoundSpec) -> Float32[Tensor, "V S"]:
         """``spec.samples`` samples from each of the starts: sorted, evenly spaced, in seconds of the example.
 
         Spans that overlap are read as one.
@@ -91,7 +91,7 @@ class Waveforms:
         span = sound_span(spec)
         return self._spans(starts if span <= self.line.length else [0.0] * len(starts), spec, span)
 
-    def _spans(self, starts: Sequence[float], spec: SpectrogramSpec, span: float) -> Float32[Tensor, "V S"]:
+    def _spans(self, starts: Sequence[float], spec: SoundSpec, span: float) -> Float32[Tensor, "V S"]:
         count = round(span * spec.rate)
         if self.line.length < span:
             sound = self._samples(0.0, max(self.line.length, 1 / spec.rate), spec.rate)
@@ -121,8 +121,8 @@ class Waveforms:
         return self._read[key]
 
 
-def sound_span(spec: SpectrogramSpec, tempo: float = 1.0) -> float:
-    """Seconds that a spectrogram covers: what is stretched, or ``spec.seconds`` and how far the last window reaches."""
+def sound_span(spec: SoundSpec, tempo: float = 1.0) -> float:
+    """Seconds that a clip covers: what is stretched, or ``spec.seconds`` and how far the last window reaches."""
     return round(spec.samples * tempo) / spec.rate
 
 
@@ -134,7 +134,12 @@ def spectrograms(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float3
     return normalized(energies(evened(waves, spec), spec), spec)
 
 
-def evened(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V S"]:
+def waveforms(waves: Float32[Tensor, "V S"], spec: WaveformSpec) -> Float32[Tensor, "V S"]:
+    """What a model hears: sound of one loudness, within -1 and 1."""
+    return evened(waves, spec).clamp(-1, 1)
+
+
+def evened(waves: Float32[Tensor, "V S"], spec: SoundSpec) -> Float32[Tensor, "V S"]:
     """Each span at the level of ``spec.loudness``; digital silence as it is, and nothing more than 40 dB louder."""
     if not spec.loudness:
         return waves
@@ -162,17 +167,31 @@ def train_spectrogram(
     wave: Float32[Tensor, " S"], spec: SpectrogramSpec, augmentation: Augmentation, random: Random
 ) -> Float32[Tensor, "T M"]:
     """What a model hears in training: :func:`spectrograms` with the augmentations between its steps."""
-    waves = evened(wave[None], spec)
+    (energy,) = energies(_augmented(wave[None], spec, augmentation, random), spec)
+    if most := augmentation.frequency_warp:
+        energy = frequency_warped(energy, random.uniform(1 - most, 1 + most))
+    return spec_augment(normalized(energy, spec), augmentation, random)
+
+
+def train_waveform(
+    wave: Float32[Tensor, " S"], spec: WaveformSpec, augmentation: Augmentation, random: Random
+) -> Float32[Tensor, " S"]:
+    """What a model hears in training: :func:`waveforms` with the augmentations of sound before the limits."""
+    return _augmented(wave[None], spec, augmentation, random)[0].clamp(-1, 1)
+
+
+def _augmented(
+    waves: Float32[Tensor, "1 S"], spec: SoundSpec, augmentation: Augmentation, random: Random
+) -> Float32[Tensor, "1 S"]:
+    """Sound of one loudness, then another loudness, and noise."""
+    waves = evened(waves, spec)
     if augmentation.gain:
         waves = waves * 10 ** (random.uniform(-augmentation.gain, augmentation.gain) / 20)
     if augmentation.noise and random.random() < augmentation.noise:
         level = waves.square().mean().sqrt().item() * 10 ** (-random.uniform(*_SNR) / 20)
         generator = torch.Generator().manual_seed(random.getrandbits(63))
         waves = waves + torch.randn(waves.shape, generator=generator) * level
-    (energy,) = energies(waves, spec)
-    if most := augmentation.frequency_warp:
-        energy = frequency_warped(energy, random.uniform(1 - most, 1 + most))
-    return spec_augment(normalized(energy, spec), augmentation, random)
+    return waves
 
 
 def frequency_warped(energies: Float32[Tensor, "T M"], factor: float) -> Float32[Tensor, "T M"]:

@@ -28,12 +28,14 @@ _ERASED_SHAPE = 1.0  # height to width: from 1 / 2 to 2
 
 def train_clip(
     frames: UInt8[Tensor, "T 3 H W"], spec: RasterSpec, augmentation: Augmentation, random: Random
-) -> UInt8[Tensor, "T 3 h w"]:
-    """One crop of ``spec.size``, augmented; every frame in the same way."""
+) -> UInt8[Tensor, "T C h w"]:
+    """One crop of ``spec.size``, augmented; every frame in the same way. Optical flow is only cropped and mirrored."""
     box = _train_box((frames.shape[-2], frames.shape[-1]), spec, augmentation, random)
     clip = cut(frames, box, spec.size).contiguous()
     if random.random() < augmentation.flip:
-        clip = clip.flip(-1)
+        clip = mirrored(clip, spec)
+    if spec.values == "flow":
+        return clip[:, : spec.channels]
     if augmentation.rotate or augmentation.shift or augmentation.zoom or augmentation.shear:
         clip = _warp(clip, augmentation, random)
     clip = randaugment(clip, augmentation.randaugment_layers, augmentation.randaugment_magnitude, random)
@@ -51,6 +53,14 @@ def train_clip(
     if random.random() < augmentation.grayscale:
         clip = color.grayscale(clip)
     return _erased(clip, spec, random) if augmentation.erase and random.random() < augmentation.erase else clip
+
+
+def mirrored(clip: UInt8[Tensor, "T 3 h w"], spec: RasterSpec) -> UInt8[Tensor, "T 3 h w"]:
+    """Left and right exchanged, so that in optical flow what moved right moves left."""
+    clip = clip.flip(-1)
+    if spec.values == "flow":
+        clip[:, 0] = 255 - clip[:, 0]
+    return clip
 
 
 def _warp(clip: UInt8[Tensor, "T 3 h w"], augmentation: Augmentation, random: Random) -> UInt8[Tensor, "T 3 h w"]:
@@ -109,7 +119,7 @@ def view_boxes(picture: tuple[int, int], spec: RasterSpec, crops: int) -> list[B
     return [place(picture, crop, f, 0.5) if tall else place(picture, crop, 0.5, f) for f in places]
 
 
-def view_crops(frames: UInt8[Tensor, "T 3 H W"], spec: RasterSpec, crops: int) -> UInt8[Tensor, "crops T 3 h w"]:
+def view_crops(frames: UInt8[Tensor, "T 3 H W"], spec: RasterSpec, crops: int) -> UInt8[Tensor, "crops T C h w"]:
     """Every frame in each of the test's crops."""
     boxes = view_boxes((frames.shape[-2], frames.shape[-1]), spec, crops)
-    return torch.stack([cut(frames, box, spec.size) for box in boxes])
+    return torch.stack([cut(frames[:, : spec.channels], box, spec.size) for box in boxes])

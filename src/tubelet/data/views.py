@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tubelet.specs import InputSpec, SpectrogramSpec
-
 
 @dataclass(frozen=True)
 class Views:
@@ -39,8 +37,3 @@ class Views:
         if not (clips.isdecimal() and crops.isdecimal()):
             raise ValueError(f"views {text!r} must be clips x crops, such as 4x3")
         return cls(int(clips), int(crops))
-
-
-def has_crops(spec: InputSpec) -> bool:
-    """Whether different crops of the same clip differ: not of sound, nor of pictures that are seen whole."""
-    return not isinstance(spec, SpectrogramSpec) and spec.fit == "crop"

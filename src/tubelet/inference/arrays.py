@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tubelet.data.sound import spectrograms
+from tubelet.data.readers import SoundInputReader, reader_of
 from tubelet.data.transforms import view_crops
 from tubelet.media.clips import clip_times, spread_starts
-from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec
+from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SoundSpec
 
 Array = NDArray[Any] | Tensor
 
@@ -26,8 +26,10 @@ def view_of(x: Array, spec: InputSpec, *, fps: float = 0.0, rate: int = 0) -> Te
     the model's. Raises ValueError with what is expected.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x
-    if isinstance(spec, SpectrogramSpec):
+    if isinstance(spec, SoundSpec):
         return _sound(tensor, spec, rate)
+    if not isinstance(spec, RasterSpec):
+        raise ValueError(f"arrays are read for pictures, videos and sound, not for {type(spec).__name__}; give a file")
     rasters = _rasters(tensor.movedim(-1, -3) if isinstance(x, np.ndarray) else tensor, spec)
     views = torch.cat([view_crops(_clip(frames, spec, fps), spec, 1) for frames in rasters])
     return views[:, 0] if isinstance(spec, ImageSpec) else views
@@ -35,7 +37,7 @@ def view_of(x: Array, spec: InputSpec, *, fps: float = 0.0, rate: int = 0) -> Te
 
 def is_batch(x: Array, spec: InputSpec) -> bool:
     """Whether ``x`` holds several examples."""
-    return x.ndim > (1 if isinstance(spec, SpectrogramSpec) else len(spec.shape))
+    return x.ndim > (1 if isinstance(spec, SoundSpec) else len(spec.shape))
 
 
 def _rasters(x: Tensor, spec: RasterSpec) -> Tensor:
@@ -66,7 +68,7 @@ def _clip(frames: Tensor, spec: RasterSpec, fps: float) -> Tensor:
     return frames[[min(len(frames) - 1, int(time * rate + 1e-6)) for time in times]]
 
 
-def _sound(x: Tensor, spec: SpectrogramSpec, rate: int) -> Tensor:
+def _sound(x: Tensor, spec: SoundSpec, rate: int) -> Tensor:
     if not x.is_floating_point() or x.ndim not in (1, 2):
         raise ValueError(
             f"sound must be floats in [-1, 1], (S,) or (B, S), not {x.dtype} of the shape {tuple(x.shape)}"
@@ -77,4 +79,4 @@ def _sound(x: Tensor, spec: SpectrogramSpec, rate: int) -> Tensor:
     if waves.shape[-1] < spec.samples and not spec.stretch:
         waves = waves.repeat(1, -(-spec.samples // waves.shape[-1]))
     first = max(0, waves.shape[-1] - spec.samples) // 2
-    return spectrograms(waves[:, first : first + spec.samples], spec)
+    return cast("SoundInputReader[Any]", reader_of(spec)).heard(waves[:, first : first + spec.samples])

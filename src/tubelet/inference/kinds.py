@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from tubelet.data.views import Views, has_crops
+from tubelet.data.readers import reader_of
+from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import InputSpec
 
 Specs = Mapping[str, InputSpec]
 _CLIPS = 4  # of a video or a sound, where nothing says otherwise
@@ -15,17 +16,11 @@ _CLIPS = 4  # of a video or a sound, where nothing says otherwise
 
 def gives(info: MediaInfo, specs: Specs) -> bool:
     """Whether a file has everything that ``specs`` want: a video's sound track counts as sound."""
-    return all(_gives(info, spec) for spec in specs.values())
-
-
-def _gives(info: MediaInfo, spec: InputSpec) -> bool:
-    if isinstance(spec, SpectrogramSpec):
-        return info.audio_channels > 0
-    return info.kind == ("video" if isinstance(spec, VideoSpec) else "image")
+    return all(reader_of(spec).given_by(info) for spec in specs.values())
 
 
 def only_sound(specs: Specs) -> bool:
-    return all(isinstance(spec, SpectrogramSpec) for spec in specs.values())
+    return all(spec.modality == "audio" for spec in specs.values())
 
 
 def fitting_views(views: Views | str, specs: Specs) -> Views:
@@ -35,38 +30,31 @@ def fitting_views(views: Views | str, specs: Specs) -> Views:
     """
     if isinstance(views, str):
         views = Views.parse(views) if views else Views(clips=_CLIPS)
+    readers = [reader_of(spec) for spec in specs.values()]
     return Views(
-        clips=1 if all(isinstance(spec, ImageSpec) for spec in specs.values()) else views.clips,
-        crops=views.crops if any(has_crops(spec) for spec in specs.values()) else 1,
+        clips=views.clips if any(reader.timed for reader in readers) else 1,
+        crops=views.crops if any(reader.cropped for reader in readers) else 1,
     )
 
 
 def misfit(info: MediaInfo, who: str, wanted: Iterable[Specs]) -> MediaError:
     """The error of a file that gives none of the sets of inputs that ``who`` takes."""
     sets = list(wanted)
-    listens = any(isinstance(spec, SpectrogramSpec) for specs in sets for spec in specs.values())
+    listens = any(spec.modality == "audio" for specs in sets for spec in specs.values())
     video = "a video without a sound track" if listens and not info.audio_channels else "a video"
     what = {"image": "an image", "video": video, "audio": "sound alone"}
-    takes = dict.fromkeys(" with ".join(_many(spec) for spec in specs.values()) for specs in sets)
-    give = dict.fromkeys(one for specs in sets for one in _one(specs.values()))
+    takes = dict.fromkeys(" with ".join(reader_of(spec).many for spec in specs.values()) for specs in sets)
+    give = dict.fromkeys(one for specs in sets for one in _files(specs))
     return MediaError(
         info.path, None, f"is {what[info.kind]}, but {who} takes {' or '.join(takes)}; give it {' or '.join(give)}"
     )
 
 
-def _many(spec: InputSpec) -> str:
-    match spec:
-        case ImageSpec():
-            return "images"
-        case VideoSpec():
-            return "videos"
-        case SpectrogramSpec():
-            return "sound"
-
-
-def _one(specs: Collection[InputSpec]) -> tuple[str, ...]:
-    """The kinds of files that give them all."""
-    if any(isinstance(spec, ImageSpec) for spec in specs):
-        return ("an image",)
-    film = "a video with a sound track" if any(isinstance(spec, SpectrogramSpec) for spec in specs) else "a video"
-    return (film,) if any(isinstance(spec, VideoSpec) for spec in specs) else ("a sound file", film)
+def _files(specs: Specs) -> list[str]:
+    """The kinds of files that give them all, in words; those of the first input, where no kind does."""
+    first, *others = (reader_of(spec).kinds for spec in specs.values())
+    kinds = [kind for kind in first if all(kind in other for other in others)] or first
+    listens = any(spec.modality == "audio" for spec in specs.values())
+    video = "a video with a sound track" if listens else "a video"
+    words = {"image": "an image", "video": video, "audio": "a sound file"}
+    return [words[kind] for kind in kinds]

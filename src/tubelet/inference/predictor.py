@@ -17,22 +17,21 @@ from torch import Tensor
 
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import Record
+from tubelet.data.readers import reader_of
 from tubelet.data.views import Views
+from tubelet.data.windows import plan_windows
 from tubelet.inference.answers import Answer, Prediction, Result, Segment
 from tubelet.inference.arrays import Array, is_batch, view_of
 from tubelet.inference.explanation import Explanation
 from tubelet.inference.kinds import fitting_views, gives, misfit, only_sound
-from tubelet.inference.overlay import spectrogram_picture
 from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers, top_combinations
 from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, view_logits, views_in
-from tubelet.inference.timeline import Plan, plan_windows, window_clips, window_sounds
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe
-from tubelet.media.video import open_video
 from tubelet.models import Model, ModelConfig, model_config
 from tubelet.nn.attention import capture_attention
 from tubelet.nn.features import Features
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import InputSpec
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.loaded import LoadedModel, TaskCard
 from tubelet.weights.transfer import Init, InitReport, initialize
@@ -231,14 +230,16 @@ class Predictor(Model):
         (key, spec), *others = self._specs(self.tasks[name].inputs).items()
         if others:
             raise ValueError(f"timelines are of one input, but task {name!r} takes several together; use predict()")
-        if isinstance(spec, ImageSpec):
-            raise MediaError(info.path, None, "is an image, which has no timeline; use predict()")
-        plan = plan_windows(spec, info.fps, info.duration, window, stride)
+        reader = reader_of(spec)
+        if not reader.timed:
+            raise MediaError(info.path, None, f"is {reader.one}, which has no timeline; use predict()")
+        plan = plan_windows(reader.grid(info.fps), info.duration, window, stride)
+        record = Record(path=info.path, duration=info.duration, fps=info.fps)
         silent, broken = deque[bool](), list[MediaError]()
 
         def inputs() -> Iterator[dict[str, Tensor]]:
             try:
-                for clips, silence in _windows(info, spec, plan):
+                for clips, silence in reader.windows(record, plan):
                     silent.append(silence)
                     yield {key: clips}
             except MediaError as error:  # raised again once the windows before it are answered
@@ -296,11 +297,8 @@ class Predictor(Model):
         shares = self.config.rollout({key: a.float() for key, a in maps.items()}, name, tuple(names))[0].cpu()
         part = float(shares.sum())
         made = partial(Explanation, path=str(path), shares=shares / part, part=part)
-        spec, (x,) = self.encoder.inputs[name], seen.inputs[name]
-        if isinstance(spec, SpectrogramSpec):
-            return made(frames=spectrogram_picture(x)[None], rate=0.0, sound=True)
-        rate = 1 / spec.step(info.fps) if isinstance(spec, VideoSpec) else 0.0
-        return made(frames=x if x.ndim == 4 else x[None], rate=rate)
+        reader, (x,) = reader_of(self.encoder.inputs[name]), seen.inputs[name]
+        return made(frames=reader.picture(x), rate=reader.rate(info.fps), sound=reader.spec.modality == "audio")
 
     def _asked(self, task: str) -> tuple[str, ...]:
         """The tasks that may answer."""
@@ -437,16 +435,6 @@ def _readable(waiting: Iterable[_TaskViews | MediaError]) -> list[_TaskViews]:
 def _without(silent: str, inputs: Sequence[str]) -> str:
     others = [name for name in inputs if name != silent]
     return f"is of {' and '.join(others)} alone" if others else "says nothing"
-
-
-def _windows(info: MediaInfo, spec: VideoSpec | SpectrogramSpec, plan: Plan) -> Iterator[tuple[Tensor, bool]]:
-    """The clips (V, ...) of each window, and whether they are silence, which pictures never are."""
-    if isinstance(spec, SpectrogramSpec):
-        yield from window_sounds(Record(path=info.path, duration=info.duration, fps=info.fps), spec, plan)
-    else:
-        with open_video(info.path) as video:
-            for clips in window_clips(video.frames_at, spec, plan):
-                yield clips, False
 
 
 def _answers(logits: ViewLogits, card: TaskCard, top: int) -> tuple[tuple[Answer, ...], dict[str, tuple[Answer, ...]]]:

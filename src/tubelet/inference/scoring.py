@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tubelet.data.readers import reader_of
 from tubelet.hardware import require_bfloat16
 from tubelet.models import Model
-from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import InputSpec
 
 Precision = Literal["float32", "bfloat16"]
 Inputs = Mapping[str, Tensor]
@@ -68,7 +69,9 @@ def view_logits(
         done.append(_forward(model, task, _joined(waiting), device))
         run += 1
         yield from _complete(done, sizes)
-    blanks = {name: blank(spec) for name, spec in (model.encoder.inputs if specs is None else specs).items()}
+    blanks = {
+        name: reader_of(spec).blank() for name, spec in (model.encoder.inputs if specs is None else specs).items()
+    }
     for _ in range(forwards - run):
         _forward(model, task, blanks, device)
 
@@ -82,19 +85,11 @@ def views_in(inputs: Inputs) -> int:
     return len(next(iter(inputs.values())))
 
 
-def blank(spec: InputSpec) -> Tensor:
-    """One view (1, ...) of nothing: black in uint8, or a spectrogram of zeros."""
-    if isinstance(spec, SpectrogramSpec):
-        return torch.zeros(1, spec.frames, spec.bins)
-    frames = (spec.frames,) if isinstance(spec, VideoSpec) else ()
-    return torch.zeros(1, *frames, spec.channels, *spec.size, dtype=torch.uint8)
-
-
 def masked(inputs: Inputs, specs: Mapping[str, InputSpec]) -> dict[str, Tensor]:
     """The views of an example that may lack some of ``specs``: blanks in their place, and for each of them a mask (V,)
     that is 0 where it is a blank, else 1."""
     views = views_in(inputs)
-    blanks = {name: torch.cat([blank(spec)] * views) for name, spec in specs.items() if name not in inputs}
+    blanks = {name: torch.cat([reader_of(spec).blank()] * views) for name, spec in specs.items() if name not in inputs}
     masks = {f"{name}_mask": torch.full((views,), float(name in inputs)) for name in specs}
     return {**inputs, **blanks, **masks}
 

@@ -26,14 +26,13 @@ from tubelet.inference.scoring import evaluation_mode, view_logits
 from tubelet.media.errors import MediaError
 from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.nn.features import Features
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.objectives import Classification
 from tubelet.weights.crossmodal import adapt_to_modality
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.transfer import best_source
 
 FEATURES = "features"
-_SPECS: dict[Kind, type[InputSpec]] = {"image": ImageSpec, "video": VideoSpec, "audio": SpectrogramSpec}
 _FRAMES = 4  # of a tubelet, for a model that never saw a video (Table 7)
 
 
@@ -78,11 +77,11 @@ def find_trunk(source: str | Path, kind: Kind, folder: Path, *, frames: int = 0,
 def _own_input(config: ModelConfig, kind: Kind) -> str:
     """The input of that kind which the model takes by itself; empty where there is none."""
     alone = (together[0] for together in config.input_sets if len(together) == 1)
-    return next((name for name in alone if isinstance(config.inputs[name], _SPECS[kind])), "")
+    return next((name for name in alone if config.inputs[name].modality == kind), "")
 
 
 def _new_spec(config: ModelConfig, kind: Kind, frames: int, size: int) -> InputSpec:
-    known = next((spec for spec in config.inputs.values() if not isinstance(spec, SpectrogramSpec)), None)
+    known = next((spec for spec in config.inputs.values() if isinstance(spec, RasterSpec)), None)
     if kind == "audio":
         if size:
             raise ConfigError(f"{size=} is of pictures; sound has frames alone")
@@ -100,8 +99,8 @@ def _new_spec(config: ModelConfig, kind: Kind, frames: int, size: int) -> InputS
 
 
 def _told(config: ModelConfig, kind: Kind, spec: InputSpec) -> str:
-    lane = best_source(config.towers(), spec, kind)
-    known = next(name for name, of in _SPECS.items() if isinstance(lane.spec, of))
+    tower = best_source(config.towers(), spec, kind)
+    known = tower.spec.modality
     shape = " x ".join(map(str, spec.extent[1:] if kind != "video" else spec.extent))
     if known == "video":
         did = "the patch embedding summed over its frames, the positions averaged over the frames and resized"

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 from tubelet.costs.cost import costs
 from tubelet.data.augment import Augmentation
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.data.readers import reader_of
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.resolve import Prepared
 
@@ -22,7 +22,7 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
     counted = costs(experiment.model, 10)
     tokens = " or ".join(f"{cost.tokens:,}" for cost in counted)
     lines = [
-        *(_input(name, spec) for name, spec in experiment.model.inputs.items()),
+        *(f"Input {name}: {reader_of(spec).summary()} (--model)." for name, spec in experiment.model.inputs.items()),
         f"Model: {type(experiment.model).__name__.removesuffix('Config')}, {tokens} tokens, "
         f"{counted[0].parameters / 1e6:.2f} M parameters (--size, --model).",
     ]
@@ -34,30 +34,6 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
     if experiment.trainable == ("heads.*",):
         lines.append("The heads alone train: no pass of fine-tuning fits (--minutes, --epochs).")
     return [*lines, *_time(experiment, changed)]
-
-
-def _input(name: str, spec: InputSpec) -> str:
-    match spec:
-        case SpectrogramSpec(stretch=0):
-            what = f"{spec.seconds:.2f} s at a time, as {spec.frames} frames of {spec.bins} mel bins"
-        case SpectrogramSpec():
-            what = (
-                f"{spec.frames} frames of {spec.bins} mel bins, to which every sound of up to {spec.stretch:g} s is "
-                "stretched"
-            )
-        case VideoSpec():
-            rate = f"{spec.fps / spec.stride:g} a second" if spec.fps else f"every {spec.stride} of the file's"
-            what = f"{spec.frames} frames, {rate}, {_raster(spec)}"
-        case ImageSpec():
-            what = _raster(spec)
-    if isinstance(spec, SpectrogramSpec) and spec.loudness:
-        what += f", all sound at {spec.loudness:g} dB"
-    return f"Input {name}: {what} (--model)."
-
-
-def _raster(spec: ImageSpec | VideoSpec) -> str:
-    how = "the whole picture" if spec.fit == "stretch" else "a crop"
-    return f"{how} at {spec.size[1]}x{spec.size[0]} pixels"
 
 
 def _training(prepared: Prepared, name: str, task: Task) -> str:

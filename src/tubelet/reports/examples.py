@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from tubelet.evaluation.predictions import Scored
-from tubelet.inference.overlay import spectrogram_picture
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
+from tubelet.media.heat import spectrogram_picture
 from tubelet.media.images import read_image
 from tubelet.media.info import Kind, probe
 from tubelet.media.spectrogram import log_mel

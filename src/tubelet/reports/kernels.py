@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from tubelet.models.tubevit import TubeKernel
 from tubelet.nn.tokenizers import TubeletTokenizer
-from tubelet.specs import SpectrogramSpec
 from tubelet.weights.folder import load_model
 
 
@@ -20,9 +19,8 @@ def learned_kernels(source: str | Path) -> dict[str, NDArray[np.float32]]:
     none. :func:`~tubelet.reports.pictures.kernels_picture` draws them.
     """
     loaded = load_model(source)
-    heard = {
-        tower.modules.get("tokenizer") for tower in loaded.config.towers() if isinstance(tower.spec, SpectrogramSpec)
-    }
+    towers = loaded.config.towers()
+    heard = {tower.modules.get("tokenizer") for tower in towers if tower.spec.modality == "audio"}
     return {
         name: layer.projection.weight.detach().unflatten(1, (-1, *layer.tubelet)).movedim(1, -1).float().numpy()
         for name, layer in loaded.model.encoder.named_modules()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 from tubelet.models import ModelConfig
-from tubelet.specs import SpectrogramSpec, VideoSpec, value_range
 from tubelet.version import __version__
 from tubelet.weights.loaded import LoadedModel, TaskCard
 
-_EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "audio": "sound.wav"}
+_EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "audio": "sound.wav", "text": "words.txt"}
 
 
 def model_card(name: str, loaded: LoadedModel) -> str:
@@ -35,7 +34,8 @@ def _front_matter(config: ModelConfig) -> str:
 
 def _by_preference(config: ModelConfig) -> list[str]:
     """The kinds of media that the model takes; the hub lists it under the first."""
-    return [name for name in _EXAMPLES if name in config.inputs]
+    modalities = {spec.modality for spec in config.inputs.values()}
+    return [medium for medium in _EXAMPLES if medium in modalities]
 
 
 def _kind(config: ModelConfig) -> str:
@@ -43,21 +43,7 @@ def _kind(config: ModelConfig) -> str:
 
 
 def _inputs(config: ModelConfig) -> list[str]:
-    lines: list[str] = []
-    for name, spec in config.inputs.items():
-        if isinstance(spec, SpectrogramSpec):
-            sound = f"{spec.seconds:g} s of sound at {spec.rate:,} hertz, {spec.bins} mel bins"
-            lines.append(f"- `{name}`: a log-mel spectrogram of {spec.frames} windows, {sound}")
-            continue
-        height, width = spec.size
-        low, high = value_range(spec)
-        pixels = f"{height}x{width} pixels in [{low:g}, {high:g}]"
-        if isinstance(spec, VideoSpec):
-            rate = f"{spec.fps:g} frames per second" if spec.fps else "the video's own frame rate"
-            lines.append(f"- `{name}`: {spec.frames} frames, every {spec.stride} of {rate}, {pixels}")
-        else:
-            lines.append(f"- `{name}`: {pixels}")
-    return lines
+    return [f"- `{name}`: {spec.description}" for name, spec in config.inputs.items()]
 
 
 def _task(name: str, card: TaskCard) -> str:

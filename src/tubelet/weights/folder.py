@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from safetensors.torch import save_file
 
 from tubelet.configs import ConfigError, from_json, registered, renamed, to_json
 from tubelet.models import Model, ModelConfig
-from tubelet.specs import SpectrogramSpec, value_range
 from tubelet.version import __version__
 from tubelet.weights.card import model_card
 from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
@@ -83,8 +81,7 @@ def _swap(new: Path, folder: Path) -> None:
 
 def _describe(config: ModelConfig, tasks: Mapping[str, TaskCard], provenance: Mapping[str, Any]) -> dict[str, Any]:
     inputs = {
-        name: {"kind": type(spec).__name__, **asdict(spec)}
-        | ({} if isinstance(spec, SpectrogramSpec) else {"range": value_range(spec)})
+        name: to_json(spec) | ({"range": list(spec.value_range)} if spec.value_range else {})
         for name, spec in config.inputs.items()
     }
     return {

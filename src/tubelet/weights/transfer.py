@@ -16,16 +16,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tubelet.configs.convert import name_of
 from tubelet.models import Encoder, Model, ModelConfig, Tower
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.inflation import Inflation
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import InputSpec
 from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import LoadedModel, TaskCard, listed
 
 _OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone
-_ORDER = (ImageSpec, VideoSpec, SpectrogramSpec)  # what an input starts from that has nothing of its own kind
+_ORDER = ("image", "video", "audio")  # what an input starts from that has nothing of its own kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,9 +242,10 @@ def _behavior(backbone: TransformerConfig) -> dict[str, object]:
 
 def _scale(spec: InputSpec) -> dict[str, object]:
     """How numbers become inputs: comparable between pixels, and between spectrograms."""
-    if isinstance(spec, SpectrogramSpec):
-        return {f"spectrogram {name}": value for name, value in asdict(spec).items() if name != "frames"}
-    return {"pixel mean": spec.mean, "pixel std": spec.std}
+    if spec.normalization:
+        return dict(zip(("pixel mean", "pixel std"), spec.normalization, strict=True))
+    skipped = ("column", "frames", "samples")
+    return {f"{name_of(type(spec))} {name}": value for name, value in asdict(spec).items() if name not in skipped}
 
 
 # Which parameter starts from which ----------------------------------------------------------------------------------
@@ -353,7 +355,8 @@ def best_source(sources: Sequence[Tower], spec: InputSpec, name: str = "") -> To
     the video's or the audio's, in this order."""
 
     def distance(tower: Tower) -> tuple[bool, bool, int]:
-        kind = type(tower.spec)
-        return kind is not type(spec), tower.name != name, _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
+        kind = tower.spec.modality
+        order = _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
+        return type(tower.spec) is not type(spec), tower.name != name, order
 
     return min(sources, key=distance)

@@ -14,7 +14,6 @@ from folders import TINY, manifest, pictures, quick, sounds
 from senses import tone
 from tubelet.cli import main
 from tubelet.configs import ConfigError
-from tubelet.costs.cost import input_shape
 from tubelet.media.write import write_video
 from tubelet.models import Model, ModelConfig
 from tubelet.models.mbt import MBTConfig
@@ -62,7 +61,7 @@ def test_a_family_is_named_for_clips_and_sees_its_own_frames(
     assert made.model.name == name
     video = made.model.inputs["video"]
     assert isinstance(video, VideoSpec)
-    assert (input_shape(video), video.fps, video.stride) == ((32, 3, 112, 112), 16.0, 1), "two seconds"
+    assert (video.shape, video.fps, video.stride) == ((32, 3, 112, 112), 16.0, 1), "two seconds"
     assert inputs_of(made) == {"folder": ("video",)}
     assert f"{name}, from scratch." in made.notes
     assert "Input video: 32 frames, 16 a second, a crop at 112x112 pixels (--model)." in describe(resolve(made), ())
@@ -71,7 +70,7 @@ def test_a_family_is_named_for_clips_and_sees_its_own_frames(
 def test_tubevit_learns_a_folder_of_pictures_and_one_of_clips_together(tmp_path: Path) -> None:
     made = quick((pictures(tmp_path / "grays"), manifest(tmp_path / "clips.csv", 2.0, 100)), model="tubevit-ti/16")
     assert inputs_of(made) == {"grays": ("image",), "clips": ("video",)}
-    assert input_shape(made.model.inputs["image"]) == (3, 112, 112)
+    assert made.model.inputs["image"].shape == (3, 112, 112)
 
 
 def test_mbt_takes_videos_and_their_sound_together(tmp_path: Path) -> None:

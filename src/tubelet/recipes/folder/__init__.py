@@ -18,13 +18,13 @@ from tubelet.configs import ConfigError
 from tubelet.data.augment import Augmentation
 from tubelet.data.kinds import Kind
 from tubelet.data.manifest import LABEL
+from tubelet.data.readers import reader_of
 from tubelet.data.views import Views
 from tubelet.models import ModelConfig
 from tubelet.recipes.folder.data import DatasetSummary, inspect, task_names
 from tubelet.recipes.folder.model import LONGEST, choose_model
 from tubelet.recipes.folder.named import named_model, task_inputs
 from tubelet.recipes.folder.pace import VALIDATIONS, Plan, plan_lengths
-from tubelet.specs import SpectrogramSpec
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Classification, Mixup
 from tubelet.weights.transfer import Init
@@ -200,7 +200,7 @@ class _Draft:
         self, name: str, seen: DatasetSummary, model: ModelConfig, inputs: tuple[str, ...], plan: Plan, width: int
     ) -> Task:
         specs = [model.inputs[name] for name in inputs]
-        span = specs[0].seconds if isinstance(specs[0], SpectrogramSpec) else LONGEST
+        span = reader_of(specs[0]).grid(0.0).seconds if specs[0].modality == "audio" else LONGEST
         augment = replace(_AUGMENT[seen.kind], flip=0.5 if seen.kind == "image" and self.mirrors else 0.0)
         updates = plan.updates[name]
         return Task(

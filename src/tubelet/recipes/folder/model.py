@@ -13,7 +13,7 @@ from tubelet.models import Modality, ModelConfig, PolyViTConfig, plain_model
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.recipes.folder.data import DatasetSummary, log_mel_scale, spread
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import ImageSpec, RasterSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 
 LONGEST = 3.0  # seconds of a clip at most
@@ -26,7 +26,7 @@ _WORD_FRAMES, _WORD_BINS, _WORD_SLICE = 40, 40, 2
 _LONGEST_SOUND = 8.0
 _SOUND_TOKENS, _SOUND_BINS = 64, 64
 _LOUDNESS = -25.0  # decibels
-SPECS: dict[Kind, type[InputSpec]] = {"image": ImageSpec, "video": VideoSpec, "audio": SpectrogramSpec}
+_KINDS: tuple[Kind, ...] = ("image", "video", "audio")
 
 
 def backbone(size: str) -> TransformerConfig:
@@ -44,7 +44,7 @@ def choose_model(summaries: Sequence[DatasetSummary], init: str, size: str) -> t
 
     ``size``: "WIDTHxDEPTH" of a model from scratch; pretrained weights have their own.
     """
-    kinds: list[Kind] = [kind for kind in SPECS if any(data.kind == kind for data in summaries)]
+    kinds: list[Kind] = [kind for kind in _KINDS if any(data.kind == kind for data in summaries)]
     if init and not (config := load_model(init).config).is_plain:
         takes_several = len(summaries) == 1 or len(config.inputs) > 1
         if takes_several and all(_takes(config, kind) for kind in kinds):
@@ -74,7 +74,7 @@ class _Plan:
     def modality(self, kind: Kind, summaries: Sequence[DatasetSummary]) -> Modality:
         """The input and patch size for files of ``kind``."""
         for tower in self.config.towers() if self.config else ():
-            if isinstance(tower.spec, SPECS[kind]):
+            if tower.spec.modality == kind:
                 return Modality(spec=tower.spec, patch=tower.patch)
         own = [data for data in summaries if data.kind == kind]
         match kind:
@@ -126,13 +126,13 @@ def _weights(init: str, kinds: Collection[Kind], *, several: bool) -> tuple[_Pla
 
 
 def _takes(config: ModelConfig, kind: Kind) -> bool:
-    return any(isinstance(spec, SPECS[kind]) for spec in config.inputs.values())
+    return any(spec.modality == kind for spec in config.inputs.values())
 
 
 def pixels_of(config: ModelConfig | None) -> ImageSpec:
     """Pictures in the format of the model's own pictures or videos; small ones if there are none, or no model."""
     for spec in config.inputs.values() if config else ():
-        if not isinstance(spec, SpectrogramSpec):
+        if isinstance(spec, RasterSpec):
             return ImageSpec(size=spec.size, short_side=spec.short_side, mean=spec.mean, std=spec.std)
     return ImageSpec(size=(112, 112), short_side=128)
 

@@ -11,8 +11,8 @@ from tubelet.media.errors import MediaError
 from tubelet.media.info import probe
 from tubelet.models import ModelConfig, model_config
 from tubelet.recipes.folder.data import DatasetSummary
-from tubelet.recipes.folder.model import SPECS, audio_spec_for, pixels_of, video_spec_for
-from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.recipes.folder.model import audio_spec_for, pixels_of, video_spec_for
+from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 
 _PATCH = 16  # windows of sound that every name's patches fill
@@ -43,18 +43,15 @@ def named_model(name: str, summaries: Sequence[DatasetSummary], init: str) -> tu
 
 def task_inputs(config: ModelConfig, data: DatasetSummary, who: str) -> tuple[str, ...]:
     """The inputs that a model takes from a folder's files: of videos also their sound, if it takes both together."""
-    fitting = [names for names in config.input_sets if all(_kind(config.inputs[n]) in _GIVES[data.kind] for n in names)]
+    given = _GIVES[data.kind]
+    fitting = [names for names in config.input_sets if all(config.inputs[name].modality in given for name in names)]
     if not fitting:
         takes = ", or ".join(" and ".join(names) for names in config.input_sets)
         raise ConfigError(
             f"model: {who} takes {takes}, and {data.path} holds files of kind {data.kind!r}, for which there is "
             f"{_NAMES[data.kind]}, or, together with other kinds, polyvit-s/16x4"
         )
-    return max(fitting, key=lambda names: (any(_kind(config.inputs[n]) == data.kind for n in names), len(names)))
-
-
-def _kind(spec: InputSpec) -> Kind:
-    return next(kind for kind, cls in SPECS.items() if isinstance(spec, cls))
+    return max(fitting, key=lambda names: (any(config.inputs[n].modality == data.kind for n in names), len(names)))
 
 
 def _fitted(spec: InputSpec, summaries: Sequence[DatasetSummary], pixels: ImageSpec) -> tuple[InputSpec, list[str]]:
@@ -66,7 +63,8 @@ def _fitted(spec: InputSpec, summaries: Sequence[DatasetSummary], pixels: ImageS
         return audio_spec_for(summaries, _PATCH), silent
     if isinstance(spec, VideoSpec) and summaries:
         return video_spec_for(summaries, pixels, spec.frames), []
-    spec = replace(spec, size=pixels.size, short_side=pixels.short_side, mean=pixels.mean, std=pixels.std)
+    if isinstance(spec, RasterSpec):
+        spec = replace(spec, size=pixels.size, short_side=pixels.short_side, mean=pixels.mean, std=pixels.std)
     return spec, []
 
 

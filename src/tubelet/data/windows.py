@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -14,13 +15,21 @@ from torch import Tensor
 from tubelet.data.cache import SoundReader
 from tubelet.data.geometry import crop_size, cut, place
 from tubelet.data.manifest import Record
-from tubelet.data.sound import Waveforms, spectrograms
+from tubelet.data.sound import Waveforms
 from tubelet.data.timeline import Timelines
 from tubelet.media.clips import spread_starts
 from tubelet.media.video import FrameBatch
-from tubelet.specs import SpectrogramSpec, VideoSpec
+from tubelet.specs import SoundSpec, VideoSpec
 
 _FRAMES_AT_ONCE = 32  # decoded frames held at full size
+
+
+class Grid(NamedTuple):
+    """The frames of a model's clip: how many, the seconds between two, and the seconds that the clip spans."""
+
+    frames: int
+    step: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -42,18 +51,14 @@ class Plan:
     windows: tuple[Window, ...]
 
 
-def plan_windows(
-    spec: VideoSpec | SpectrogramSpec, fps: float, duration: float, window: float = 0.0, stride: float = 0.0
-) -> Plan:
+def plan_windows(grid: Grid, duration: float, window: float = 0.0, stride: float = 0.0) -> Plan:
     """Windows of ``window`` seconds, ``stride`` seconds apart; 0: the span of a clip, and one window after another.
 
     Clips keep the frame rate that the model learned with. A window longer than a clip is covered by several, a shorter
     one lies in the middle of its clip. Clips start on a grid of frames, so that windows that overlap share theirs; at
     the edges of the video a clip is moved inside, and a clip longer than the video sees it again from the beginning.
-    The frames of a sound are those of its spectrogram, whatever ``fps`` says.
     """
-    sound = isinstance(spec, SpectrogramSpec)
-    step, span = (spec.step, spec.seconds) if sound else (spec.step(fps), spec.seconds(fps))
+    length, step, span = grid
     window = window or span
     stride = stride or window
     if min(window, stride) < step:
@@ -62,14 +67,14 @@ def plan_windows(
     clips = max(1, math.ceil(window / span - 1e-6))
 
     def first_frame(start: float) -> int:
-        return min(max(0, round(start / step)), max(0, frames - spec.frames))
+        return min(max(0, round(start / step)), max(0, frames - length))
 
     def at(start: float) -> Window:
         starts = spread_starts(window, span, clips) if window >= span else ((window - span) / 2,)
         return Window(start, min(start + window, duration), tuple(first_frame(start + s) for s in starts))
 
     count = max(1, math.ceil((duration - step / 2) / stride))
-    return Plan(step, frames, spec.frames, tuple(at(i * stride) for i in range(count)))
+    return Plan(step, frames, length, tuple(at(i * stride) for i in range(count)))
 
 
 def window_clips(
@@ -95,20 +100,19 @@ def window_clips(
         yield torch.stack([_clip(kept, clip - first, plan) for clip in window.clips])
 
 
-def window_sounds(record: Record, spec: SpectrogramSpec, plan: Plan) -> Iterator[tuple[Float32[Tensor, "V T M"], bool]]:
-    """The spectrograms of each window of a file's sound, and whether all of them are digital silence.
+def window_sounds(record: Record, spec: SoundSpec, plan: Plan) -> Iterator[Float32[Tensor, "V S"]]:
+    """The samples of the clips of each window of a file's sound.
 
     Raises MediaError, with the time, where the sound cannot be read.
     """
     for window in plan.windows:
-        waves = Waveforms(record, Timelines(), SoundReader()).at([clip * plan.step for clip in window.clips], spec)
-        yield spectrograms(waves, spec), not waves.any()
+        yield Waveforms(record, Timelines(), SoundReader()).at([clip * plan.step for clip in window.clips], spec)
 
 
-def center_crop(frames: UInt8[Tensor, "T C H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:
+def center_crop(frames: UInt8[Tensor, "T 3 H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:
     """The frames as the model sees them: short side and center crop of its spec."""
     picture = (frames.shape[-2], frames.shape[-1])
-    return cut(frames, place(picture, crop_size(picture, spec), 0.5, 0.5), spec.size)
+    return cut(frames[:, : spec.channels], place(picture, crop_size(picture, spec), 0.5, 0.5), spec.size)
 
 
 def _clip(kept: Sequence[Tensor], start: int, plan: Plan) -> UInt8[Tensor, "T C H W"]:

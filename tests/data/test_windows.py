@@ -10,11 +10,16 @@ from hypothesis import strategies as st
 
 from media_files import record_sound
 from tubelet.data.manifest import Record
-from tubelet.inference.timeline import plan_windows, window_clips, window_sounds
+from tubelet.data.readers import reader_of
+from tubelet.data.windows import Plan, plan_windows, window_clips
 from tubelet.media.video import FrameBatch
-from tubelet.specs import SpectrogramSpec, VideoSpec
+from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
 
 SPEC = VideoSpec(frames=4, stride=2, size=(4, 4), short_side=4)
+
+
+def planned(spec: InputSpec, fps: float, duration: float, window: float = 0.0, stride: float = 0.0) -> Plan:
+    return plan_windows(reader_of(spec).grid(fps), duration, window, stride)
 
 
 class Film:
@@ -34,7 +39,7 @@ def seen(plan, film) -> list[list[list[int]]]:
 
 
 def test_windows_follow_each_other_and_cover_the_video():
-    plan = plan_windows(SPEC, fps=10.0, duration=3.0)
+    plan = planned(SPEC, fps=10.0, duration=3.0)
     assert [(w.start, w.end) for w in plan.windows] == [
         (0, 0.8),
         (0.8, 1.6),
@@ -47,18 +52,18 @@ def test_windows_follow_each_other_and_cover_the_video():
 
 
 def test_a_long_window_is_covered_by_several_clips_at_the_models_own_rate():
-    plan = plan_windows(SPEC, fps=10.0, duration=4.0, window=2.0)
+    plan = planned(SPEC, fps=10.0, duration=4.0, window=2.0)
     assert seen(plan, Film())[0] == [[0, 2, 4, 6], [6, 8, 10, 12], [12, 14, 16, 18]]
 
 
 def test_a_short_window_lies_in_the_middle_of_its_clip():
-    plan = plan_windows(SPEC, fps=10.0, duration=4.0, window=0.4)
+    plan = planned(SPEC, fps=10.0, duration=4.0, window=0.4)
     assert [w.start for w in plan.windows][:2] == [0, 0.4]
     assert seen(plan, Film())[1] == [[2, 4, 6, 8]]
 
 
 def test_a_clip_longer_than_the_video_sees_it_again():
-    plan = plan_windows(SPEC, fps=10.0, duration=0.6)
+    plan = planned(SPEC, fps=10.0, duration=0.6)
     assert len(plan.windows) == 1
     assert seen(plan, Film()) == [[[0, 2, 4, 0]]]
 
@@ -67,13 +72,13 @@ def test_windows_of_a_stretched_spectrogram_are_as_long_as_what_is_stretched(med
     spec = SpectrogramSpec(frames=20, stretch=0.5)
     silence, noise = np.zeros(8000), np.random.default_rng(0).standard_normal(8000) * 0.1
     path = str(record_sound(media / "parts.wav", np.concatenate([silence, noise, silence, noise[:3200]])))
-    plan = plan_windows(spec, 0.0, 1.7)
+    plan = planned(spec, 0.0, 1.7)
     assert [(w.start, w.end) for w in plan.windows] == [(0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 1.7)]
-    heard = list(window_sounds(Record(path), spec, plan))
+    heard = list(reader_of(spec).windows(Record(path), plan))
     assert [clips.shape for clips, _ in heard] == [(1, 20, 128)] * 4
     assert [silent for _, silent in heard] == [True, False, True, False]
     assert (heard[3][0][0].mean(1) > -1).sum() == pytest.approx(8, abs=1)  # the last window is moved inside
-    (word,) = plan_windows(spec, 0.0, 0.2).windows
+    (word,) = planned(spec, 0.0, 0.2).windows
     assert (word.start, word.end, word.clips) == (0, 0.2, (0,))
 
 
@@ -85,7 +90,7 @@ def test_windows_of_a_stretched_spectrogram_are_as_long_as_what_is_stretched(med
     fps=st.floats(5, 60),
 )
 def test_each_frame_is_decoded_once_and_forward_whatever_the_windows(duration, window, stride, fps):
-    plan = plan_windows(SPEC, fps, duration, window, stride)
+    plan = planned(SPEC, fps, duration, window, stride)
     film = Film()
     for clips, w in zip(window_clips(film.frames_at, SPEC, plan), plan.windows, strict=True):
         assert clips.shape == (len(w.clips), 4, 3, 4, 4)
@@ -97,4 +102,4 @@ def test_each_frame_is_decoded_once_and_forward_whatever_the_windows(duration, w
 @pytest.mark.parametrize("seconds", [{"window": -1.0}, {"stride": 0.1}])
 def test_windows_shorter_than_the_time_between_frames_are_refused(seconds):
     with pytest.raises(ValueError, match=r"at least 0\.2 s"):
-        plan_windows(SPEC, 10.0, 3.0, **seconds)
+        planned(SPEC, 10.0, 3.0, **seconds)
