@@ -78,11 +78,10 @@ class RowConfig(ModelConfig):
 
 class RowEncoder(Encoder):
     def __init__(self, config: RowConfig) -> None:
-        super().__init__()
-        self.inputs, self.width = config.inputs, 8
+        super().__init__(config, 8)
         self.dense = nn.Linear(config.spec.shape[0], 8)
 
-    def forward(self, inputs: Mapping[str, Tensor], attention: bool = False) -> Features:
+    def encode(self, inputs: Mapping[str, Tensor]) -> Features:
         pooled = torch.tanh(self.dense(inputs["row"]))
         return Features(pooled[:, None], pooled)
 

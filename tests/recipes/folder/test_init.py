@@ -53,7 +53,7 @@ def test_weights_are_probed_first_and_fine_tuned_by_layers(tmp_path: Path, vit: 
     assert made.trainable == ("*",)
     scratch = folder(str(tmp_path / "data"), epochs=2, size="128x4")
     assert not scratch.training.probe_first
-    assert scratch.optimizer == AdamW()
+    assert scratch.optimizer == AdamW(decay="weights")
     assert made.tasks["folder"].learning_rate <= scratch.tasks["folder"].learning_rate
 
 
