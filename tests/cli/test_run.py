@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from tubelet.cli import main
 from tubelet.media.write import write_video
@@ -153,3 +154,27 @@ def experiment(data: str):
     video = replace(made.model.video, frames=4, size=(32, 32))
     return replace(made, model=replace(made.model, video=video), tasks={"folder": task})
 """
+
+
+def test_a_test_split_that_cannot_be_read_loses_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i, label in enumerate(("a", "b")):
+        for split in ("train", "val"):
+            (tmp_path / "d" / split / label).mkdir(parents=True)
+        for j in range(6):
+            Image.new("RGB", (24, 24), (i * 200, j, 0)).save(tmp_path / "d" / "train" / label / f"{j}.png")
+        (tmp_path / "d" / "val" / label / "0.png").write_bytes(b"no picture")
+    words = ["train", "folder", "d", "--out", "run", "--epochs", "1", "--no-baseline", "--training.workers", "0"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "the model is in run/model, but its evaluation failed" in said
+    assert "The same command" in said
+    assert main(["predict", "run", "d/train/a/0.png"]) == 0
+    for label in ("a", "b"):
+        Image.new("RGB", (24, 24), (90, 90, 90)).save(tmp_path / "d" / "val" / label / "0.png")
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert main(words) == 0
+    assert (tmp_path / "run" / "log.jsonl").read_text() == log
+    assert (tmp_path / "run" / "results.json").is_file()

@@ -67,7 +67,8 @@ def train_recipe(name: str, words: list[str]) -> Status:
         return print_json(to_json(experiment))
     result = run(experiment, out, changed=tuple(changes))
     if is_main_process():
-        print_results(result.results)
+        if result.results:
+            print_results(result.results)
         print(f"Took {in_words(time.monotonic() - began)}.")
         quarantine, page = result.folder / "quarantine.jsonl", result.folder / "report.html"
         if quarantine.exists():

@@ -352,3 +352,11 @@ def test_evaluation_prints_what_the_run_keeps(run: Path, data: str, capsys: pyte
     assert json.loads(capsys.readouterr().out) == json.loads((run / "results.json").read_text())
     assert main(["eval", str(run), "--data", data, "--json"]) == 0
     assert "baseline" not in json.loads(capsys.readouterr().out)["tasks"]["folder"], "of other files"
+
+
+def test_parts_in_milliseconds_are_told(tmp_path: Path) -> None:
+    data = manifest(tmp_path / "m.csv", 2.0, 12)
+    lines = Path(data).read_text().splitlines()
+    Path(data).write_text("\n".join([f"{lines[0]},start", *(f"{line},500" for line in lines[1:])]) + "\n")
+    with pytest.raises(ConfigError, match=r"start 500 lies beyond the end of the file \(2 s\).*milliseconds"):
+        quick(data)

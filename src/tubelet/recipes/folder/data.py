@@ -190,13 +190,28 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _probed(records: Sequence[Record]) -> Iterator[tuple[Record, MediaInfo, float]]:
-    """Each record that can be read, the facts of its file, and its length in seconds; 0 for a picture."""
+    """Each record that can be read, the facts of its file, and its length in seconds; 0 for a picture.
+
+    Raises ConfigError where every part begins after the end of its file.
+    """
+    late: tuple[Record, MediaInfo] | None = None
+    seen = False
     for record in records:
         try:
             info = probe(record.path)
         except MediaError:
             continue
+        if info.kind != "image" and record.start >= info.duration:
+            late = late or (record, info)
+            continue
+        seen = True
         yield record, info, (info.duration if record.end is None else min(record.end, info.duration)) - record.start
+    if late and not seen:
+        record, info = late
+        raise ConfigError(
+            f"{record.key or record.path}: start {record.start:g} lies beyond the end of the file "
+            f"({info.duration:g} s), as in all files looked at; start and end are in seconds: are these milliseconds?"
+        )
 
 
 def _is_gray(path: str) -> bool:
