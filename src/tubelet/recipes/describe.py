@@ -98,9 +98,9 @@ def _time(experiment: Experiment, changed: Collection[str]) -> list[str]:
         return []
     if any(path not in _TIMELESS and not path.endswith(".augment.flip") for path in changed):
         return ["Time: not known, as flags changed what was planned; the line of progress will tell."]
-    return [
-        f"Time: about {in_words(float(seconds))} from start to report, less if validation stops moving (--minutes)."
-    ]
+    least = experiment.chosen.get("least_seconds", seconds)
+    early = f", or {in_words(float(least))} if validation stops moving" if least != seconds else ""
+    return [f"Time: about {in_words(float(seconds))} from start to report{early} (--minutes)."]
 
 
 def in_words(seconds: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folders import clips, quick, sounds
+from folders import clips, manifest, quick, sounds
 from tubelet.cli import main
 from tubelet.configs import ConfigError, override
 from tubelet.evaluation import baselines
@@ -205,7 +205,7 @@ def test_passes_that_are_given_only_leave_the_size_to_plan(made: Experiment, mon
 
 def told(made: Experiment, **flags: str) -> list[str]:
     changes = {path.replace("__", "."): value for path, value in flags.items()}
-    timed = replace(made, chosen={"seconds": 100.0})
+    timed = replace(made, chosen={"seconds": 100.0, "least_seconds": 80.0})
     return describe(resolve(override(timed, changes)), tuple(changes))
 
 
@@ -216,7 +216,7 @@ def line_of(lines: Sequence[str], start: str) -> str:
 
 def test_the_time_is_told_where_no_flag_changed_it(made: Experiment) -> None:
     assert line_of(told(made), "Time") == (
-        "Time: about 1.7 minutes from start to report, less if validation stops moving (--minutes)."
+        "Time: about 1.7 minutes from start to report, or 80 seconds if validation stops moving (--minutes)."
     )
     assert told(made)[-1] == told(made, seed="3", tasks__folder__augment__flip="0.5")[-1]
 
@@ -312,7 +312,7 @@ def run(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_measured_is_in_the_experiment(run: Path) -> None:
     saved = json.loads((run / "config.json").read_text())
     chosen, task = saved["experiment"]["chosen"], saved["experiment"]["tasks"]["folder"]
-    assert chosen.keys() == {"epochs", "size", "seconds", "mirror"}
+    assert chosen.keys() == {"epochs", "size", "seconds", "least_seconds", "mirror"}
     assert (chosen["epochs"], chosen["size"]) == (1, "128x4"), "no more has room"
     assert task["length"]["steps"] == saved["data"]["folder"]["updates"] == 86 // 10
     assert saved["data"]["folder"]["examples"] == 86, "without the 10 that validate"

@@ -199,12 +199,13 @@ class _Planner:
         if passes < 1 and self.experiment(replace(draft, passes=passes)).trainable != ("*",):
             one_pass *= _FORWARD  # heads alone have no gradient to compute through the model
             fixed -= (VALIDATIONS - 1) * self._validation(paces)
-        return Plan(
-            size=draft.size,
-            updates=updates_of(passes, self.per_epoch),
-            passes=passes,
-            chosen={"epochs": passes, "size": draft.size, "seconds": round(fixed + passes * one_pass, 1)},
-        )
+        seconds = round(fixed + passes * one_pass, 1)
+        training, earliest = experiment.training, 1.0
+        if training.patience and passes >= 1:
+            earliest = min(1.0, (training.patience + 1) / VALIDATIONS)
+        least = round(seconds - (1 - earliest) * (passes * one_pass + VALIDATIONS * self._validation(paces)), 1)
+        chosen = {"epochs": passes, "size": draft.size, "seconds": seconds, "least_seconds": least}
+        return Plan(size=draft.size, updates=updates_of(passes, self.per_epoch), passes=passes, chosen=chosen)
 
     def _one_pass(self, paces: Mapping[str, Pace]) -> float:
         """Seconds of a pass over all tasks' examples."""
