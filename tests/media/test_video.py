@@ -113,6 +113,17 @@ def test_the_probed_duration_is_the_end(case: tuple[Path, list[int], list[float]
             assert caught.value.path == str(path)
 
 
+@pytest.mark.parametrize("before", [1e-3, 2e-5, 1e-6])
+def test_the_last_frame_is_on_screen_until_the_very_end(
+    case: tuple[Path, list[int], list[float]], decoder: str, before: float
+) -> None:
+    """A clip that is drawn at random may end there."""
+    path, shown, _ = case
+    with open_video(path, decoder=decoder) as video:
+        batch = video.frames_at([probe(path).duration - before])
+    assert numbers(batch.frames) == shown[-1:]
+
+
 def test_decoders_agree_to_the_bit(case: tuple[Path, list[int], list[float]]) -> None:
     if torchcodec_problem():
         pytest.skip("torchcodec does not load")

@@ -148,7 +148,8 @@ class PyAVDecoder:
             raise MediaError(self.path, time, f"the data up to this time cannot be decoded; {WAY_OUT}")
         if not frame.whole or any(frame.start < hole <= target for hole in self._holes):
             raise MediaError(self.path, time, f"the data of this frame, or of one it builds on, are damaged; {WAY_OUT}")
-        if self._ahead is None and target >= frame.end:
+        asked = self._zero + math.floor(time / float(self._tick))  # without the slack, which may reach past the end
+        if self._ahead is None and min(target, asked) >= frame.end:
             raise MediaError(self.path, time, self._why_over(self._seconds(frame.end)))
         return frame
 
