@@ -5,8 +5,8 @@
 For CSV and Parquet: one process, two workers of one process, and two gloo ranks. A process's memory is what it holds
 alone (USS) above that of a process that has only imported the library. Then the time of the command
 ``tubelet train folder MANIFEST`` until its first update, without what the recipe does on purpose before it: timing this
-machine and fitting simple classifiers, which take a minute or two of any size of data. The pictures are few: their parts
-make the keys unique.
+machine and fitting simple classifiers, which take a minute or two of any size of data. The pictures are few: parts
+of them make the keys unique.
 """
 
 from __future__ import annotations
