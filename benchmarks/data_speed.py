@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.dataset import TrainSet
+from tubelet.data.labels import ClassLabels
 from tubelet.data.loader import train_batches
 from tubelet.data.manifest import Record
 from tubelet.data.stream import Slots, Stream, slots
@@ -188,7 +189,7 @@ def main() -> None:
         for seed, path in enumerate(paths):
             write_synthetic(path, seed, args.seconds, args.gop)
         kbit = sum(path.stat().st_size for path in paths) * 8e-3 / args.seconds / args.files
-        examples = TrainSet(records_of(paths), ("a",), {"video": VideoSpec()}, Augmentation(), task="task")
+        examples = TrainSet(records_of(paths), ClassLabels(("a",)), {"video": VideoSpec()}, Augmentation(), task="task")
         rounds = measure(examples, args.rounds, args.batches, args.batch_size, args.workers)
         spent = stages(examples, 4 * args.files)
     report(args, kbit, rounds, spent)

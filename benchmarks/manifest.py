@@ -30,6 +30,7 @@ import torch.distributed as dist
 from PIL import Image
 
 from tubelet.data.dataset import TrainSet
+from tubelet.data.labels import ClassLabels
 from tubelet.data.loader import train_batches
 from tubelet.data.manifest import read_manifest
 from tubelet.specs import ImageSpec
@@ -78,7 +79,7 @@ def ready(manifest: str, workers: int) -> dict[str, Any]:
     """Read, build the training set, know the classes, choose the first minibatch's records; then load a minibatch."""
     bare, bare_held, began = resident(), held(), time.perf_counter()
     read = read_manifest(manifest)
-    examples = TrainSet(read.split("train"), read.classes(split="train"), SPECS)
+    examples = TrainSet(read.split("train"), ClassLabels(read.classes(split="train")), SPECS)
     batch = [examples.records[i] for i in range(8)]
     seconds = time.perf_counter() - began
     measured = {"rows": len(read.records), "seconds": seconds, "mb": held() - bare_held, "peak_mb": peak() - bare}

@@ -36,8 +36,9 @@ from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import Experiment, Length, Source, Task, Training
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup
 from tubelet.training.run import train
 from tubelet.training.schedules import Accumulated, Weighted
 

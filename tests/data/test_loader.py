@@ -17,6 +17,7 @@ from media_files import encode
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Batch
 from tubelet.data.dataset import Example, TrainSet, ViewSet
+from tubelet.data.labels import ClassLabels
 from tubelet.data.loader import LoaderError, train_batches, view_batches
 from tubelet.data.manifest import Record
 from tubelet.data.stream import Stream, slots
@@ -36,7 +37,7 @@ def videos(media: Path) -> list[str]:
 
 def train_set(paths: list[str], task: str = "a") -> TrainSet:
     records = [Record(path, {"label": (str(i % 2),)}, key=f"{i}") for i, path in enumerate(paths)]
-    return TrainSet(records, ("0", "1"), {"video": SPEC}, Augmentation(), task=task, seed=3)
+    return TrainSet(records, ClassLabels(("0", "1")), {"video": SPEC}, Augmentation(), task=task, seed=3)
 
 
 def load(paths: list[str], plan: str = "abaabba", **options) -> list[Batch]:
@@ -228,7 +229,7 @@ def test_impossible_plans_are_refused():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_counts_every_video_once(videos, tmp_path, workers):
     records = [Record(path, key=str(i)) for i, path in enumerate([*videos, str(tmp_path / "missing.mp4")])]
-    data = ViewSet(records, (), {"video": SPEC}, Views(2, 3))
+    data = ViewSet(records, None, {"video": SPEC}, Views(2, 3))
     seen: list[str] = []
     for rank in range(4):
         for found in view_batches(data, rank=rank, world=4, workers=workers):

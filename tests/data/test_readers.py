@@ -66,20 +66,20 @@ def test_a_spec_without_a_reader_is_named():
 
 
 def test_test_views_of_a_waveform_are_its_samples_and_silence_is_told(sound):
-    views = ViewSet([Record(sound)], (), {"audio": WAVE}, Views(clips=2)).example(0)
+    views = ViewSet([Record(sound)], None, {"audio": WAVE}, Views(clips=2)).example(0)
     assert isinstance(views, VideoViews)
     assert views.inputs["audio"].shape == (2, 4800)
     assert views.silent == ()
     assert [bool(clip.any()) for clip in views.inputs["audio"]] == [False, True]
     assert views.inputs["audio"].abs().max() <= 1
-    quiet = ViewSet([Record(sound, end=0.4)], (), {"audio": WAVE}).example(0)
+    quiet = ViewSet([Record(sound, end=0.4)], None, {"audio": WAVE}).example(0)
     assert isinstance(quiet, VideoViews)
     assert quiet.silent == ("audio",)
 
 
 def test_a_waveform_in_training_is_the_span_that_a_spectrogram_of_its_length_is_made_of(sound):
     spectrogram = SpectrogramSpec(frames=20, rate=24_000, bins=24, fft=1024, stretch=0.2)
-    both = TrainSet([Record(sound)], (), {"wave": WAVE, "audio": spectrogram}, PLAIN)
+    both = TrainSet([Record(sound)], None, {"wave": WAVE, "audio": spectrogram}, PLAIN)
     for pass_ in range(5):
         wave = inputs_of(both.example(0, pass_))["wave"]
         assert (wave.shape, wave.dtype) == ((4800,), torch.float32)
@@ -88,7 +88,7 @@ def test_a_waveform_in_training_is_the_span_that_a_spectrogram_of_its_length_is_
 
 def test_a_waveform_has_one_loudness_where_that_is_asked_for(sound):
     spec = WaveformSpec(samples=4800, rate=24_000, loudness=-25)
-    wave = inputs_of(ViewSet([Record(sound, start=0.6)], (), {"audio": spec}).example(0))["audio"]
+    wave = inputs_of(ViewSet([Record(sound, start=0.6)], None, {"audio": spec}).example(0))["audio"]
     assert 20 * wave.square().mean().sqrt().log10() == pytest.approx(-25, abs=0.1)
 
 
@@ -104,20 +104,20 @@ def test_a_timeline_of_a_waveform(sound):
 
 
 def test_flow_is_read_at_the_times_of_the_video_beside_it(pair):
-    both = TrainSet([pair], (), {"video": VIDEO, "flow": FLOW}, PLAIN)
+    both = TrainSet([pair], None, {"video": VIDEO, "flow": FLOW}, PLAIN)
     for pass_ in range(8):
         found = inputs_of(both.example(0, pass_))
         assert found["flow"].shape == (4, 2, 16, 16)
         assert both.times(0, pass_, "flow") == both.times(0, pass_, "video")
         seen, moved = (found[name][:, 0, :, 0].float().mean(1) for name in ("video", "flow"))
         torch.testing.assert_close(moved, seen.clamp(max=200.0), atol=4.0, rtol=0)  # the last frame stands for the next
-    views = inputs_of(ViewSet([pair], (), {"video": VIDEO, "flow": FLOW}, Views(clips=3)).example(0))
+    views = inputs_of(ViewSet([pair], None, {"video": VIDEO, "flow": FLOW}, Views(clips=3)).example(0))
     assert (views["video"].shape, views["flow"].shape) == ((3, 4, 3, 16, 16), (3, 4, 2, 16, 16))
 
 
 def test_a_mirrored_clip_moves_the_other_way(pair):
     plain, turned = (
-        inputs_of(TrainSet([pair], (), {"flow": FLOW}, Augmentation(crop=0.0, flip=flip)).example(0, 0))["flow"]
+        inputs_of(TrainSet([pair], None, {"flow": FLOW}, Augmentation(crop=0.0, flip=flip)).example(0, 0))["flow"]
         for flip in (0.0, 1.0)
     )
     assert torch.equal(turned[:, 0], 255 - plain[:, 0].flip(-1))
@@ -126,14 +126,14 @@ def test_a_mirrored_clip_moves_the_other_way(pair):
 
 def test_what_would_falsify_flow_is_refused(pair):
     with pytest.raises(ValueError, match=r"input 'flow' is optical flow.*rotate"):
-        TrainSet([pair], (), {"flow": FLOW}, Augmentation(rotate=10.0))
+        TrainSet([pair], None, {"flow": FLOW}, Augmentation(rotate=10.0))
     with pytest.raises(ValueError, match=r"wants 2 channels; media files give 3"):
-        TrainSet([pair], (), {"video": VideoSpec(mean=(0.5,) * 2, std=(0.5,) * 2)})
+        TrainSet([pair], None, {"video": VideoSpec(mean=(0.5,) * 2, std=(0.5,) * 2)})
 
 
 def test_an_example_without_the_column_is_an_error_that_says_which(pair):
     with pytest.raises(ValueError, match=r"input 'flow' is read from the column 'path.flow', which .* does not have"):
-        ViewSet([Record(pair.path)], (), {"flow": FLOW})
+        ViewSet([Record(pair.path)], None, {"flow": FLOW})
 
 
 def test_a_column_of_second_files_is_relative_to_the_manifest_and_written_again(tmp_path):

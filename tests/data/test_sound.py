@@ -51,7 +51,7 @@ def video(media: Path) -> str:
 
 
 def train_set(path: str, augment: Augmentation = Augmentation.none(), specs=None, **record) -> TrainSet:
-    return TrainSet([Record(path, **record)], (), specs or {"audio": SPEC}, augment, seed=3)
+    return TrainSet([Record(path, **record)], None, specs or {"audio": SPEC}, augment, seed=3)
 
 
 @pytest.mark.parametrize("kind", ["wave", "video"])
@@ -95,25 +95,25 @@ def test_pictures_and_sound_have_the_same_share_of_their_room(video):
 
 
 def test_test_spans_are_spread(wave):
-    views = ViewSet([Record(wave, key="k")], (), {"audio": SPEC}, Views(3, 1)).example(0)
+    views = ViewSet([Record(wave, key="k")], None, {"audio": SPEC}, Views(3, 1)).example(0)
     assert views.inputs["audio"].shape == (3, 100, 128)
     room = SECONDS - SPEC.samples / SPEC.rate
     for clip, start in zip(views.inputs["audio"], (0, room / 2, room), strict=True):
         assert heard(clip)[0] == pytest.approx(start + SPEC.window / 2, abs=NEAR)
     assert views.key == "k"
     assert views.silent == ()
-    (middle,) = ViewSet([Record(wave)], (), {"audio": SPEC}).example(0).inputs["audio"]
+    (middle,) = ViewSet([Record(wave)], None, {"audio": SPEC}).example(0).inputs["audio"]
     assert heard(middle)[0] == pytest.approx(room / 2 + SPEC.window / 2, abs=NEAR)
 
 
 def test_spans_that_overlap_are_the_same_as_those_read_alone(wave):
     record = Record(wave, start=1.0, end=3.0)
-    clips = ViewSet([record], (), {"audio": SPEC}, Views(4, 1)).example(0).inputs["audio"]
+    clips = ViewSet([record], None, {"audio": SPEC}, Views(4, 1)).example(0).inputs["audio"]
     room = 2 - SPEC.samples / SPEC.rate
     for i, clip in enumerate(clips):
         alone = ViewSet(
             [Record(wave, start=1 + room * i / 3, end=1 + room * i / 3 + SPEC.samples / SPEC.rate + 1e-4)],
-            (),
+            None,
             {"audio": SPEC},
         )
         assert np.abs(heard(clip) - heard(alone.example(0).inputs["audio"][0])).max() < NEAR
@@ -121,7 +121,7 @@ def test_spans_that_overlap_are_the_same_as_those_read_alone(wave):
 
 def test_sound_goes_with_every_crop_of_its_clip(video):
     square = VideoSpec(frames=2, stride=3, size=(64, 64), short_side=64)
-    inputs = ViewSet([Record(video)], (), {"video": square, "audio": SPEC}, Views(2, 3)).example(0).inputs
+    inputs = ViewSet([Record(video)], None, {"video": square, "audio": SPEC}, Views(2, 3)).example(0).inputs
     assert inputs["video"].shape[0] == inputs["audio"].shape[0] == 6
     assert [round(float(heard(view)[0])) for view in inputs["audio"]] == [0, 0, 0, 5, 5, 5]
 
@@ -134,17 +134,17 @@ def test_the_sound_is_read_once(video, monkeypatch):
     train_set(video, specs=two).example(0, 0)
     assert len(reads) == 1
     assert reads[0][2] - reads[0][1] == pytest.approx(SPEC.samples / SPEC.rate)  # no more of it than is needed
-    ViewSet([Record(video)], (), two, Views(8, 1)).example(0)
+    ViewSet([Record(video)], None, two, Views(8, 1)).example(0)
     assert len(reads) == 2
-    ViewSet([Record(video)], (), two, Views(2, 1)).example(0)
+    ViewSet([Record(video)], None, two, Views(2, 1)).example(0)
     assert len(reads) == 4
 
 
 def test_a_short_file_is_read_once_for_all_passes_and_sounds_the_same(media, monkeypatch):
     short = str(record_sound(media / "short.wav", siren(2)))
     records, plain = [Record(short)], Augmentation.none()
-    kept = TrainSet(records, (), {"audio": SPEC}, plain, cache_gib=0.01)
-    read_anew = TrainSet(records, (), {"audio": SPEC}, plain)
+    kept = TrainSet(records, None, {"audio": SPEC}, plain, cache_gib=0.01)
+    read_anew = TrainSet(records, None, {"audio": SPEC}, plain)
     expected = [read_anew.example(0, pass_).inputs["audio"] for pass_ in range(5)]
     reads: list[tuple] = []
     read_audio = cache_module.read_audio
@@ -183,7 +183,7 @@ def test_a_word_fills_all_frames_however_long_it_is(media):
         time = np.arange(round(seconds * 16_000)) / 16_000
         sweep = 0.4 * np.sin(2 * np.pi * (300 * time + 200 * time**2 / seconds))
         word = str(record_sound(media / f"word{seconds}.wav", sweep))
-        (test,) = ViewSet([Record(word)], (), {"audio": STRETCHED}).example(0).inputs["audio"]
+        (test,) = ViewSet([Record(word)], None, {"audio": STRETCHED}).example(0).inputs["audio"]
         data = train_set(word, specs={"audio": STRETCHED})
         assert torch.equal(test, data.example(0, 0).inputs["audio"])
         assert test.shape == (40, 128)
@@ -193,7 +193,7 @@ def test_a_word_fills_all_frames_however_long_it_is(media):
 
 def test_of_longer_sounds_spans_are_stretched(wave):
     assert (STRETCHED.seconds, STRETCHED.samples, STRETCHED.step) == (2.0, 32_000, 0.05)
-    views = ViewSet([Record(wave)], (), {"audio": STRETCHED}, Views(3, 1)).example(0).inputs["audio"]
+    views = ViewSet([Record(wave)], None, {"audio": STRETCHED}, Views(3, 1)).example(0).inputs["audio"]
     for clip, start in zip(views, (0.0, 2.0, 4.0), strict=True):
         assert np.abs(heard(clip) - start - (np.arange(40) + 0.5) * 0.05).max() < 0.12
     data = train_set(wave, specs={"audio": STRETCHED})
@@ -204,7 +204,7 @@ def test_of_longer_sounds_spans_are_stretched(wave):
 
 def test_less_sound_than_a_window_is_filled_up_with_silence(media):
     click = str(record_sound(media / "click.wav", siren(0.01)))
-    (heard_,) = ViewSet([Record(click)], (), {"audio": STRETCHED}).example(0).inputs["audio"]
+    (heard_,) = ViewSet([Record(click)], None, {"audio": STRETCHED}).example(0).inputs["audio"]
     assert heard_.shape == (40, 128)
     torch.testing.assert_close(heard_, heard_[:1].expand(40, -1))
 
@@ -212,11 +212,11 @@ def test_less_sound_than_a_window_is_filled_up_with_silence(media):
 def test_silence_is_named(media, video):
     noise = record_sound(media / "half.wav", np.concatenate([np.zeros(32_000), siren(2)]))
     views = [
-        ViewSet([Record(str(noise), **part)], (), {"audio": SPEC}, Views(2, 1)).example(0).silent
+        ViewSet([Record(str(noise), **part)], None, {"audio": SPEC}, Views(2, 1)).example(0).silent
         for part in ({"end": 2.0}, {"start": 2.0}, {})
     ]
     assert views == [("audio",), (), ()]
-    both = ViewSet([Record(video)], (), {"video": VIDEO, "audio": SPEC}).example(0)
+    both = ViewSet([Record(video)], None, {"video": VIDEO, "audio": SPEC}).example(0)
     assert both.silent == ()
 
 
@@ -224,7 +224,7 @@ def test_without_a_track_there_is_no_example(media, tmp_path):
     mute = str(encode(media / "mute_for_sound.mp4", 30))
     (tmp_path / "broken.wav").write_bytes(b"no sound at all")
     for path, words in ((mute, "no audio track"), (str(tmp_path / "broken.wav"), "not a media file")):
-        for found in (train_set(path).example(0, 0), ViewSet([Record(path)], (), {"audio": SPEC}).example(0)):
+        for found in (train_set(path).example(0, 0), ViewSet([Record(path)], None, {"audio": SPEC}).example(0)):
             assert isinstance(found, MediaError)
             assert words in found.reason
     past = train_set(mute, start=9.0).example(0, 0)
@@ -245,7 +245,7 @@ def test_kinds_of_files_and_views_that_do_not_fit(wave, video, tmp_path):
         with pytest.raises(ValueError, match=rf"'x' is {need}, which .*siren\.wav is not"):
             train_set(wave, specs={"x": spec})
     with pytest.raises(ValueError, match="2x3 views have 3 crops, but sound is not cropped; give 2x1 views"):
-        ViewSet([Record(video)], (), {"audio": SPEC}, Views(2, 3))
+        ViewSet([Record(video)], None, {"audio": SPEC}, Views(2, 3))
 
 
 def test_default_masks_are_those_of_the_released_code(wave):

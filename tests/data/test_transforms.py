@@ -217,7 +217,7 @@ def test_stretched_pictures_need_no_short_side_and_have_no_crops():
     assert pixels_needed(ImageSpec(size=(100, 200), short_side=150)) == 200
     specs = {"image": ImageSpec(fit="stretch")}
     with pytest.raises(ValueError, match=r"1x3 views have 3 crops, but the model sees pictures whole .* give 1x1"):
-        ViewSet([Record("a.png")], (), specs, Views(1, 3))
+        ViewSet([Record("a.png")], None, specs, Views(1, 3))
     assert fitting_views("4x3", specs) == Views()
     assert fitting_views("4x3", {"video": VideoSpec(fit="stretch")}) == Views(4)
     assert fitting_views("4x3", {"video": VideoSpec()}) == Views(4, 3)

@@ -17,7 +17,7 @@ from folders import pictures, sounds
 from tubelet.data.manifest import Record, read_manifest
 from tubelet.evaluation import baselines, handmade
 from tubelet.evaluation.baselines import Baseline, fit_baselines
-from tubelet.evaluation.panel import PANELS, Kind
+from tubelet.evaluation.panel import CLASSIFIERS, Kind
 
 
 def _records(folder: Path | str) -> tuple[Record, ...]:
@@ -135,10 +135,10 @@ def test_training_files_are_capped_with_an_equal_share_of_each_class(
     monkeypatch.setattr(baselines, "_VALIDATION_CAP", 10)
     records = _numbers(tmp_path, {"dark": 40, "bright": 10}, _gray)
     assert fit_baselines("image", records, records, records[:1]).train == 20
-    subset = baselines._subset(records, 20)
+    subset = baselines._Classes("label").subset(records, 20)
     assert [record.labels["label"][0] for record in subset].count("bright") == 10
     assert len({record.path for record in subset}) == 20
-    assert subset == baselines._subset(records, 30)[:20]
+    assert subset == baselines._Classes("label").subset(records, 30)[:20]
 
 
 def test_after_the_time_is_up_two_members_are_tried(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_after_the_time_is_up_two_members_are_tried(tmp_path: Path) -> None:
     result = fit_baselines("image", records, (), records, seconds=0, progress=told.append)
     assert len(result.tried) == 2
     assert told[0] == "Baselines: reading 10 files"
-    assert any("color histogram: 100.0% of the validation files" in line for line in told)
+    assert any("color histogram: top1 100.0% on the validation files" in line for line in told)
 
 
 @pytest.mark.parametrize("counts", [{"dark": 1, "bright": 1}, {"dark": 1, "bright": 2}, {"dark": 9, "bright": 1}])
@@ -167,7 +167,7 @@ def test_a_class_of_the_test_set_that_training_lacks_is_wrong(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("labels", "reason"),
-    [((("a",), ("a",)), "all of the class 'a'"), ((("a", "b"), ("a",)), "exactly one"), (((), ("a",)), "exactly one")],
+    [((("a",), ("a",)), "all are labeled 'a'"), ((("a", "b"), ("a",)), "exactly one"), (((), ("a",)), "exactly one")],
 )
 def test_what_cannot_be_fitted_is_said(tmp_path: Path, labels: Sequence[tuple[str, ...]], reason: str) -> None:
     records = _numbers(tmp_path, {"dark": 2}, _gray)
@@ -179,7 +179,7 @@ def test_what_cannot_be_fitted_is_said(tmp_path: Path, labels: Sequence[tuple[st
 def test_nothing_readable_is_said(tmp_path: Path) -> None:
     records = _numbers(tmp_path, {"dark": 2, "bright": 2}, _gray)
     missing = [replace(record, path=f"{record.path}x") for record in records]
-    with pytest.raises(ValueError, match="none of them can be read"):
+    with pytest.raises(ValueError, match="none can be read"):
         fit_baselines("image", missing, (), records)
     with pytest.raises(ValueError, match="not one of the 4 test files can be read"):
         fit_baselines("image", records, (), missing)
@@ -195,13 +195,13 @@ def test_no_warnings_and_no_threads_are_left(tmp_path: Path, recwarn: pytest.War
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio"])
 def test_every_member_has_a_name_of_its_own(kind: Kind) -> None:
-    names = [member.name for member in PANELS[kind]]
+    names = [member.name for member in CLASSIFIERS[kind]]
     assert len(names) == len(set(names))
 
 
 def test_folds_hold_every_file_of_a_larger_class_out_once_and_single_ones_never() -> None:
     y = np.array([*"aaaaaaa", *"bb", "c"])
-    splits = baselines._folds(y)
+    splits = baselines._Classes("label").folds(y)
     assert sorted(np.concatenate([held for _, held in splits])) == list(range(9))
     assert all(set(y[fitted]) == set("abc") for fitted, _ in splits)
 

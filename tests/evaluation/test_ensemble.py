@@ -74,7 +74,7 @@ def test_models_of_other_classes_are_refused(runs, tmp_path):
     loaded = senses_model()
     cards = loaded.tasks | {"film": replace(loaded.tasks["film"], classes=("cat", "dog", "cow"))}
     save_model(tmp_path, loaded.model, loaded.config, cards, {})
-    with pytest.raises(ConfigError, match="has no task with the classes of 'film'"):
+    with pytest.raises(ConfigError, match="has no task that answers what 'film' does"):
         evaluate_ensemble([runs[0], tmp_path], task="film", workers=0, progress=False)
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from colors import CARD, color_model, evaluate_on_rank, view_set, write_colors
+from tubelet.cards import ClassCard
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.predictions import read_predictions
 from tubelet.evaluation.results import results_json, write_details
 from tubelet.media.errors import MediaError
 from tubelet.nn.heads import MultiHead
-from tubelet.weights.loaded import TaskCard
 
 # The fourth is mislabeled; the sixth is blue, but green in the middle, where a single clip looks.
 SEEN = [("red",), ("green",), ("blue",), ("red",), ("green",), ("blue", "green", "blue"), ("red",)]
@@ -101,12 +101,12 @@ def test_two_ranks_of_an_odd_number_of_videos_equal_one(manifest, tmp_path, resu
 
 
 def test_several_labels_are_measured_by_map(manifest):
-    card = TaskCard(classes=CARD.classes, multilabel=True)
+    card = ClassCard(classes=CARD.classes, multilabel=True)
     result = evaluate_task(color_model(card=card).model, "color", card, view_set(manifest, VIEWS, card))
     assert set(result.metrics) == {"map", "classes_scored"}
     assert result.metrics["classes_scored"] == 1
-    assert [row["name"] for row in result.classes["label"]] == list(CARD.classes)
-    assert result.confusion == {}
+    assert [row["name"] for row in result.tables.classes["label"]] == list(CARD.classes)
+    assert result.tables.confusion == {}
 
 
 def test_label_sets_give_each_and_the_best_pair(tmp_path):
@@ -114,7 +114,7 @@ def test_label_sets_give_each_and_the_best_pair(tmp_path):
     lines = ["path,split,label.color,label.warm"]
     lines += [f"{i}.mp4,val,{c},{w}" for i, (c, w) in enumerate([("red", "yes"), ("green", "no"), ("blue", "yes")])]
     source.write_text("\n".join(lines))
-    card = TaskCard(classes={"color": CARD.classes, "warm": ("yes", "no")})
+    card = ClassCard(classes={"color": CARD.classes, "warm": ("yes", "no")})
     model = color_model(card=card).model
     head = card.head(3)
     assert isinstance(head, MultiHead)
@@ -126,7 +126,7 @@ def test_label_sets_give_each_and_the_best_pair(tmp_path):
     assert result.metrics["color_top1"] == 1
     assert result.metrics["warm_top1"] == pytest.approx(2 / 3)
     assert result.metrics["action_top1"] == pytest.approx(2 / 3)
-    assert set(result.confusion) == {"color", "warm"}
+    assert set(result.tables.confusion) == {"color", "warm"}
     assert [e.right for e in result.examples] == [True, True, False]
 
 

@@ -16,8 +16,8 @@ from tubelet.evaluation.run import evaluate_run
 from tubelet.inference.predictor import Predictor, load
 from tubelet.media.errors import MediaError
 from tubelet.media.write import write_video
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import Experiment, Length, Source, Task
-from tubelet.training.objectives import Classification
 from tubelet.training.resolve import Resolved, TaskData, write_run
 from tubelet.weights.folder import save_model
 

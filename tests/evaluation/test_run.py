@@ -17,10 +17,10 @@ from tubelet.evaluation.run import evaluate_run, evaluator
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import VideoSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import Experiment, Length, Source, Task, Training
-from tubelet.training.objectives import Classification
 from tubelet.training.outcome import cards
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 from tubelet.training.resolve import Resolved, write_run
 from tubelet.training.run import initial_model
 from tubelet.weights.folder import save_model

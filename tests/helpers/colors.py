@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tubelet.cards import ClassCard
 from tubelet.configs import register
 from tubelet.data.dataset import ViewSet
 from tubelet.data.manifest import read_manifest
@@ -20,11 +21,11 @@ from tubelet.media.write import write_video
 from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.nn.features import Features
 from tubelet.specs import InputSpec, VideoSpec
-from tubelet.training.parallel import init_distributed
-from tubelet.weights.loaded import LoadedModel, TaskCard
+from tubelet.training.ranks import init_distributed
+from tubelet.weights.loaded import LoadedModel
 
 NAMES = ("red", "green", "blue")
-CARD = TaskCard(classes=NAMES, views="2x1")
+CARD = ClassCard(classes=NAMES, views="2x1")
 SPEC = VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16)
 
 
@@ -62,7 +63,7 @@ class Pooled(nn.Module):
         return features.pooled
 
 
-def color_model(config: ColorConfig = ColorConfig(), card: TaskCard = CARD) -> LoadedModel:
+def color_model(config: ColorConfig = ColorConfig(), card: ClassCard = CARD) -> LoadedModel:
     return LoadedModel(Model(config.build(), {"color": Pooled()}), config, {"color": card})
 
 
@@ -89,8 +90,8 @@ def write_colors(folder: Path, seen: Sequence[tuple[str, ...]], labels: Sequence
     return folder / "all.csv"
 
 
-def view_set(manifest: Path, views: Views = Views(clips=2), card: TaskCard = CARD) -> ViewSet:
-    return ViewSet(read_manifest(manifest).split("val"), card.classes, {"video": SPEC}, views, several=card.multilabel)
+def view_set(manifest: Path, views: Views = Views(clips=2), card: ClassCard = CARD) -> ViewSet:
+    return ViewSet(read_manifest(manifest).split("val"), card.targets(), {"video": SPEC}, views)
 
 
 def evaluate_on_rank(rank: int, world: int, port: int, manifest: Path, views: Views, out: Path) -> None:

@@ -8,15 +8,10 @@ import numpy as np
 import torch
 
 from goldens_golden import TOLERANCE, Golden, close
-from tubelet.evaluation.metrics import joint_targets, ranks
-from tubelet.inference.probabilities import joint_logits
+from tubelet.metrics import joint_logits, joint_targets, ranks
+from tubelet.training.classification import multi_head_cross_entropy, sigmoid_cross_entropy, softmax_cross_entropy
 from tubelet.training.experiment import SGD
-from tubelet.training.objectives import (
-    mixup,
-    multi_head_cross_entropy,
-    sigmoid_cross_entropy,
-    softmax_cross_entropy,
-)
+from tubelet.training.objectives import mixup
 from tubelet.training.optimizers import build_optimizer, clip_by_global_norm_
 from tubelet.training.schedules import learning_rate
 

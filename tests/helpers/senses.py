@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from colors import NAMES, frames_of
 from media_files import record_sound
+from tubelet.cards import ClassCard
 from tubelet.configs import register
 from tubelet.data.views import Views
 from tubelet.media.write import write_video
@@ -20,11 +21,11 @@ from tubelet.models import Encoder, MBTConfig, Modality, Model, ModelConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import Experiment, Length, Source, Task
-from tubelet.training.objectives import Classification
 from tubelet.training.resolve import Resolved, TaskData, write_run
 from tubelet.weights.folder import save_model
-from tubelet.weights.loaded import LoadedModel, TaskCard, build_model
+from tubelet.weights.loaded import LoadedModel, build_model
 
 PITCHES = ("low", "middle", "high")
 HERTZ = {"low": 200.0, "middle": 1200.0, "high": 5000.0}
@@ -35,9 +36,9 @@ INPUTS: dict[str, InputSpec] = {
     "audio": SpectrogramSpec(frames=50, bins=24),
 }
 CARDS = {
-    "picture": TaskCard(classes=NAMES, inputs=("image",)),
-    "film": TaskCard(classes=NAMES, inputs=("video",), views="2x1"),
-    "pitch": TaskCard(classes=PITCHES, inputs=("audio",), views="3x1"),
+    "picture": ClassCard(classes=NAMES, inputs=("image",)),
+    "film": ClassCard(classes=NAMES, inputs=("video",), views="2x1"),
+    "pitch": ClassCard(classes=PITCHES, inputs=("audio",), views="3x1"),
 }
 
 
@@ -134,7 +135,7 @@ def write_senses_run(folder: Path, data: Path) -> Path:
     return folder
 
 
-MBT_CARD = TaskCard(classes=NAMES, inputs=("video", "audio"), views="2x3")
+MBT_CARD = ClassCard(classes=NAMES, inputs=("video", "audio"), views="2x3")
 
 
 def small_mbt(**options) -> LoadedModel:

@@ -14,7 +14,8 @@ from torch._dynamo.utils import counters
 
 from training_tiny import POLYVIT_RATES, polyvit_batch, polyvit_experiment
 from tubelet.training.module import TrainingModule
-from tubelet.training.parallel import Ranks, parallelize
+from tubelet.training.parallel import parallelize
+from tubelet.training.ranks import Ranks
 from tubelet.training.run import initial_model
 
 torch.compile = partial(torch.compile, backend="eager")  # the graphs are the same as with the default
@@ -24,7 +25,8 @@ def learner(compiled: bool) -> torch.nn.Module:
     made = polyvit_experiment(random_layers=False, adaptor_depth=1)
     tasks = {name: replace(task, stochastic_depth=POLYVIT_RATES[name]) for name, task in made.tasks.items()}
     training = replace(made.training, compile=compiled)
-    return parallelize(TrainingModule(initial_model(made), tasks), training, Ranks(torch.device("cpu")))
+    alone = Ranks(torch.device("cpu"))
+    return parallelize(TrainingModule(initial_model(made), tasks, alone), training, alone)
 
 
 def loss(module: torch.nn.Module, task: str, size: int) -> torch.Tensor:

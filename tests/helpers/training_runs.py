@@ -23,8 +23,9 @@ from tubelet.data.manifest import Record, write_manifest
 from tubelet.media.write import write_video
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import Experiment, Length, Source, Task, Training
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup
 from tubelet.training.schedules import Schedule, Weighted
 
 WORKER = Path(__file__).with_name("training_worker.py")

@@ -17,12 +17,14 @@ from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.average import MovingAverage
 from tubelet.training.checkpoints import Checkpoints
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import SGD, Experiment, Length, Source, Task, Training
 from tubelet.training.loop import Hook, Loop, Update
 from tubelet.training.module import TrainingModule
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup
 from tubelet.training.optimizers import build_optimizer
-from tubelet.training.parallel import Ranks, parallelize
+from tubelet.training.parallel import parallelize
+from tubelet.training.ranks import Ranks
 from tubelet.training.run import initial_model
 
 VIDEO = VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16)
@@ -112,7 +114,7 @@ class Session:
         training = self.experiment.training
         self.ranks = Ranks(torch.device("cpu"))
         self.model = initial_model(self.experiment)
-        self.module = parallelize(TrainingModule(self.model, self.experiment.tasks), training, self.ranks)
+        self.module = parallelize(TrainingModule(self.model, self.experiment.tasks, self.ranks), training, self.ranks)
         self.optimizer = build_optimizer(self.experiment.optimizer, self.model.parameters())
         self.average = MovingAverage(self.model, training.ema) if training.ema else None
         others = {"average": self.average.average} if self.average else {}

@@ -14,6 +14,7 @@ from rich.console import Console
 
 import tubelet
 from colors import CARD, NAMES, ColorConfig, color_model, frames_of, view_set, write_colors
+from tubelet.cards import ClassCard
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.inference import answers
@@ -27,7 +28,7 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.folder import save_model
-from tubelet.weights.loaded import LoadedModel, TaskCard
+from tubelet.weights.loaded import LoadedModel
 
 CPU = torch.device("cpu")
 IMAGES = ColorConfig(name="image", spec=ImageSpec(size=(16, 16), short_side=16))
@@ -143,7 +144,7 @@ def test_a_model_of_several_tasks_wants_one_named(files):
 
 
 def test_label_sets_answer_together_and_apart(files):
-    card = TaskCard(classes={"verb": ("cut", "wash"), "noun": ("onion", "cup", "pan")})
+    card = ClassCard(classes={"verb": ("cut", "wash"), "noun": ("onion", "cup", "pan")})
     torch.manual_seed(0)
     loaded = color_model(card=card)
     head = loaded.model.heads["color"] = card.head(3)
@@ -199,7 +200,7 @@ def folder(tmp_path_factory):
         tubelet=(2, 8, 8),
         video=VideoSpec(frames=4, stride=1, size=(16, 16), short_side=16),
     )
-    card = TaskCard(classes=NAMES)
+    card = ClassCard(classes=NAMES)
     encoder = config.build()
     path = tmp_path_factory.mktemp("model") / "tiny"
     save_model(path, Model(encoder, {"color": card.head(16)}), config, {"color": card}, {})

@@ -47,7 +47,7 @@ def test_each_constant_from_file_to_input(tmp_path, changed):
     random = np.random.default_rng(0)
     samples = (random.standard_normal(spec.samples) * np.linspace(0, 0.3, spec.samples)).astype(np.float32)
     path = record_sound(tmp_path / "noise.wav", samples, spec.rate)
-    seen = ViewSet([Record(str(path))], (), {"audio": spec}).example(0).inputs["audio"]
+    seen = ViewSet([Record(str(path))], None, {"audio": spec}).example(0).inputs["audio"]
     assert seen.shape == (1, constants["frames"], constants["bins"])
     np.testing.assert_allclose(seen[0].numpy(), reference(samples, **constants), atol=1e-4)
 
@@ -56,7 +56,7 @@ def test_channels_are_the_models_matter(tmp_path):
     samples = np.random.default_rng(1).standard_normal(SpectrogramSpec().samples).astype(np.float32)
     path = record_sound(tmp_path / "noise.wav", samples)
     one, three = (
-        ViewSet([Record(str(path))], (), {"audio": SpectrogramSpec(channels=channels)}).example(0).inputs["audio"]
+        ViewSet([Record(str(path))], None, {"audio": SpectrogramSpec(channels=channels)}).example(0).inputs["audio"]
         for channels in (1, 3)
     )
     assert torch.equal(one, three)

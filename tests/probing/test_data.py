@@ -10,8 +10,8 @@ from probe_toys import write_rows
 from tubelet.data.manifest import ManifestError, Record
 from tubelet.probing.data import ProbeData, ProbeExamples, data_name, read_examples
 from tubelet.probing.training import PAPER, ProbeOptions, settings_for
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import Length
-from tubelet.training.objectives import Classification
 
 
 def rows(**splits):

@@ -9,9 +9,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from probe_toys import COLORS, POLYVIT, VIVIT, save_tiny, write_media
 from tubelet.data.dataset import ViewSet
+from tubelet.data.labels import ClassLabels
 from tubelet.data.manifest import read_manifest
 from tubelet.data.views import Views
-from tubelet.evaluation.metrics import top_k
+from tubelet.metrics import top_k
 from tubelet.nn.heads import LinearHead
 from tubelet.probing.encoder import CachedFeatures, cache_features
 from tubelet.probing.training import (
@@ -20,7 +21,7 @@ from tubelet.probing.training import (
     neighbor_votes,
     score,
 )
-from tubelet.training.objectives import Classification
+from tubelet.training.classification import Classification
 from tubelet.weights.folder import load_model
 
 OBJECTIVE = Classification(classes=COLORS)
@@ -46,7 +47,7 @@ def test_cached_features_are_the_encoders_on_every_view(config, videos, tmp_path
     cached = cache_features(model.encoder, specs, videos.records, OBJECTIVE, views, features_per_forward=4)
     assert cached.pooled.shape == (6, 6, 32)
     assert [error.path.rpartition("/")[2] for error in cached.errors] == ["val_broken.mp4"]
-    examples = ViewSet(videos.records, COLORS, specs, views)
+    examples = ViewSet(videos.records, ClassLabels(COLORS), specs, views)
     model.eval()
     for row in range(6):
         example = examples.example(row)

@@ -20,6 +20,7 @@ from tubelet.probing.probe import comparison, probe, probes
 from tubelet.probing.training import Plan, ProbeOptions, settings_for
 from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import choose_trainable
+from tubelet.training.ranks import Ranks
 from tubelet.training.run import initial_model
 from tubelet.weights.folder import load_model
 from tubelet.weights.transfer import initialize
@@ -121,7 +122,7 @@ def test_no_gradient_passes_through_the_trunk_and_nothing_drops(vit, pictures):
     model = initial_model(experiment)
     initialize(model, experiment.model, experiment.init)
     choose_trainable(model, experiment.trainable)
-    learner = TrainingModule(model, experiment.tasks).train()
+    learner = TrainingModule(model, experiment.tasks, Ranks(torch.device("cpu"))).train()
     images = torch.randint(0, 256, (4, 3, *IMAGE.size), dtype=torch.uint8)
     batch = Batch("toys", {"image": images}, torch.tensor([0, 1, 2, 0]), list("abcd"))
     kept: list[torch.Tensor] = []

@@ -30,8 +30,8 @@ from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.recipes.run import run
 from tubelet.specs import InputSpec, VideoSpec, WaveformSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import Experiment, Length, Source, Task, Training
-from tubelet.training.objectives import Classification
 
 
 @dataclass(frozen=True, kw_only=True)

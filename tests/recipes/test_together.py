@@ -27,7 +27,7 @@ from tubelet.recipes.folder import pace as folder_pace
 from tubelet.recipes.folder.pace import Pace
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.training.experiment import Experiment
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 from tubelet.weights.folder import save_model
 
 IMAGE = ImageSpec(size=(32, 32), short_side=32)

@@ -16,6 +16,7 @@ import tubelet.reports
 from colors import CARD, NAMES, color_model, view_set, write_colors
 from media_files import record_sound
 from senses import write_senses, write_senses_run
+from tubelet.cards import Answer
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.predictions import Scored
@@ -149,7 +150,7 @@ def test_a_curve_of_validation_marks_the_weights_that_were_kept(run):
     learned = write_report(run).read_text().partition("<h2>How it learned</h2>")[2].partition("</div>")[0]
     assert "The weights of update 36 were kept" in learned
     assert "still rising" in learned
-    assert "validation accuracy" in learned
+    assert "validation, %" in learned
     assert "learning rate" not in learned
 
 
@@ -175,7 +176,7 @@ def test_an_unfinished_last_line_of_the_log_is_left_out(run):
 def example(label: str, answer: str, p: float) -> Scored:
     return Scored(
         task="t", key=f"{label}{answer}{p}", path="", start=0.0, end=None, labels={"label": (label,)},
-        top={"label": ((answer, p),)},
+        top={"label": (Answer(answer, p),)},
     )  # fmt: skip
 
 

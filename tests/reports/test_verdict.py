@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tubelet.cards import Answer
 from tubelet.evaluation.predictions import Scored
 from tubelet.reports.verdict import Evidence, Learning, Verdict, verdict
 
@@ -20,7 +21,7 @@ def task(model: float, baseline: float | None = None, scored: int = 100, expecte
 
 
 def example(label: str, answer: str) -> Scored:
-    top = {"label": ((answer, 0.9),)}
+    top = {"label": (Answer(answer, 0.9),)}
     return Scored(task="t", key="k", path="", start=0.0, end=None, labels={"label": (label,)}, top=top)
 
 
@@ -89,7 +90,7 @@ def test_what_is_learned_by_heart_needs_files_and_not_time():
 
 def test_test_files_that_are_unlike_the_training_files():
     advice = " ".join(of([], lines=scores(0.99, [0.95] * 10)).advice())
-    assert "95.0% of the validation files were named right" in advice
+    assert "the model reaches 95.0% on the validation files" in advice
     assert "by heart" not in advice
 
 

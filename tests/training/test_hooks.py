@@ -20,7 +20,7 @@ from tubelet.training.checkpoints import SaveRegularly, latest
 from tubelet.training.interruption import Interrupted, StopOnSignal
 from tubelet.training.logger import MetricLogger, NonFiniteCheck, TrainingDivergedError
 from tubelet.training.loop import Update
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 from tubelet.training.unreadable import TooManyUnreadableError, UnreadableExamples
 
 ALONE = Ranks(torch.device("cpu"))

@@ -19,16 +19,11 @@ from tubelet.configs import ConfigError
 from tubelet.hardware import bfloat16_fault
 from tubelet.nn.depth import depth_rates
 from tubelet.training.checkpoints import latest
+from tubelet.training.classification import Classification, one_hot, sigmoid_cross_entropy, softmax_cross_entropy
 from tubelet.training.experiment import SGD, AdamW, Experiment, Optimizer, Training
 from tubelet.training.module import TrainingModule
-from tubelet.training.objectives import (
-    Classification,
-    Mixup,
-    mixup,
-    one_hot,
-    sigmoid_cross_entropy,
-    softmax_cross_entropy,
-)
+from tubelet.training.objectives import Mixup, mixup
+from tubelet.training.ranks import Ranks
 from tubelet.training.run import initial_model
 
 
@@ -99,7 +94,7 @@ def test_gradients_of_several_tasks_add_up_in_one_update():
     expected = {}
     for number, task in enumerate(("motion", "digit")):
         fresh = initial_model(made)
-        made.tasks[task].objective(fresh, minibatch(task, number))[0].backward()
+        made.tasks[task].objective(fresh, minibatch(task, number), Ranks(torch.device("cpu")))[0].backward()
         for name, p in fresh.named_parameters():
             expected[name] = expected.get(name, 0) + (0 if p.grad is None else p.grad)
     for name, gradient in expected.items():
@@ -177,7 +172,7 @@ def test_objectives_learn_from_every_kind_of_labels_with_mixup_and_smoothing(kin
     made = experiment(random_layers=False)
     made = replace(made, tasks={"motion": replace(made.tasks["motion"], objective=objective)})
     model, batch = initial_model(made), replace(minibatch("motion", 0), targets=targets, seed=5)
-    loss, metrics = objective(model, batch)
+    loss, metrics = objective(model, batch, Ranks(torch.device("cpu")))
     loss.backward()
 
     weight = objective.mixup.weight(5)
@@ -198,7 +193,7 @@ def test_own_depth_of_the_model_is_not_silently_replaced():
     made = experiment()
     model = replace(made.model, backbone=replace(made.model.backbone, stochastic_depth=0.5))
     with pytest.raises(ConfigError, match="stochastic_depth of each task"):
-        TrainingModule(initial_model(replace(made, model=model)), made.tasks)
+        TrainingModule(initial_model(replace(made, model=model)), made.tasks, Ranks(torch.device("cpu")))
 
 
 def test_average_follows_the_weights_and_gives_them_back():

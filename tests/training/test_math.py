@@ -7,17 +7,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from tubelet.configs import ConfigError
-from tubelet.training.experiment import SGD, Adam, AdamW, Length, Optimizer
-from tubelet.training.objectives import (
+from tubelet.training.classification import (
     Classification,
-    Mixup,
-    mixup,
     multi_head_cross_entropy,
     one_hot,
     sigmoid_cross_entropy,
     smooth_labels,
     softmax_cross_entropy,
 )
+from tubelet.training.experiment import SGD, Adam, AdamW, Length, Optimizer
+from tubelet.training.objectives import Mixup, mixup
 from tubelet.training.optimizers import build_optimizer, choose_trainable, clip_by_global_norm_, fill_missing_gradients
 
 

@@ -21,12 +21,12 @@ from tubelet.models.polyvit import Modality, PolyViTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.nn.heads import LinearHead, MultiHead, build_head
 from tubelet.specs import SpectrogramSpec
+from tubelet.training.classification import Classification, fit_linear
 from tubelet.training.experiment import SGD, AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.loop import Loop
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup
 from tubelet.training.optimizers import Group, build_optimizer, parameter_groups
-from tubelet.training.parallel import Ranks
-from tubelet.training.probing import fit_linear, linear_heads
+from tubelet.training.ranks import Ranks
 from tubelet.training.run import train
 from tubelet.weights.folder import save_model
 from tubelet.weights.transfer import Init
@@ -174,9 +174,11 @@ def test_one_class_is_no_probe() -> None:
 
 def test_only_linear_heads_are_probed() -> None:
     one, hidden = build_head(8, 3), build_head(8, 3, hidden=(4,))
-    assert linear_heads(one, ("label",)) == {"label": one}
-    assert linear_heads(hidden, ("label",)) == {}
-    assert linear_heads(MultiHead({"verb": one, "noun": build_head(8, 2)}), ("verb", "noun")).keys() == {"verb", "noun"}
+    assert Classification().linear_heads(one) == {"label": one}
+    assert Classification().linear_heads(hidden) == {}
+    both = MultiHead({"verb": one, "noun": build_head(8, 2)})
+    assert Classification(label_sets=("verb", "noun")).linear_heads(both).keys() == {"verb", "noun"}
+    assert Classification(labels="several", loss="sigmoid").linear_heads(one) == {}
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_a_failing_evaluation_loses_nothing_and_the_same_call_catches_up(
     assert (out / "log.jsonl").read_text() == log  # nothing was trained again
     assert load_model(out).tasks["motion"].metrics == {"top1": 0.5}
     assert load_model(out).tasks["motion"].views == "4x3"
-    assert "top1: 50.0 % (4x3 views)" in (out / "model" / "README.md").read_text()
+    assert "top1: 50.0% (4x3 views)" in (out / "model" / "README.md").read_text()
     assert all(torch.equal(kept[name], value) for name, value in weights(out).items())
     train(made, out, evaluate=evaluate, progress=False)
     assert len(calls) == 3

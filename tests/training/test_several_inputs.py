@@ -22,7 +22,9 @@ from tubelet.models.mbt import MBTConfig
 from tubelet.models.mtv import CrossViewFusion, MTVConfig, Stream
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import VideoSpec
-from tubelet.training.objectives import Classification, Mixup, mixup, one_hot, sigmoid_cross_entropy
+from tubelet.training.classification import Classification, one_hot, sigmoid_cross_entropy
+from tubelet.training.objectives import Mixup, mixup
+from tubelet.training.ranks import Ranks
 
 BOTH = {name: MODALITIES[name] for name in ("video", "audio")}
 SMALL = TransformerConfig(width=16, depth=2, heads=2, mlp=32)
@@ -63,7 +65,7 @@ def test_mixup_mixes_pictures_and_sound_with_one_weight(config: MBTConfig | MTVC
         seen.update(args[0])
 
     model.encoder.register_forward_pre_hook(look)
-    objective(model, given)
+    objective(model, given, Ranks(torch.device("cpu")))
     weight = objective.mixup.weight(given.seed)
     assert 0.01 < weight < 0.99
     for name, x in model.preprocess(given.inputs).items():
@@ -72,7 +74,7 @@ def test_mixup_mixes_pictures_and_sound_with_one_weight(config: MBTConfig | MTVC
 
 def test_each_modality_of_an_mbt_learns_several_labels_for_itself() -> None:
     model, given = scene_model(MBT, SEVERAL).train(), batch()
-    loss, _ = SEVERAL(model, given)
+    loss, _ = SEVERAL(model, given, Ranks(torch.device("cpu")))
     loss.backward()
     logits = model(model.preprocess(given.inputs), "scene")
     assert logits.shape == (2, 6, 3)
@@ -97,7 +99,7 @@ def test_what_is_heard_and_what_is_seen_are_learned_together(config: MBTConfig |
     given = Batch("scene", {"video": video.to(torch.uint8), "audio": audio}, kinds, [str(i) for i in range(16)])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60):
-        loss, _ = objective(model, given)
+        loss, _ = objective(model, given, Ranks(torch.device("cpu")))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -116,7 +118,7 @@ def test_one_video_in_two_ways_is_cut_alike(film: Record) -> None:
     fine = VideoSpec(frames=8, stride=2, size=(64, 64), short_side=64)
     coarse = VideoSpec(frames=3, stride=7, size=(32, 32), short_side=32)
     specs = {"video": fine, "slow": coarse}
-    data = TrainSet([film], (), specs, Augmentation(color=0, grayscale=0, min_scale=1.0), seed=1)
+    data = TrainSet([film], None, specs, Augmentation(color=0, grayscale=0, min_scale=1.0), seed=1)
     for pass_ in range(6):
         example = data.example(0, pass_)
         assert isinstance(example, Example)
@@ -126,7 +128,7 @@ def test_one_video_in_two_ways_is_cut_alike(film: Record) -> None:
         assert times[0][::7] == pytest.approx(times[1][::2])
         smaller = torch.nn.functional.avg_pool2d(inputs["video"][:1].float(), 2)
         assert (smaller - inputs["slow"][:1].float()).abs().mean() < 20, "not mirrored, and cut at the same place"
-    views = ViewSet([film], (), specs, Views(2, 3)).example(0)
+    views = ViewSet([film], None, specs, Views(2, 3)).example(0)
     assert isinstance(views, VideoViews)
     assert {name: x.shape[:2] for name, x in views.inputs.items()} == {"video": (6, 8), "slow": (6, 3)}
 
@@ -153,4 +155,4 @@ def test_a_stream_may_look_at_a_second_input_of_frames() -> None:
 def test_flow_of_two_channels_is_no_file_yet(film: Record) -> None:
     flow = VideoSpec(frames=2, size=(64, 96), short_side=64, mean=(0.5, 0.5), std=(0.5, 0.5))
     with pytest.raises(ValueError, match="input 'flow' wants 2 channels; media files give 3"):
-        TrainSet([film], (), {"video": VIDEO, "flow": flow})
+        TrainSet([film], None, {"video": VIDEO, "flow": flow})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training_runs import assert_same, experiment, make_files, run, weights
+from tubelet.cards import ClassCard
 from tubelet.evaluation.run import validator
 from tubelet.models import Model
 from tubelet.training.experiment import Experiment, Source
@@ -20,12 +21,17 @@ from tubelet.training.run import train
 from tubelet.training.validation import Score, Validation
 
 
+def score(share: float, examples: int) -> Score:
+    """Of a task whose top-1 is ``share``."""
+    return Score.mean([share], [ClassCard(classes=("a", "b")).standard_error(share, examples)])
+
+
 def follow(scores: list[float], examples: int, patience: int = 0) -> tuple[Validation, int]:
     """A training of so many validations, each of weights that are the update's number; and how many came."""
     weights = {"w": torch.zeros(1)}
     left = iter(scores)
     hook = Validation(
-        lambda: Score.of({"t": next(left)}, {"t": examples}),
+        lambda: score(next(left), examples),
         weights,
         every=1,
         patience=patience,
@@ -66,10 +72,10 @@ def test_a_training_ends_when_nothing_moves() -> None:
 
 
 def test_the_score_of_several_tasks_is_their_mean() -> None:
-    score = Score.of({"a": 1.0, "b": 0.5}, {"a": 10_000, "b": 25})
-    assert score.value == 0.75
-    assert score.error == pytest.approx(0.05, abs=1e-3)
-    assert Score.of({"a": 1.0}, {"a": 10}).error > 0.05, "ten of ten are not certain"
+    both = Score.mean([1.0, 0.5], [score(1.0, 10_000).error, score(0.5, 25).error])
+    assert both.value == 0.75
+    assert both.error == pytest.approx(0.05, abs=1e-3)
+    assert score(1.0, 10).error > 0.05, "ten of ten are not certain"
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tubelet.cards import ClassCard
 from tubelet.configs import ConfigError
 from tubelet.models import Modality, PolyViTConfig, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights import folder as model_folder
 from tubelet.weights.files import WeightsError, share
-from tubelet.weights.folder import TaskCard, load_model, save_model
+from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.loaded import build_model
 
 CONFIG = ViViTConfig(
@@ -22,8 +23,8 @@ CONFIG = ViViTConfig(
     video=VideoSpec(frames=4, size=(16, 24), short_side=20, mean=(0.4, 0.5, 0.6), fps=12.5),
 )
 TASKS = {
-    "motion": TaskCard(classes=("left", "right", "größer"), metrics={"top1": 0.987}, views="2x1"),
-    "action": TaskCard(classes={"verb": ("open", "close"), "noun": ("door", "tap", "lid")}, multilabel=True),
+    "motion": ClassCard(classes=("left", "right", "größer"), metrics={"top1": 0.987}, views="2x1"),
+    "action": ClassCard(classes={"verb": ("open", "close"), "noun": ("door", "tap", "lid")}, multilabel=True),
 }
 PROVENANCE = {"recipe": "demo", "step": 300, "data": {"motion": "abc123"}}
 
@@ -60,8 +61,8 @@ def test_a_model_of_several_modalities_comes_back_and_its_card_names_them(tmp_pa
         adaptor_depth=1,
     )
     tasks = {
-        "digit": TaskCard(classes=("0", "1"), inputs=("image",)),
-        "spoken": TaskCard(classes=("one", "two", "three"), inputs=("audio",), hidden=(5,)),
+        "digit": ClassCard(classes=("0", "1"), inputs=("image",)),
+        "spoken": ClassCard(classes=("one", "two", "three"), inputs=("audio",), hidden=(5,)),
     }
     model = build_model(config, tasks).eval()
     save_model(tmp_path / "model", model, config, tasks)
@@ -105,7 +106,7 @@ def test_the_card_says_what_a_finder_asks(saved):
         "4 frames, every 2 of 12.5 frames per second",
         "16x24 pixels",
         "3 classes",
-        "top1: 98.7 % (2x1 views)",
+        "top1: 98.7% (2x1 views)",
     ):
         assert fact in card
     assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million" in card

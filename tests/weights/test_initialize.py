@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from tubelet.cards import ClassCard
 from tubelet.models import Model, ViTConfig, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.inflation import inflate
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.files import WeightsError
-from tubelet.weights.folder import TaskCard, save_model
+from tubelet.weights.folder import save_model
 from tubelet.weights.loaded import build_model
 from tubelet.weights.transfer import Init, initialize
 
@@ -24,7 +25,7 @@ MODELS = {
     "factorized_self_attention": replace(VIDEO, attention_type="factorized_self_attention", pool="mean"),
     "factorized_dot_product": replace(VIDEO, attention_type="factorized_dot_product", pool="mean"),
 }
-JUMPS = TaskCard(classes=("high", "low", "none"))
+JUMPS = ClassCard(classes=("high", "low", "none"))
 
 
 def randomized(config, tasks=None) -> Model:
@@ -119,7 +120,7 @@ def test_a_later_frame_count_and_size_interpolate_positions(tmp_path):
 def test_a_head_is_kept_only_for_the_same_classes(tmp_path, classes, loaded):
     source = randomized(VIDEO, {"jumps": JUMPS})
     save_model(tmp_path / "source", source, VIDEO, {"jumps": JUMPS})
-    model, report = start(VIDEO, str(tmp_path / "source"), {"jumps": TaskCard(classes=classes)})
+    model, report = start(VIDEO, str(tmp_path / "source"), {"jumps": ClassCard(classes=classes)})
     theirs, ours = source.heads["jumps"].projection.weight, model.heads["jumps"].projection.weight
     assert torch.equal(theirs, ours) == loaded
     assert ("heads.jumps" in report.loaded, "heads.jumps" in report.dropped) == (loaded, not loaded)

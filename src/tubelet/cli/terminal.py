@@ -73,13 +73,15 @@ def print_results(results: Mapping[str, Any]) -> None:
 
 
 def _results_table(results: Mapping[str, Any]) -> Table:
+    from tubelet.metrics import written
+
     rows: list[tuple[str, ...]] = []
     for name, task in results["tasks"].items():
         coverage = f"{task['coverage']['scored']} / {task['coverage']['expected']}"
         modality = " + ".join(task.get("inputs", ()))
         for part in (task, task.get("single_view", {"metrics": {}})):
             rows += [
-                (name, modality, metric, f"{value:.2%}", part["views"], coverage)
+                (name, modality, metric, written(metric, value, 2), part["views"], coverage)
                 for metric, value in part["metrics"].items()
             ]
     return table(("task", "modality", "metric", "value", "views", "scored"), rows, numbers=(3, 5))

@@ -55,9 +55,12 @@ _RENAMED = {"attends": "attention_type", "neighbours": "neighbors", "greyscale":
 
 
 def renamed(data: Any) -> Any:
-    """Plain data of version 0.1 with the names that its keys have now."""
+    """Plain data of version 0.1 with the names that its keys have now; its objectives, all alike, had no kind."""
     if isinstance(data, Mapping):
-        return {_RENAMED.get(key, key): renamed(value) for key, value in data.items()}
+        found = {_RENAMED.get(key, key): renamed(value) for key, value in data.items()}
+        if isinstance(found.get("objective"), Mapping):
+            found["objective"] = {KIND: "classification", **found["objective"]}
+        return found
     return [renamed(item) for item in data] if isinstance(data, list) else data
 
 

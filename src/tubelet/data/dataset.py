@@ -13,7 +13,7 @@ from torch import Tensor
 from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Targets
 from tubelet.data.kinds import Kind, kinds_of
-from tubelet.data.labels import Classes, TargetEncoder
+from tubelet.data.labels import Labels
 from tubelet.data.readers import Files, InputReader, reader_of
 from tubelet.data.records import Record, Records
 from tubelet.data.views import Views
@@ -52,32 +52,31 @@ class VideoViews:
 class TrainSet:
     """Random clips (or crops of images) of a task's training examples; those that an index found broken are left out.
 
-    ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. ``cache_gib``: memory
-    for decoded videos, and as much for pictures and for sounds, in each process. What is drawn depends on ``seed``,
-    ``task``, example and pass alone; pictures and sound of one example begin at the same share of the room that each
-    has in it, as in the released code.
+    ``labels``: what makes the targets; None: there are none. ``specs``: the inputs to make, by name. ``cache_gib``:
+    memory for decoded videos, and as much for pictures and for sounds, in each process. What is drawn depends on
+    ``seed``, ``task``, example and pass alone; pictures and sound of one example begin at the same share of the room
+    that each has in it, as in the released code.
     Raises ValueError where a record's labels or kind of file don't fit.
     """
 
     def __init__(
         self,
         records: Sequence[Record],
-        classes: Classes,
+        labels: Labels | None,
         specs: Mapping[str, InputSpec],
         augment: Augmentation = Augmentation(),
         *,
         seed: int = 0,
         task: str = "",
-        several: bool = False,
         cache_gib: float = 0.0,
     ) -> None:
         self.records = Records.of(records).readable
         self.specs, self.augment = dict(specs), augment
         self._seed = seed, crc32(task.encode())
-        self._target = TargetEncoder(classes, several)
+        self._labels = labels
         self._files = Files(cache_gib)
         self._readers = {name: reader_of(spec) for name, spec in specs.items()}
-        _check(self.records, self._readers, self._target)
+        _check(self.records, self._readers, self._labels)
         for name, reader in self._readers.items():
             _of_input(name, partial(reader.check, augment))
 
@@ -92,7 +91,7 @@ class TrainSet:
             inputs = {name: read.train(files, self.augment, Random(seed)) for name, read in self._readers.items()}
         except MediaError as error:
             return error
-        return Example(inputs, self._target(record), record.key or record.path)
+        return Example(inputs, _target(self._labels, record), record.key or record.path)
 
     def times(self, index: int, pass_: int, name: str) -> tuple[float, ...]:
         """When the frames of an input of :meth:`example` are taken, or the windows of a spectrogram begin.
@@ -106,8 +105,8 @@ class TrainSet:
 class ViewSet:
     """The test views of a task's examples, all of them: broken ones too, for a metric says how many it covers.
 
-    ``specs``: the inputs to make, by name. ``classes``, ``several``: see :class:`TargetEncoder`. Clips are spread as
-    :func:`spread_starts` says; an image has one. A spectrogram has no crops: beside pictures, those of a clip all go
+    ``labels``: what makes the targets; None: there are none. ``specs``: the inputs to make, by name. Clips are spread
+    as :func:`spread_starts` says; an image has one. A spectrogram has no crops: beside pictures, those of a clip all go
     with the same one. ``may_miss``: a file with any of the inputs is an example; else one that lacks an input is an
     error. Raises ValueError as :class:`TrainSet` does, and for views that the inputs cannot have.
     """
@@ -115,19 +114,18 @@ class ViewSet:
     def __init__(
         self,
         records: Sequence[Record],
-        classes: Classes,
+        labels: Labels | None,
         specs: Mapping[str, InputSpec],
         views: Views = Views(),
         *,
-        several: bool = False,
         may_miss: bool = False,
     ) -> None:
         self.records, self.specs, self.views, self.may_miss = Records.of(records), dict(specs), views, may_miss
-        self._target = TargetEncoder(classes, several)
+        self._labels = labels
         self._files = Files()
         self._readers = {name: reader_of(spec) for name, spec in specs.items()}
         readers = list(self._readers.values())
-        _check(self.records, self._readers, self._target, may_miss)
+        _check(self.records, self._readers, self._labels, may_miss)
         if views.clips > 1 and (still := [reader for reader in readers if not reader.timed]):
             raise ValueError(
                 f"{views} views have {views.clips} clips, but {still[0].one} is one; give Views(crops=...) alone"
@@ -154,10 +152,16 @@ class ViewSet:
                 return error
         if missing and not (self.may_miss and inputs):
             return next(iter(missing.values()))
-        return VideoViews(inputs, self._target(record), record.key or record.path, tuple(silent), tuple(missing))
+        return VideoViews(
+            inputs, _target(self._labels, record), record.key or record.path, tuple(silent), tuple(missing)
+        )
 
 
-def _check(records: Records, readers: Mapping[str, Reader], target: TargetEncoder, may_miss: bool = False) -> None:
+def _target(labels: Labels | None, record: Record) -> Targets | None:
+    return None if labels is None else labels(record)
+
+
+def _check(records: Records, readers: Mapping[str, Reader], labels: Labels | None, may_miss: bool = False) -> None:
     if not records:
         raise ValueError("there are no examples to read; look at the manifest's split and its column 'error'")
     either = {kind for reader in readers.values() for kind in reader.kinds} if may_miss else set[Kind]()
@@ -173,7 +177,8 @@ def _check(records: Records, readers: Mapping[str, Reader], target: TargetEncode
             if (kind or reader.kinds[0]) not in {*reader.kinds, *either}:
                 path = record.paths[file] if file else record.path
                 raise ValueError(f"input {name!r} is {reader.needs}, which {path} is not; change the task's inputs")
-    target.check(records)
+    if labels is not None:
+        labels.check(records)
 
 
 def _of_input(name: str, check: Callable[[], None]) -> None:

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tubelet.data.batch import Targets
 from tubelet.data.records import LABEL, Record, Records
 
-Classes = Sequence[str] | Mapping[str, Sequence[str]]
+Classes = tuple[str, ...] | dict[str, tuple[str, ...]]
+"""The names of classes in the order of the logits, by label set where there are several or one is not "label"."""
 
 
-class TargetEncoder:
-    """A record's labels as numbers: the class index (), or with ``several`` labels a multi-hot row (K,).
+@runtime_checkable
+class Labels(Protocol):
+    """A record's labels as what a loss compares with. Both raise ValueError for a record that has no such target."""
 
-    ``classes``: the names in the order of the logits, by label set; a dict of targets where there are several sets.
-    Names alone are those of the set "label"; without any names there are no targets.
-    """
+    def __call__(self, record: Record) -> Targets | None: ...
 
-    def __init__(self, classes: Classes, several: bool = False) -> None:
-        by_set = classes if isinstance(classes, Mapping) else {LABEL: classes} if classes else {}
+    def check(self, records: Sequence[Record]) -> None:
+        """As a call does, for the first of the records that has no target."""
+        ...
+
+
+class ClassLabels:
+    """The class index (), or with ``several`` labels a multi-hot row (K,); a dict of them for several label sets."""
+
+    def __init__(self, classes: Sequence[str] | Mapping[str, Sequence[str]], several: bool = False) -> None:
+        by_set = classes if isinstance(classes, Mapping) else {LABEL: classes}
         self.indices = {name: {label: i for i, label in enumerate(labels)} for name, labels in by_set.items()}
         self.several = several
 
-    def __call__(self, record: Record) -> Targets | None:
+    def __call__(self, record: Record) -> Targets:
         """Raises ValueError where a label is missing or none of the classes, or one label too many."""
         targets = {name: self._target(record, name) for name in self.indices}
-        return targets if len(targets) > 1 else next(iter(targets.values()), None)
+        return targets if len(targets) > 1 else next(iter(targets.values()))
 
     def check(self, records: Sequence[Record]) -> None:
         """Raises ValueError as a call does, for the first of the records that has no target."""
@@ -58,3 +69,43 @@ class TargetEncoder:
                 'number of labels need an objective with labels="several"'
             )
         return torch.tensor(known[labels[0]])
+
+
+class NumberLabels:
+    """The numbers (n,) that a record has in n label sets."""
+
+    def __init__(self, numbers: Sequence[str]) -> None:
+        self.numbers = tuple(numbers)
+
+    def __call__(self, record: Record) -> Float[Tensor, " n"]:
+        """Raises ValueError where a label is missing or no number."""
+        return torch.tensor([self._number(record, name) for name in self.numbers])
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raises ValueError as a call does, for the first of the records that has no target."""
+        records = Records.of(records)
+        for name in self.numbers:
+            labels = records.labels(name)
+            strange = [code for code, label in enumerate(labels.names) if _number(label) is None]
+            wrong = labels.owners()[np.isin(labels.codes, strange)]
+            odd = np.flatnonzero(labels.counts != 1)
+            if len(wrong) or len(odd):
+                self(records[int(min([*wrong[:1], *odd[:1]]))])
+
+    def _number(self, record: Record, name: str) -> float:
+        labels = record.labels.get(name, ())
+        value = _number(labels[0]) if len(labels) == 1 else None
+        if value is None:
+            given = ";".join(labels)
+            raise ValueError(
+                f"{record.key or record.path}: {given!r} of {name!r} is not one finite number, as regression needs"
+            )
+        return value
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -25,24 +25,29 @@ _LARGEST_EXCESS = 1.4  # held-out examples may be so many times those that were 
 _KEPT = 0.5  # of a class's examples stay in training at least
 
 
-def hold_out(records: Sequence[Record], share: float, most: int = 2_000) -> tuple[Records, Records, str]:
+def hold_out(
+    records: Sequence[Record], share: float, most: int = 2_000, *, by_class: bool = True
+) -> tuple[Records, Records, str]:
     """The records without those held out; these, about ``share`` of every class and at most ``most``; how, in words.
+
+    ``by_class``: whether labels name classes; else (they are numbers) the share is that of all records.
 
     Groups stay whole where that takes no more than 1.4 times the share and leaves every class half of its examples;
     else files are held out. Parts of one file always stay together. A class of fewer than four files gives none.
     The choice is a function of the records' keys and labels alone.
     """
     records = Records.of(records)
+    classes = records.classes() if by_class else Codes.of(pa.array([""] * len(records)))
     share = min(share, most / max(1, len(records)))
     grouped = set(records.codes("group").used) - {""}
     if grouped:
         groups = _groups(records)
-        chosen = _whole_groups(groups, records.classes(), share)
+        chosen = _whole_groups(groups, classes, share)
         if chosen:
             names = records.codes("group")
             held = np.isin(groups.codes, chosen) & (np.array(names.names)[names.codes] != "")
             return records.where(~held), records.where(held), f"{len(chosen)} of {len(grouped)} groups"
-    held = _files(records, share)
+    held = _files(records, classes, share)
     how = "files of the same groups as in training" if grouped else "files"
     return records.where(~held), records.where(held), how
 
@@ -74,9 +79,9 @@ def _whole_groups(groups: Codes, classes: Codes, share: float) -> list[int]:
     return chosen if held >= wanted / 2 else []
 
 
-def _files(records: Records, share: float) -> NDArray[np.bool_]:
+def _files(records: Records, of_class: Codes, share: float) -> NDArray[np.bool_]:
     """The records (N,) of the files to hold out: in each class those whose key has the smallest hashes."""
-    classes, files = records.classes().codes, Codes.of(records.column("path"))
+    classes, files = of_class.codes, Codes.of(records.column("path"))
     pairs = classes * len(files.names) + files.codes
     _, last = np.unique(pairs[::-1], return_index=True)  # a file's last part in the class decides
     one = len(pairs) - 1 - last

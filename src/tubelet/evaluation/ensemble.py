@@ -1,4 +1,4 @@
-"""Several models as one: their probabilities for each example are averaged."""
+"""Several models as one: their probabilities, or numbers, for each example are averaged."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tubelet.cards import TaskCard
 from tubelet.configs import ConfigError
 from tubelet.data.dataset import ViewSet
 from tubelet.data.views import Views
@@ -17,15 +15,11 @@ from tubelet.evaluation.evaluate import Row, score_task, task_result
 from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
 from tubelet.evaluation.run import TestData, choose, tasks_of_run, test_data, view_set
 from tubelet.inference.kinds import fitting_views
-from tubelet.inference.probabilities import label_sets, probabilities
 from tubelet.media.errors import MediaError
 from tubelet.training.outcome import write_json
-from tubelet.training.parallel import Ranks, init_distributed
+from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.weights.folder import load_model
-from tubelet.weights.loaded import LoadedModel, TaskCard
-
-Arrays = Mapping[str, NDArray[Any]]
-_TINY = 1e-12  # a probability whose logarithm is still a number
+from tubelet.weights.loaded import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -85,16 +79,12 @@ def evaluate_ensemble(
 
 
 def _task_of(loaded: LoadedModel, name: str, card: TaskCard, source: str) -> str:
-    """The task of another model that has the same classes as ``card``."""
+    """The task of another model that answers the question of ``card``."""
     theirs = next(iter(loaded.tasks)) if len(loaded.tasks) == 1 else name
     found = loaded.tasks.get(theirs)
-    if found is None or found.multilabel != card.multilabel or _sorted(found) != _sorted(card):
-        raise ConfigError(f"{source}: has no task with the classes of {name!r}; an ensemble answers one question")
+    if found is None or not card.same_question(found):
+        raise ConfigError(f"{source}: has no task that answers what {name!r} does; an ensemble answers one question")
     return theirs
-
-
-def _sorted(card: TaskCard) -> dict[str, list[str]]:
-    return {name: sorted(classes) for name, classes in label_sets(card).items()}
 
 
 def _score(loaded: LoadedModel, task: str, test: TestData, options: Mapping[str, Any]) -> _Member:
@@ -113,8 +103,8 @@ def _together(task: str, members: Sequence[_Member]) -> TaskResult:
     rows = {
         key: replace(
             row,
-            mean=_averaged([(member.rows[key].mean, member.card) for member in members], first.card),
-            single=_averaged([(member.rows[key].single, member.card) for member in members], first.card),
+            mean=first.card.averaged([(member.card, member.rows[key].mean) for member in members]),
+            single=first.card.averaged([(member.card, member.rows[key].single) for member in members]),
         )
         for key, row in first.rows.items()
         if key not in errors
@@ -129,19 +119,6 @@ def _together(task: str, members: Sequence[_Member]) -> TaskResult:
         inputs=tuple(inputs),
         warnings=tuple(warnings),
     )
-
-
-def _averaged(said: Sequence[tuple[Arrays, TaskCard]], card: TaskCard) -> dict[str, NDArray[Any]]:
-    """Logits whose probabilities are the mean of the members', in the order of ``card``'s classes, by label set."""
-    mean: dict[str, NDArray[Any]] = {}
-    for name, classes in label_sets(card).items():
-        aligned: list[NDArray[Any]] = []
-        for logits, theirs in said:
-            order = [label_sets(theirs)[name].index(label) for label in classes]
-            aligned.append(np.asarray(probabilities(logits[name], theirs))[order])
-        p = np.clip(np.mean(aligned, axis=0), _TINY, 1 - _TINY)
-        mean[name] = np.log(p) - np.log1p(-p) if card.multilabel else np.log(p)
-    return mean
 
 
 def _write(folder: Path, results: Mapping[str, TaskResult]) -> None:

@@ -16,20 +16,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from tubelet.cards import TaskCard
+from tubelet.cards.card import stacked
+from tubelet.configs import name_of
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.loader import view_batches
 from tubelet.data.manifest import Record
 from tubelet.data.views import Views
-from tubelet.evaluation.metrics import measure
 from tubelet.evaluation.predictions import Scored
-from tubelet.evaluation.results import TaskResult, class_tables
+from tubelet.evaluation.results import TaskResult
 from tubelet.inference.kinds import only_sound
-from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers
 from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, masked, view_logits
 from tubelet.media.errors import MediaError
 from tubelet.models import Model
-from tubelet.training.parallel import Ranks
-from tubelet.weights.loaded import TaskCard
+from tubelet.training.ranks import Ranks
 
 _SHOWN = 5  # answers kept per example
 
@@ -38,7 +38,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one example, by label set: logits averaged over the views, those of one view, and the targets.
+    """What the model says of one example: outputs averaged over the views, those of one view, and the targets, by name.
 
     ``identical``: all its clips are the same. ``silent``: its sound is digital silence. ``missing``: the inputs that
     its file lacks.
@@ -101,7 +101,7 @@ def score_task(
             model, task, inputs, views_per_forward=views_per_forward, forwards=forwards, specs=videos.specs
         ):
             example = read.pop(0)
-            rows[example.key] = _row(example, by_label_set(logits, card), videos.views)
+            rows[example.key] = _row(example, card, logits, videos.views)
     for other_rows, other_errors in _gathered((rows, errors), ranks):
         rows |= other_rows
         errors |= other_errors
@@ -112,14 +112,14 @@ def key_of(record: Record) -> str:
     return record.key or record.path
 
 
-def _row(example: VideoViews, logits: ViewLogits, views: Views) -> Row:
+def _row(example: VideoViews, card: TaskCard, logits: ViewLogits, views: Views) -> Row:
     if example.target is None:
         raise ValueError(f"{example.key} has no label to compare with: give it one in the manifest, or predict instead")
-    targets = example.target if isinstance(example.target, dict) else dict.fromkeys(logits, example.target)
+    outputs, targets = card.named(logits), card.named(example.target)
     middle = (views.clips - 1) // 2 * views.crops + views.crops // 2
     return Row(
-        mean={name: x.mean(0).numpy() for name, x in logits.items()},
-        single={name: x[middle].numpy() for name, x in logits.items()},
+        mean={name: x.mean(0).numpy() for name, x in outputs.items()},
+        single={name: x[middle].numpy() for name, x in outputs.items()},
         targets={name: np.asarray(t) for name, t in targets.items()},
         identical=views.clips > 1 and all(_same_clips(x, views) for x in example.inputs.values()),
         silent=bool(example.silent),
@@ -147,34 +147,25 @@ def task_result(
     """The metrics, tables and warnings of a task; ``rows`` and ``errors`` are by the examples' keys."""
     places = {key: place for place, key in enumerate(videos.records.keys().to_pylist())}
     keys = [key for key in places if key in rows]
-    sets = label_sets(card)
     if not keys:
         first = next(iter(errors.values()), None)
         raise ValueError(f"task {task!r}: none of {len(places)} examples can be read; the first: {first}")
     mean, single, targets = (
-        {name: np.stack([getattr(rows[key], part)[name] for key in keys]) for name in sets}
-        for part in ("mean", "single", "targets")
+        stacked([getattr(rows[key], part) for key in keys], card.names) for part in ("mean", "single", "targets")
     )
-    tables, confusion = class_tables(mean, targets, sets)
     return TaskResult(
-        metrics=_measure(mean, targets),
+        kind=name_of(type(card)) or type(card).__name__,
+        metrics=card.measure(mean, targets),
         views=str(videos.views),
-        single_view=_measure(single, targets) if len(videos.views) > 1 else {},
+        single_view=card.measure(single, targets) if len(videos.views) > 1 else {},
         scored=len(keys),
         expected=len(places),
         errors=tuple(errors[key] for key in places if key in errors),
         inputs=tuple(videos.specs),
         warnings=_warnings(videos, [rows[key] for key in keys]),
-        classes=tables,
-        confusion=confusion,
+        tables=card.tables(mean, targets),
         examples=tuple(_scored(task, videos.records[places[key]], rows[key], card) for key in keys),
     )
-
-
-def _measure(scores: Arrays, targets: Arrays) -> dict[str, float]:
-    if len(scores) > 1:
-        return measure(scores, targets)
-    return measure(next(iter(scores.values())), next(iter(targets.values())))
 
 
 def _warnings(videos: ViewSet, rows: Sequence[Row]) -> tuple[str, ...]:
@@ -201,15 +192,16 @@ def _warnings(videos: ViewSet, rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _scored(task: str, record: Record, row: Row, card: TaskCard) -> Scored:
-    names = label_sets(card)
+    said = card.answers(row.mean, _SHOWN)
     return Scored(
         task=task,
         key=key_of(record),
         path=record.path,
         start=record.start,
         end=record.end,
-        labels={name: record.labels[name] for name in names},
-        top={name: top_answers(probabilities(x, card), names[name], _SHOWN) for name, x in row.mean.items()},
+        labels={name: record.labels[name] for name in card.label_sets},
+        top=said.sets,
+        numbers=said.numbers,
     )
 
 

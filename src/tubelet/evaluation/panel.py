@@ -1,4 +1,4 @@
-"""The members of a panel of baselines: features made by hand, and the classifiers of scikit-learn fitted to them."""
+"""The members of a panel of baselines: features made by hand, and the models of scikit-learn fitted to them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
-from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.svm import SVC, LinearSVC
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR, LinearSVC
 
 from tubelet.data.manifest import Record
 from tubelet.evaluation.handmade import (
@@ -41,14 +48,14 @@ from tubelet.evaluation.handmade import (
 )
 
 Kind = Literal["image", "video", "audio"]
-Labels = NDArray[Any]  # of text
+Labels = NDArray[Any]  # of text, or numbers
 
 _COMPONENTS = 160  # kept by the principal component analysis of wider features
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """The methods of scikit-learn's classifiers that are used here."""
+    """The methods of scikit-learn's classifiers and regressors that are used here."""
 
     def fit(self, X: Floats, y: Labels) -> object: ...
     def predict(self, X: Floats) -> Any: ...
@@ -66,7 +73,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Estimator:
-    """A classifier before it is fitted. ``make`` gets the labels that it will be fitted to.
+    """A classifier or regressor before it is fitted. ``make`` gets the labels that it will be fitted to.
 
     ``projected``: it gets the principal components; trees don't, because they split one dimension at a time.
     """
@@ -78,7 +85,7 @@ class Estimator:
 
 @dataclass(frozen=True)
 class Member:
-    """One simple classifier: an estimator on a feature."""
+    """One simple classifier or regressor: an estimator on a feature."""
 
     estimator: Estimator
     feature: Feature
@@ -178,7 +185,7 @@ def _panel(*rows: tuple[Estimator, *tuple[Feature, ...]]) -> list[Member]:
 
 
 # In the order in which they are tried: the quick ones first.
-PANELS: Mapping[Kind, list[Member]] = {
+CLASSIFIERS: Mapping[Kind, list[Member]] = {
     "image": _panel(
         (_LOGISTIC, _COLORS, _GRADIENTS, _GRADIENTS_COLORS),
         (_NEAREST, _GRAY),
@@ -213,4 +220,40 @@ PANELS: Mapping[Kind, list[Member]] = {
         (_TREES, _CEPSTRUM, _EVEN),
         (_BOOSTING, _CEPSTRUM),
     ),
+}
+
+
+def _svr(C: float) -> Estimator:
+    def make(y: Labels) -> Classifier:
+        return TransformedTargetRegressor(SVR(C=C, gamma="scale"), transformer=StandardScaler())
+
+    return Estimator(f"support-vector regression (RBF, C {C:g})", make)
+
+
+def _near(name: str, k: int) -> Estimator:
+    return Estimator(name, lambda y: KNeighborsRegressor(min(k, len(y))))
+
+
+_RIDGE = Estimator("ridge regression", lambda y: Ridge(10.0))
+_SVR_10, _SVR_1 = _svr(10), _svr(1)
+
+# The regressor that is to numbers what each classifier is to classes.
+_REGRESSORS: Mapping[Estimator, Estimator] = {
+    _LOGISTIC: _RIDGE,
+    _NEAREST: _near("nearest neighbor", 1),
+    _NEAREST_5: _near("5 nearest neighbors", 5),
+    _RBF_10: _SVR_10,
+    _RBF_1: _SVR_1,
+    _LINEAR: _RIDGE,
+    _TREES: Estimator(_TREES.name, lambda y: ExtraTreesRegressor(200, n_jobs=cores(), random_state=0), projected=False),
+    _BOOSTING: Estimator(
+        _BOOSTING.name,
+        lambda y: HistGradientBoostingRegressor(max_iter=60, learning_rate=0.15, max_leaf_nodes=15, random_state=0),
+        projected=False,
+    ),
+}
+
+REGRESSORS: Mapping[Kind, list[Member]] = {
+    kind: list(dict.fromkeys(Member(_REGRESSORS[member.estimator], member.feature) for member in members))
+    for kind, members in CLASSIFIERS.items()
 }

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-Answer = tuple[str, float]
-"""A label and its probability."""
+from tubelet.cards import Answer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One example of an evaluation. ``labels`` and ``top`` are by label set ("label" is the plain one).
+    """One example of an evaluation. ``labels``, ``top`` and ``numbers`` are by label set ("label" is the plain one).
 
     ``start`` and ``end``: the part of the file, in seconds; None: to its end. ``top``: the five most probable labels,
-    best first.
+    best first. ``numbers``: what the model answers where the labels are numbers.
     """
 
     task: str
@@ -26,12 +25,18 @@ class Scored:
     start: float
     end: float | None
     labels: dict[str, tuple[str, ...]]
-    top: dict[str, tuple[Answer, ...]]
+    top: dict[str, tuple[Answer, ...]] = field(default_factory=dict[str, tuple[Answer, ...]])
+    numbers: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def right(self) -> bool:
-        """Whether the best answer of every label set is one of its labels."""
+        """Whether the best answer of every label set is one of its labels; of classes."""
         return all(self.top[name][0][0] in labels for name, labels in self.labels.items())
+
+    @property
+    def numbered(self) -> tuple[str, ...]:
+        """The label sets that are compared with a number."""
+        return tuple(name for name in self.numbers if name in self.labels)
 
     @property
     def confidence(self) -> float:
@@ -58,5 +63,5 @@ def read_predictions(path: Path) -> list[Scored]:
 
 def _scored(line: dict[str, Any]) -> Scored:
     labels = {name: tuple(values) for name, values in line.pop("labels").items()}
-    top = {name: tuple((label, p) for label, p in answers) for name, answers in line.pop("top").items()}
+    top = {name: tuple(Answer(label, p) for label, p in answers) for name, answers in line.pop("top").items()}
     return Scored(**line, labels=labels, top=top)

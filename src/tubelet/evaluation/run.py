@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tubelet.cards import TaskCard
 from tubelet.configs import ConfigError
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
@@ -22,10 +23,9 @@ from tubelet.media.errors import MediaError
 from tubelet.models import Model, ModelConfig
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.outcome import Evaluate, Validate, cards, write_json
-from tubelet.training.parallel import Ranks, init_distributed
+from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.training.resolve import read_run
 from tubelet.weights.folder import load_model
-from tubelet.weights.loaded import TaskCard
 
 _TEST_SPLITS = ("val", "test")
 _VIEWS_AT_ONCE = 64  # of validation examples, which have one view each
@@ -184,7 +184,7 @@ class _KeptViews(ViewSet):
 def view_set(model: Model, card: TaskCard, test: TestData, make: type[ViewSet] = ViewSet) -> ViewSet:
     specs = {name: model.encoder.inputs[name] for name in test.inputs}
     may_miss = model.encoder.may_miss and len(specs) > 1
-    return make(test.records, card.classes, specs, test.views, several=card.multilabel, may_miss=may_miss)
+    return make(test.records, card.targets(), specs, test.views, may_miss=may_miss)
 
 
 def tasks_of_run(source: str | Path) -> Mapping[str, Task]:

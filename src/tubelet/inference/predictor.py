@@ -15,16 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tubelet.cards import Answer, Answers, ClassCard, TaskCard
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.readers import reader_of
 from tubelet.data.views import Views
 from tubelet.data.windows import plan_windows
-from tubelet.inference.answers import Answer, Prediction, Result, Segment
+from tubelet.inference.answers import Prediction, Result, Segment
 from tubelet.inference.arrays import Array, is_batch, view_of
 from tubelet.inference.explanation import Explanation
 from tubelet.inference.kinds import fitting_views, gives, misfit, only_sound
-from tubelet.inference.probabilities import by_label_set, label_sets, probabilities, top_answers, top_combinations
 from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, view_logits, views_in
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe
@@ -33,7 +33,7 @@ from tubelet.nn.attention import capture_attention
 from tubelet.nn.features import Features
 from tubelet.specs import InputSpec
 from tubelet.weights.folder import load_model, save_model
-from tubelet.weights.loaded import LoadedModel, TaskCard
+from tubelet.weights.loaded import LoadedModel
 from tubelet.weights.transfer import Init, InitReport, initialize
 
 Path_ = str | Path
@@ -114,7 +114,7 @@ class Predictor(Model):
         0."""
         names = tuple(map(str, range(num_classes))) if isinstance(num_classes, int) else tuple(num_classes)
         super().reset_classifier(len(names), task)
-        self.tasks = {task: TaskCard(classes=names)} if names else {}
+        self.tasks = {task: ClassCard(classes=names)} if names else {}
 
     def preprocess(
         self, inputs: Mapping[str, Tensor] | Path_ | Array, *, input: str = "", fps: float = 0.0, rate: int = 0
@@ -248,10 +248,12 @@ class Predictor(Model):
         with self._running():
             logits = view_logits(self, name, inputs(), views_per_forward=self.views_per_forward)
             for part, said in zip(plan.windows, logits, strict=False):
-                ((label, probability),), _ = _answers(said, self.tasks[name], 1)
+                answers = _answers(said, self.tasks[name], 1)
+                (best,) = answers.labels or (Answer("", 1.0),)
                 yield Segment(
-                    start=part.start, end=part.end, label=label, probability=probability, silent=silent.popleft()
-                )
+                    start=part.start, end=part.end, label=best.label, probability=best.probability,
+                    numbers=answers.numbers, silent=silent.popleft(),
+                )  # fmt: skip
         if broken:
             raise broken[0]
 
@@ -387,13 +389,17 @@ class Predictor(Model):
     def _prediction(self, cut: _TaskViews, logits: ViewLogits, top: int) -> Prediction:
         task, inputs = cut.group
         card = self.tasks[task]
-        labels, sets = _answers(logits, card, top)
+        said = _answers(logits, card, top)
         missing = [key for key in self._specs(card.inputs) if key not in inputs]
         warnings = (
             *(f"{key}: not in this file, so the answer is of {' and '.join(inputs)} alone" for key in missing),
             *(f"{key}: the sound is digital silence, so the answer {_without(key, inputs)}" for key in cut.seen.silent),
         )
-        return Prediction(path=cut.path, task=task, views=cut.views, labels=labels, sets=sets, warnings=warnings)
+        sets = said.sets if len(said.sets) > 1 else {}
+        return Prediction(
+            path=cut.path, task=task, views=cut.views, labels=said.labels, sets=sets, numbers=said.numbers,
+            warnings=warnings,
+        )  # fmt: skip
 
     def _look(self, info: MediaInfo, inputs: Sequence[str], views: Views | str) -> tuple[VideoViews, Views]:
         """The views of one file, and how many of what."""
@@ -401,7 +407,7 @@ class Predictor(Model):
         chosen = fitting_views(views, specs)
         record = Record(path=info.path, duration=info.duration, fps=info.fps)
         try:
-            found = ViewSet([record], (), specs, chosen).example(0)
+            found = ViewSet([record], None, specs, chosen).example(0)
         except ValueError as error:  # a file whose name says another kind than its contents
             raise MediaError(info.path, None, str(error)) from error
         if isinstance(found, MediaError):
@@ -437,16 +443,6 @@ def _without(silent: str, inputs: Sequence[str]) -> str:
     return f"is of {' and '.join(others)} alone" if others else "says nothing"
 
 
-def _answers(logits: ViewLogits, card: TaskCard, top: int) -> tuple[tuple[Answer, ...], dict[str, tuple[Answer, ...]]]:
-    """The best answers of a task, and of each of its label sets where there are several; logits averaged over views."""
-    if top < 1:
-        raise ValueError(f"{top=} must be at least 1")
-    names = label_sets(card)
-    mean = {name: x.mean(0).numpy() for name, x in by_label_set(logits, card).items()}
-    sets = {
-        name: tuple(Answer(*answer) for answer in top_answers(probabilities(x, card), names[name], top))
-        for name, x in mean.items()
-    }
-    if len(sets) == 1:
-        return next(iter(sets.values())), {}
-    return tuple(Answer(*answer) for answer in top_combinations(mean, card, top)), sets
+def _answers(logits: ViewLogits, card: TaskCard, top: int) -> Answers:
+    """What a task says; outputs are averaged over views."""
+    return card.answers({name: x.mean(0).numpy() for name, x in card.named(logits).items()}, top)

@@ -10,9 +10,10 @@ from typing import Literal
 from zlib import crc32
 
 from tubelet.data.kinds import Kind, kind_of
+from tubelet.data.labels import Classes
 from tubelet.data.manifest import LABEL, Manifest, ManifestError, Record, read_manifest
 from tubelet.seeds import mix
-from tubelet.training.objectives import Classes, Classification
+from tubelet.training.classification import Classification
 
 TRAIN = "train"
 _FEWEST, _MOST = 20, 0.2  # validation examples at least, but no more than this share of the training set

@@ -27,7 +27,7 @@ from tubelet.media.errors import MediaError
 from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
-from tubelet.training.objectives import Classification
+from tubelet.training.classification import Classification
 from tubelet.weights.crossmodal import adapt_to_modality
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.transfer import best_source
@@ -171,7 +171,7 @@ def cache_features(
     ``specs``: the inputs to make, by name. ``progress``: what a bar on stderr is called; empty: none.
     Raises ValueError where no example can be read.
     """
-    videos = ViewSet(records, objective.classes, specs, views, several=objective.labels == "several")
+    videos = ViewSet(records, objective.card().targets(), specs, views)
     model = Model(encoder, {FEATURES: _Pooled()}).to(next(encoder.parameters()).device)
     errors: list[MediaError] = []
     targets: list[Targets | None] = []

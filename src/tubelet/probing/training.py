@@ -28,20 +28,20 @@ from tubelet.data.manifest import Record, write_manifest
 from tubelet.data.stream import Stream, slots
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import key_of
-from tubelet.evaluation.metrics import measure
 from tubelet.evaluation.results import TaskResult
 from tubelet.evaluation.run import evaluator
 from tubelet.inference.scoring import by_set
+from tubelet.metrics import measure
 from tubelet.models.model import Encoder, Inputs, Model
 from tubelet.nn.features import Features
 from tubelet.probing.data import TRAIN, ProbeExamples, absolute
 from tubelet.probing.encoder import FEATURES, CachedFeatures, Trunk, cache_features, rows_of
 from tubelet.training.experiment import SGD, Experiment, Length, Source, Task, Training
 from tubelet.training.loop import Loop
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup, Objective
 from tubelet.training.optimizers import build_optimizer
 from tubelet.training.outcome import cards
-from tubelet.training.parallel import Ranks, init_distributed
+from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.training.run import CHECKPOINTS, initial_model, train
 from tubelet.training.schedules import learning_rate
 from tubelet.training.unreadable import QUARANTINE
@@ -365,12 +365,12 @@ class _FeatureEncoder(Encoder):
 class _HeadLearner(nn.Module):
     """Takes a minibatch of features and returns its loss."""
 
-    def __init__(self, model: Model, objective: Classification) -> None:
+    def __init__(self, model: Model, objective: Objective, ranks: Ranks) -> None:
         super().__init__()
-        self.model, self.objective = model, objective
+        self.model, self.objective, self.ranks = model, objective, ranks
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.objective(self.model, batch)
+        return self.objective(self.model, batch, self.ranks)
 
 
 def train_head(head: nn.Module, features: CachedFeatures, experiment: Experiment, device: torch.device) -> nn.Module:
@@ -379,11 +379,11 @@ def train_head(head: nn.Module, features: CachedFeatures, experiment: Experiment
     model = Model(_FeatureEncoder(features.pooled.shape[-1]), {name: deepcopy(head)}).to(device)
     updates = task.length.resolve(len(features), task.batch_size)
     warmup = task.warmup.resolve(len(features), task.batch_size)
-    decay = experiment.training.decay
+    decay, ranks = experiment.training.decay, Ranks(device)
     loop = Loop(
-        module=_HeadLearner(model, task.objective),
+        module=_HeadLearner(model, task.objective, ranks),
         optimizer=build_optimizer(experiment.optimizer, model.parameters()),
-        ranks=Ranks(device),
+        ranks=ranks,
         seed=experiment.seed,
         learning_rate=lambda step, _: learning_rate(step, task.learning_rate, warmup, updates, decay),
         clip_norm=experiment.training.clip_norm,

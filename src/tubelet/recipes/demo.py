@@ -17,8 +17,8 @@ from tubelet.nn.blocks import TransformerConfig
 from tubelet.reports.comparison import Comparison, compare
 from tubelet.reports.report import write_report
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
-from tubelet.training.objectives import Classification
 from tubelet.training.run import RunResult, train
 
 DATA = "runs/talking_digits"

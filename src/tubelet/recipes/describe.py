@@ -55,7 +55,7 @@ def _of(experiment: Experiment, name: str) -> str:
 
 def _changes(name: str, task: Task) -> str:
     done = ", ".join(_augmentations(task.augment, sound=any("audio" in given for given in task.inputs)))
-    mixed = "; pairs are mixed" if task.objective.mixup.alpha else ""
+    mixed = "; pairs are mixed" if task.objective.mixes else ""
     mirrored = ""
     if any(given in ("image", "video") for given in task.inputs):
         flip = f"--tasks.{name}.augment.flip"

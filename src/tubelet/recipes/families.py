@@ -20,8 +20,8 @@ from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.models.tubevit import Tube, TubeViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
-from tubelet.training.objectives import Classification
 
 Senses = Literal["both", "video", "audio"]
 Data = Annotated[str, Doc("the folder of Talking Digits; `tubelet data digits` makes it")]

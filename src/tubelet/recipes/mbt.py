@@ -26,8 +26,8 @@ from tubelet.models.mbt import MBTConfig
 from tubelet.models.polyvit import Modality
 from tubelet.recipes.polyvit_tables import audio_task
 from tubelet.specs import SpectrogramSpec, VideoSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import SGD, Experiment, Init, Task
-from tubelet.training.objectives import Classification
 
 Senses = Literal["both", "video", "audio"]
 Several = Annotated[str, Doc("a manifest with the columns path, labels and split (CSV, JSONL, Parquet)")]

@@ -23,8 +23,9 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models import model_config
 from tubelet.models.mtv import MTVConfig
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import SGD, Experiment, Init, Length, Source, Task
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup
 
 BASE, LARGE = "mtv-b/2+s/4+ti/8", "mtv-l/2+b/4+s/8+ti/16"
 

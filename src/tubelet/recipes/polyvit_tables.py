@@ -10,8 +10,9 @@ from tubelet.data.views import Views
 from tubelet.models.polyvit import Modality
 from tubelet.recipes.vivit import randaugment
 from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import Length, Source, Task
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup
 
 CoTrained = Literal[
     "cifar100",

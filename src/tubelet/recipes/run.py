@@ -16,7 +16,7 @@ from rich.console import Console
 from tubelet.configs import ConfigError
 from tubelet.data.dataset import ViewSet
 from tubelet.data.kinds import kind_of
-from tubelet.data.manifest import LABEL, read_manifest
+from tubelet.data.manifest import read_manifest
 from tubelet.evaluation.results import BASELINES
 from tubelet.evaluation.run import evaluator, validator
 from tubelet.recipes.describe import describe
@@ -62,9 +62,9 @@ def run(experiment: Experiment, out: str | Path, *, changed: Collection[str] = (
 
 
 def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
-    """Fit simple classifiers on the examples of every task, once per run, and keep the best; says what it does.
+    """Fit simple models on the examples of every task, once per run, and keep the best; says what it does.
 
-    Tasks whose examples have several labels are left out.
+    Tasks that no panel is for, such as those whose examples have several labels, are left out.
     """
     from tubelet.evaluation.baselines import fit_baselines  # a second of scikit-learn
 
@@ -72,17 +72,20 @@ def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
     if not path.exists():
         found: dict[str, Any] = {}
         for name, task in prepared.resolved.experiment.tasks.items():
-            if task.objective.labels == "several" or task.objective.label_sets != (LABEL,):
+            card = task.objective.card()
+            if not card.panel:
                 continue
             test = read_manifest(task.source.path).split(task.source.test)
             train, validation = prepared.training[name], prepared.validation.get(name, [])
             console = Console(stderr=True, quiet=not progress)
             try:
-                with console.status(f"fitting simple classifiers on {name}"):
-                    best = fit_baselines(kind_of(test), train, validation, test)
+                with console.status(f"fitting simple {card.panel} on {name}"):
+                    best = fit_baselines(
+                        kind_of(test), train, validation, test, panel=card.panel, label_set=card.label_sets[0]
+                    )
                 found[name] = best.as_json()
             except Exception as error:  # a comparison is no reason to lose a training
-                console.print(f"No simple classifier to compare with: {error}", markup=False, soft_wrap=True)
+                console.print(f"No simple {card.panel[:-1]} to compare with: {error}", markup=False, soft_wrap=True)
         write_json(path, found)
     baselines = json.loads(path.read_text(encoding="utf-8"))
     return "; ".join(f"baseline {baseline['validation']:.1%}" for baseline in baselines.values())
@@ -109,6 +112,5 @@ def check_test_data(experiment: Experiment) -> None:
     for task in resolve(experiment).resolved.experiment.tasks.values():
         records = read_manifest(task.source.path).split(task.source.test)
         specs = {name: experiment.model.inputs[name] for name in task.inputs}
-        several = task.objective.labels == "several"
         may_miss = experiment.model.may_miss and len(specs) > 1
-        ViewSet(records, task.objective.classes, specs, task.views, several=several, may_miss=may_miss)
+        ViewSet(records, task.objective.card().targets(), specs, task.views, may_miss=may_miss)

@@ -22,8 +22,8 @@ from tubelet.models import SIZES, model_config
 from tubelet.models.token_learner import TokenLearnerConfig
 from tubelet.recipes import vivit
 from tubelet.recipes.polyvit_tables import image_task
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import AdamW, Experiment, Init, Length, Source, Task, Training
-from tubelet.training.objectives import Classification
 
 Large = Literal[
     "vit-l/16-tl16@12",

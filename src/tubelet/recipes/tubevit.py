@@ -21,8 +21,9 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models import model_config
 from tubelet.models.tubevit import CHARADES_TUBES, TUBES, TubeViTConfig, scaled
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import AdamW, Experiment, Init, Length, Source, Task
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup
 
 Size = Literal["b", "l"]
 Data = Annotated[str, Doc("class folders with train/ and val/ above them, or a manifest (CSV, JSONL, Parquet)")]

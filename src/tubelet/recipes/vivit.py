@@ -20,8 +20,9 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models import model_config
 from tubelet.models.vivit import ViViTConfig
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import SGD, Experiment, Init, Length, Source, Task
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup
 
 Data = Annotated[str, Doc("class folders with train/ and val/ above them, or a manifest (CSV, JSONL, Parquet)")]
 ImageViT = Annotated[str, Doc("image ViT to start from: a model folder, hf:org/name; empty: from scratch")]

@@ -10,10 +10,12 @@ from html import escape
 from itertools import chain, zip_longest
 from pathlib import Path, PurePath
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from tubelet.data.manifest import LABEL
 from tubelet.evaluation.predictions import Scored
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
@@ -37,6 +39,8 @@ def report_examples(examples: Sequence[Scored], media: Path, count: int, *, audi
     ``audio_only``: show the sound alone, also of a video, because the model got nothing else. The page that holds the
     HTML must lie beside the folder ``media``.
     """
+    if not examples[0].top:
+        return _farthest(examples, media, count, audio_only)
     mistakes, right = pick_examples(examples, count)
     wrong_in_all = sum(not example.right for example in examples)
     html = ""
@@ -58,13 +62,48 @@ def report_examples(examples: Sequence[Scored], media: Path, count: int, *, audi
     return html
 
 
+def _farthest(examples: Sequence[Scored], media: Path, count: int, audio_only: bool) -> str:
+    """Those whose number is farthest off, and those where it is closest."""
+
+    def truth(example: Scored, name: str) -> float:
+        return float(example.labels[name][0])
+
+    spread = {name: float(np.std([truth(e, name) for e in examples])) or 1.0 for name in examples[0].numbered}
+
+    def off(example: Scored) -> float:
+        return max(abs(example.numbers[name] - truth(example, name)) / spread[name] for name in spread)
+
+    def card(example: Scored) -> str:
+        said = "; ".join(
+            f"{'' if name == LABEL else f'{name}: '}{example.numbers[name]:.4g}, really {truth(example, name):.4g}"
+            for name in spread
+        )
+        return (
+            f'<div class="clip" title="{escape(example.key)}">{_shown(example, media, audio_only)}<div class="text">'
+            f'<div class="file">{escape(PurePath(example.key).name)}</div><div class="truth">{escape(said)}</div>'
+            "</div></div>"
+        )
+
+    if not spread:
+        return ""
+    ordered, wide = sorted(examples, key=off, reverse=True), " sounds" if audio_only else ""
+    shown = min(count, len(ordered) // 2)
+    parts = (("Where it is farthest off", ordered[:shown]), ("Where it is closest", ordered[len(ordered) - shown :]))
+    return "".join(
+        f'<h3>{title}</h3><div class="clips{wide}">{"".join(map(card, part))}</div>' for title, part in parts if part
+    )
+
+
+def _shown(example: Scored, media: Path, audio_only: bool) -> str:
+    try:
+        return _player(make_preview(example, media, audio_only=audio_only), media.name)
+    except MediaError as error:
+        return f'<div class="text soft">{escape(str(error))}</div>'
+
+
 def _card(example: Scored, media: Path, audio_only: bool) -> str:
     truth = ", ".join(label for labels in example.labels.values() for label in labels)
-    state = "right" if example.right else "wrong"
-    try:
-        shown = _player(make_preview(example, media, audio_only=audio_only), media.name)
-    except MediaError as error:
-        shown = f'<div class="text soft">{escape(str(error))}</div>'
+    state, shown = "right" if example.right else "wrong", _shown(example, media, audio_only)
     answers = "".join(_answers(top[:3], example.labels.get(name, ())) for name, top in example.top.items())
     really = "" if example.right else '<span class="soft">really</span> '
     words = "" if example.right else '<div class="soft">but answered</div>'

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from tubelet.data.manifest import LABEL
+from tubelet.evaluation.predictions import Scored
 from tubelet.reports.verdict import Learning
 
 ACCENT, SECOND = "#3b6fe0", "#e0803b"
@@ -22,6 +24,7 @@ _INK = "#80808f"  # readable on white and on black; svg() turns it into the page
 _SHADES = LinearSegmentedColormap.from_list("shades", [(0.231, 0.435, 0.878, 0.0), (0.231, 0.435, 0.878, 1.0)])
 _CELLS_WITH_NUMBERS, _CLASSES_WITH_NAMES = 16, 50
 _STRETCHES = 160  # columns of a plan's picture
+_DOTS = 2_000  # above which they are drawn as pixels
 _FRAMES = 8  # width of a panel of kernels, at least
 _LONGEST_NAME = 24  # characters
 
@@ -47,6 +50,22 @@ def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str]) -> Fig
             color = "white" if shares[row, column] > 0.5 else _INK
             place = (column + 0.5, row + 0.5)
             axes.annotate(str(confusion[row, column]), place, color=color, ha="center", va="center", fontsize=8)
+    _plain(axes)
+    return figure
+
+
+def numbers_picture(examples: Sequence[Scored], name: str) -> Figure:
+    """The true number and the answer, a dot for each example; what is right lies on the diagonal."""
+    truth = np.array([float(example.labels[name][0]) for example in examples])
+    answers = np.array([example.numbers[name] for example in examples])
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    ends = [min(truth.min(), answers.min()), max(truth.max(), answers.max())]
+    axes.plot(ends, ends, color=_INK, linewidth=1)
+    axes.plot(truth, answers, "o", color=ACCENT, alpha=0.4, markersize=4, rasterized=len(truth) > _DOTS)
+    axes.set_xlabel("truth" if name == LABEL else f"truth: {name}")
+    axes.set_ylabel("answer")
+    axes.set_aspect("equal")
     _plain(axes)
     return figure
 
@@ -79,7 +98,7 @@ def learning_picture(lines: Sequence[Mapping[str, Any]], learning: Learning) -> 
         accuracy.plot(*at, "o", color=SECOND, markersize=7)
         accuracy.annotate("kept", at, (shift, 8), textcoords="offset points", color=SECOND, fontsize=9, ha=side)
     _draw_loss(loss, lines)
-    _panel(accuracy, "validation accuracy, %")
+    _panel(accuracy, "validation, %")
     accuracy.set_ylim(0, 105)
     accuracy.set_xlim(left=0)
     return figure

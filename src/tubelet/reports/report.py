@@ -19,6 +19,7 @@ from tubelet.configs import ConfigError, registered
 from tubelet.evaluation.predictions import Scored, read_predictions
 from tubelet.evaluation.results import CLASSES, PREDICTIONS, RESULTS, headline
 from tubelet.media.errors import MediaError
+from tubelet.metrics import written
 from tubelet.models import ModelConfig
 from tubelet.reports.comparison import Comparison, comparison_cells, read_comparison
 from tubelet.reports.examples import report_examples
@@ -34,6 +35,8 @@ _TITLES = {
     "top5": "right among the first five answers",
     "map": "mean average precision",
     "mean_class_accuracy": "mean of the classes, each counted the same",
+    "r2": "of the numbers' variance explained (R2)",
+    "mae": "mean absolute error",
 }
 _NOTHING = "Nothing stands out. Try it on files of your own: <code>tubelet predict RUN FILE</code>."
 _LONG = 30  # rows above which a table scrolls
@@ -148,15 +151,15 @@ def _card(name: str, task: Mapping[str, Any]) -> str:
     chips.append(f'<span class="chip">{escape(task["views"])} views</span>')
     chips.append(f'<span class="chip{"" if whole else " warn"}">{coverage}</span>')
     chips += [f'<span class="chip warn">{escape(warning)}</span>' for warning in task.get("warnings", ())]
-    numbers = [(_title(metric), number) for metric, number in metrics.items()]
+    numbers = [(_title(metric), written(metric, number)) for metric, number in metrics.items()]
     single = task.get("single_view")
     if single:
         numbers += [
-            (f"{_title(metric)}, {single['views']} view", number)
+            (f"{_title(metric)}, {single['views']} view", written(metric, number))
             for metric, number in single["metrics"].items()
             if metric == first
         ]
-    rows = "".join(f"<dt>{escape(title)}</dt><dd>{percent(number)}</dd>" for title, number in numbers)
+    rows = "".join(f"<dt>{escape(title)}</dt><dd>{number}</dd>" for title, number in numbers)
     return (
         f'<div class="card"><div class="name">{escape(name)}</div>'
         f'<div class="headline">{percent(value)}<small>{escape(_title(first))}</small></div>'
@@ -200,7 +203,7 @@ def _curves(run: Path, lines: Sequence[Mapping[str, Any]], learning: Learning, s
     if learning.steps:
         which = "files held out of the training" + (", the mean over the tasks" if several else "")
         text = (
-            f"Left: how many of the validation files ({which}) the model names right as it learns; the band is the "
+            f"Left: how well the model does on the validation files ({which}) as it learns; the band is the "
             f"uncertainty that comes of their number. {learning} Right: the loss, which is how far the answers are "
             "from the truth on the training files; it should fall."
         )
@@ -244,6 +247,7 @@ def _task(
         _verdict(verdict) if verdict else "",
         report_examples(examples, media, clips, audio_only=task.get("inputs") == ["audio"]) if examples else "",
         f"<h3>Not scored, because they cannot be read</h3><ul>{unread}</ul>" if unread else "",
+        _numbers(examples),
         _panel(task.get("baseline")),
         *(_classes(label_set, table["classes"], table["confusion"]) for label_set, table in classes.items()),
     ]
@@ -252,12 +256,12 @@ def _task(
 
 def _verdict(verdict: Verdict) -> str:
     """The verdict in words and as bars, and what to do next."""
-    chance, largest = verdict.evidence.chance, verdict.evidence.largest
     bars = ""
-    if chance is not None:
-        bars += _bar("Chance", f"always answering '{largest}', the most frequent class", chance)
+    if verdict.chance is not None:
+        share, how = verdict.chance
+        bars += _bar("Chance", how, share)
     if verdict.baseline is not None:
-        bars += _bar("Best simple classifier", verdict.name, verdict.baseline)
+        bars += _bar(f"Best simple {verdict.simple}", verdict.name, verdict.baseline)
     kind = "worse" if verdict.useless else verdict.outcome.replace(" ", "-")
     bars += _bar(
         "This model", f"uncertainty ±{100 * verdict.error:.1f} points", verdict.model, verdict.error, f"model {kind}"
@@ -277,11 +281,11 @@ def _verdict(verdict: Verdict) -> str:
 
 def _bar(title: str, detail: str, share: float, error: float = 0.0, kind: str = "") -> str:
     """A row of the bar chart: a share, with a line that extends one standard ``error`` to both sides."""
-    low, high = max(0.0, share - error), min(1.0, share + error)
+    low, high = max(0.0, share - error), min(1.0, max(0.0, share + error))
     line = f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>' if error else ""
     return (
         f'<div class="row {kind}"><div class="what">{escape(title)}<small>{escape(detail)}</small></div>'
-        f'<div class="track"><i style="width:{100 * share:.1f}%"></i>{line}</div>'
+        f'<div class="track"><i style="width:{100 * max(0.0, share):.1f}%"></i>{line}</div>'
         f'<div class="share">{percent(share)}</div></div>'
     )
 
@@ -292,19 +296,30 @@ def _with_code(sentence: str) -> str:
 
 
 def _panel(baseline: Mapping[str, Any] | None) -> str:
-    """The simple classifiers, the best first."""
+    """The simple classifiers or regressors, the best first."""
     if not baseline:
         return ""
+    numbers = "r2" in baseline["metrics"]
+    simple, of = ("regressors", "R2 on held-out files") if numbers else ("classifiers", "held-out files named right")
     tried = sorted(baseline["tried"].items(), key=lambda pair: (pair[0] != baseline["name"], -pair[1]))
     rows = "".join(f"<tr><td>{escape(name)}</td>{_cell('', value)}</tr>" for name, value in tried)
     return (
-        f'<h3>What it was compared with</h3><p class="soft">{len(tried):,} simple classifiers, each a standard method '
+        f'<h3>What it was compared with</h3><p class="soft">{len(tried):,} simple {simple}, each a standard method '
         "on a handful of measurements of a file, were fitted to the same training files. The one that did best on "
         f"files held out of them, {escape(baseline['name'])}, was then fitted to {baseline['train']:,} files and "
         f"tested on the same test files. All of it took {baseline['seconds']:.0f} s.</p>"
-        f"<details><summary>all {len(tried):,} simple classifiers</summary><table><thead><tr><th>classifier</th>"
-        f'<th class="number">held-out files named right</th></tr></thead><tbody>{rows}</tbody></table></details>'
+        f"<details><summary>all {len(tried):,} simple {simple}</summary><table><thead><tr><th>which</th>"
+        f'<th class="number">{of}</th></tr></thead><tbody>{rows}</tbody></table></details>'
     )
+
+
+def _numbers(examples: Sequence[Scored]) -> str:
+    """Truth against answer, of each number."""
+    pictures = [
+        f'<div class="picture square">{_drawn(lambda draw, name=name: draw.numbers_picture(examples, name))}</div>'
+        for name in (examples[0].numbered if examples else ())
+    ]
+    return f'<h3>Truth and answer</h3><div class="columns">{"".join(pictures)}</div>' if pictures else ""
 
 
 def _classes(label_set: str, rows: Sequence[Mapping[str, Any]], confusion: Sequence[Sequence[int]] | None) -> str:
@@ -337,7 +352,7 @@ def _cell(name: str, value: object) -> str:
     if value is None:
         return f'<td class="{_align(name)} soft">–</td>'
     if isinstance(value, float):
-        bar = f'<span class="bar"><i style="width:{100 * value:.1f}%"></i></span>'
+        bar = f'<span class="bar"><i style="width:{100 * max(0.0, value):.1f}%"></i></span>'
         return f'<td class="number">{percent(value)}{bar}</td>'
     return f'<td class="{_align(name)}">{escape(str(value))}</td>'
 

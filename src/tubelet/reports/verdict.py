@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from tubelet.cards import NumberCard
 from tubelet.data.manifest import LABEL
 from tubelet.evaluation.predictions import Scored
 
@@ -88,7 +89,7 @@ class Learning:
         kept = self.kept_score
         if kept is None:
             return ""
-        said = f"The weights of update {self.kept:,} were kept, which name {percent(kept[0])} of these files right. "
+        said = f"The weights of update {self.kept:,} were kept, which reach {percent(kept[0])}. "
         match self.trend:
             case "rising":
                 return said + "The curve was still rising at the end, so more time would probably help."
@@ -187,27 +188,38 @@ def _confused(pairs: Sequence[tuple[str, str]]) -> Iterator[Confused]:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The top-1 accuracies of model and baseline on the same test files, and what follows from them.
+    """The top-1 accuracies (or R2) of model and baseline on the same test files, and what follows from them.
 
     ``outcome``: "as good" where the two are within one standard error, "not compared" where ``baseline`` is None.
+    ``distance``, ``baseline_distance``: mean absolute errors, of numbers.
     """
+
+    simple: ClassVar[str] = "classifier"
 
     model: float
     baseline: float | None
     name: str
     examples: int
     inputs: tuple[str, ...]
+    distance: float | None = None
+    baseline_distance: float | None = None
     evidence: Evidence = field(default_factory=Evidence)
 
     @classmethod
     def of(cls, task: Mapping[str, Any], evidence: Evidence | None = None) -> Verdict | None:
-        """The verdict on a task of ``results.json``; None if it has no top-1."""
-        if "top1" not in task["metrics"]:
+        """The verdict on a task of ``results.json``; None if it has neither a top-1 nor an R2 of numbers."""
+        metrics, baseline = task["metrics"], task.get("baseline") or {}
+        if "r2" in metrics:
+            kind, metric = NumberVerdict, "r2"
+        elif "top1" in metrics:
+            kind, metric = Verdict, "top1"
+        else:
             return None
-        baseline = task.get("baseline") or {}
-        return cls(
-            model=task["metrics"]["top1"],
-            baseline=baseline["metrics"]["top1"] if baseline else None,
+        return kind(
+            model=metrics[metric],
+            baseline=baseline["metrics"][metric] if baseline else None,
+            distance=metrics.get("mae"),
+            baseline_distance=baseline["metrics"].get("mae") if baseline else None,
             name=baseline.get("name", ""),
             examples=task["coverage"]["scored"],
             inputs=tuple(task.get("inputs", ())),
@@ -235,48 +247,69 @@ class Verdict:
     @property
     def useless(self) -> bool:
         """Whether always giving the same answer would do as well."""
-        return self.evidence.chance is not None and self.model - self.evidence.chance <= self.error
+        return self.chance is not None and self.model - self.chance[0] <= self.error
+
+    @property
+    def chance(self) -> tuple[float, str] | None:
+        """What one answer to everything reaches, and which; None if unknown."""
+        if self.evidence.chance is None:
+            return None
+        return self.evidence.chance, f"always answering '{self.evidence.largest}', the most frequent class"
 
     @property
     def title(self) -> str:
         """The outcome in a sentence."""
         if self.outcome == "worse":
-            return "A simple classifier does better."
+            return f"A simple {self.simple} does better."
         if self.useless:
             return "The model has not learned anything useful."
         match self.outcome:
             case "as good":
-                return "The model is about as good as a simple classifier."
+                return f"The model is about as good as a simple {self.simple}."
             case "better":
-                return "The model beats the best simple classifier."
+                return f"The model beats the best simple {self.simple}."
             case _:
-                return f"The model names {self._right(self.model)} of {_test_files(self.examples)} right."
+                return self._alone
 
     @property
     def text(self) -> str:
         """The numbers behind the title."""
         said: list[str] = []
         if self.baseline is not None or self.useless:
-            said.append(
-                f"Of {_test_files(self.examples)}, the model names {self._right(self.model)} right "
-                f"({percent(self.model)})."
-            )
+            said.append(self._reached)
         if self.baseline is not None:
-            said.append(f"The best simple classifier, {self.name}, reaches {percent(self.baseline)}.")
+            said.append(self._baseline_reached)
             points = 100 * abs(self.model - self.baseline)
             if self.outcome == "worse":
                 said.append(f"That is {points:.1f} points more.")
             if self.outcome == "as good" and points:
                 said.append(f"With so many files, a difference of {100 * self.error:.1f} points can be luck.")
         if self.useless:
-            said.append(f"Answering '{self.evidence.largest}' every time reaches {percent(self.evidence.chance or 0)}.")
+            said.append(self._one_answer)
         return " ".join(said)
 
     def __str__(self) -> str:
         return f"{self.title} {self.text}".rstrip()
 
-    def _right(self, share: float) -> str:
-        return f"{round(share * self.examples):,}"
+    @property
+    def _alone(self) -> str:
+        return f"The model names {self._right} of {_test_files(self.examples)} right."
+
+    @property
+    def _reached(self) -> str:
+        return f"Of {_test_files(self.examples)}, the model names {self._right} right ({percent(self.model)})."
+
+    @property
+    def _baseline_reached(self) -> str:
+        return f"The best simple {self.simple}, {self.name}, reaches {percent(self.baseline or 0)}."
+
+    @property
+    def _one_answer(self) -> str:
+        return f"Answering '{self.evidence.largest}' every time reaches {percent(self.evidence.chance or 0)}."
+
+    @property
+    def _right(self) -> str:
+        return f"{round(self.model * self.examples):,}"
 
     def advice(self) -> tuple[str, ...]:
         """What to try next, the most promising first; commands stand in backticks.
@@ -292,7 +325,7 @@ class Verdict:
                 f"Add test files if you need to know which of the two is better: {self.examples:,} cannot tell."
             )
         if self.outcome == "worse":
-            tries.append("Until then, the simple classifier is the better choice for these files.")
+            tries.append(f"Until then, the simple {self.simple} is the better choice for these files.")
         return tuple(tries)
 
     def _about_the_files(self) -> Iterator[str]:
@@ -323,8 +356,8 @@ class Verdict:
         differs = kept is not None and kept[0] - self.model > max(0.05, 2 * math.hypot(kept[1], self.error))
         if differs and kept is not None:
             yield (
-                f"Add training files that are more like the test files: {percent(kept[0])} of the validation files "
-                f"were named right, which come from the training files, but {percent(self.model)} of the test files. "
+                f"Add training files that are more like the test files: the model reaches {percent(kept[0])} on the "
+                f"validation files, which come from the training files, but {percent(self.model)} on the test files. "
                 "Other speakers, scenes or cameras make such a difference."
             )
         elif memorized and training is not None:
@@ -334,7 +367,7 @@ class Verdict:
                 "help against that."
             )
         elif not e.confused and not e.warnings:
-            yield "Add training files, most of all to the classes that are confused."
+            yield self._add_files
         if e.flags and not e.started:
             yield (
                 f"Start from weights that have seen many pictures: `--init {_START}` (fetched from the Hugging Face "
@@ -342,6 +375,10 @@ class Verdict:
             )
         if not (memorized or learning.stopped):
             yield from self._more_time(training)
+
+    @property
+    def _add_files(self) -> str:
+        return "Add training files, most of all to the classes that are confused."
 
     def _more_time(self, training: float | None) -> Iterator[str]:
         how = f": `--minutes {_longer(self.evidence.planned)}`" if self.evidence.flags else ""
@@ -356,8 +393,58 @@ class Verdict:
             yield f"Give it more time{how}."
 
 
+class NumberVerdict(Verdict):
+    """A verdict on numbers, by R2: the share of their variance that the answers explain."""
+
+    simple = "regressor"
+
+    @property
+    def error(self) -> float:
+        return _NUMBERS.standard_error(self.model, self.examples)
+
+    @property
+    def chance(self) -> tuple[float, str]:
+        return 0.0, "always answering the mean of the test files"
+
+    @property
+    def _alone(self) -> str:
+        return (
+            f"The answers for {_test_files(self.examples)} explain {percent(self.model)} of the numbers' variance"
+            f"{_off(self.distance)}."
+        )
+
+    @property
+    def _reached(self) -> str:
+        return (
+            f"On {_test_files(self.examples)}, the model explains {percent(self.model)} of the numbers' variance"
+            f"{_off(self.distance)}."
+        )
+
+    @property
+    def _baseline_reached(self) -> str:
+        return (
+            f"The best simple {self.simple}, {self.name}, explains {percent(self.baseline or 0)}"
+            f"{_off(self.baseline_distance)}."
+        )
+
+    @property
+    def _one_answer(self) -> str:
+        return "Answering the mean every time explains nothing, and is no worse."
+
+    @property
+    def _add_files(self) -> str:
+        return "Add training files, most of all where the answers are farthest off."
+
+
+_NUMBERS = NumberCard(numbers=("label",), mean=(0.0,), std=(1.0,))
+
+
+def _off(distance: float | None) -> str:
+    return "" if distance is None else f" and is {distance:.4g} off on average"
+
+
 def verdict(task: Mapping[str, Any]) -> Verdict | None:
-    """The verdict on a task of ``results.json``; None without a baseline, or without a top-1 to compare."""
+    """The verdict on a task of ``results.json``; None without a baseline to compare with."""
     return Verdict.of(task) if task.get("baseline") else None
 
 

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from tubelet.training.loop import Update
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 
 _SCALARS = "state.json"
 

@@ -7,12 +7,20 @@ from typing import Literal
 
 from torch import nn
 
+from tubelet.configs import register
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models import ModelConfig
-from tubelet.training.objectives import Classification
+from tubelet.training.classification import Classification
+from tubelet.training.objectives import Objective
+from tubelet.training.regression import Regression
 from tubelet.training.schedules import Decay, Schedule, Weighted
 from tubelet.weights.transfer import Init
+
+OBJECTIVES: dict[str, type[Objective]] = {"classification": Classification, "regression": Regression}
+
+for _name, _objective in OBJECTIVES.items():
+    register(Objective, _name, _objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +81,7 @@ class Task:
     """
 
     source: Source
-    objective: Classification = Classification()
+    objective: Objective = Classification()
     inputs: tuple[str, ...] = ("video",)
     augment: Augmentation = Augmentation()
     batch_size: int = 64

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from tubelet.training.loop import Update
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

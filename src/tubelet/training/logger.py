@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from tubelet.training.loop import Update
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 

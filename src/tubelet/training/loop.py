@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tubelet.data.batch import Batch
 from tubelet.seeds import mix
 from tubelet.training.optimizers import clip_by_global_norm_, fill_missing_gradients
-from tubelet.training.parallel import Ranks, gradient_sync
+from tubelet.training.parallel import gradient_sync
+from tubelet.training.ranks import Ranks
 
 _MODEL, _OBJECTIVE = 2, 3  # keep the random numbers of the two apart from each other and from the plan's
 

@@ -11,14 +11,15 @@ from tubelet.data.batch import Batch
 from tubelet.models import Model
 from tubelet.nn.depth import StochasticDepth, set_stochastic_depth
 from tubelet.training.experiment import Task
+from tubelet.training.ranks import Ranks
 
 
 class TrainingModule(nn.Module):
-    """What a minibatch goes into and a loss comes out of: the module that the ranks share."""
+    """The module that the ranks share: takes a minibatch, returns its loss and what is logged of it."""
 
-    def __init__(self, model: Model, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, model: Model, tasks: Mapping[str, Task], ranks: Ranks) -> None:
         super().__init__()
-        self.model, self.tasks = model, tasks
+        self.model, self.tasks, self.ranks = model, tasks, ranks
         self._task = ""
         _check_depth(model, tasks)
         # All tasks' rates are set here once, so that what drops anything later draws its random numbers from the first
@@ -34,7 +35,7 @@ class TrainingModule(nn.Module):
             for drop, rate in zip(self._drops, self._rates[batch.task], strict=True):
                 drop.rate.fill_(rate)
             self._task = batch.task
-        return self.tasks[batch.task].objective(self.model, batch)
+        return self.tasks[batch.task].objective(self.model, batch, self.ranks)
 
 
 def _check_depth(model: Model, tasks: Mapping[str, Task]) -> None:

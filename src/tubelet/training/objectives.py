@@ -1,28 +1,79 @@
-"""What a task optimizes: its heads, its loss, mixup, label smoothing, and the name of its metric."""
+"""The interface of all objectives, and what several of them share: mixup, and fitting a linear head."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from tubelet.cards import TaskCard
 from tubelet.data.batch import Batch
-from tubelet.models.model import Logits, Model
-from tubelet.nn.heads import MultiHead, build_head
+from tubelet.data.manifest import Manifest
+from tubelet.models.model import Model
+from tubelet.nn.heads import LinearHead
+from tubelet.training.ranks import Ranks
 
-Classes = tuple[str, ...] | dict[str, tuple[str, ...]]
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear map of features: ``weight`` (K, D), ``bias`` (K,), and the ``cost`` it was fitted with."""
+
+    weight: Tensor
+    bias: Tensor
+    cost: float
 
 
-class Objective(Protocol):
-    """The loss of a minibatch, and detached tensors to log; neither waits for the device."""
+@dataclass(frozen=True, kw_only=True)
+class Objective(ABC):
+    """What a task optimizes: its head, its loss, and the card that says what the head answers and how it is scored.
 
-    def __call__(self, model: Model, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
+    A kind of objective is a frozen dataclass below this one; ``tubelet.configs.register(Objective, "name", TheClass)``
+    lets experiments hold it.
+    """
+
+    summed: ClassVar[bool] = True
+    """Whether the loss is a mean over examples, so that a minibatch's gradient is the sum of its micro-batches'."""
+
+    by_class: ClassVar[bool] = True
+    """Whether labels name classes, of each of which validation examples are held out."""
+
+    @abstractmethod
+    def resolved(self, manifest: Manifest, split: str) -> Objective:
+        """The objective with what only the training ``split`` can say, such as its classes. Raises ManifestError."""
+
+    @abstractmethod
+    def card(self, inputs: tuple[str, ...] = ()) -> TaskCard:
+        """What the model's folder keeps, once the objective is resolved. ``inputs``: the task's."""
+
+    @abstractmethod
+    def __call__(self, model: Model, batch: Batch, ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a minibatch, and detached tensors to log; neither waits for the device."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that is reported first."""
+        return self.card().metric
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes pairs of examples."""
+        return False
+
+    def head(self, width: int) -> nn.Module:
+        """A head for features of ``width``, as training starts it."""
+        return self.card().head(width)
+
+    def linear_heads(self, head: nn.Module) -> dict[str, LinearHead]:
+        """The linear maps that the ``head`` consists of, by the names of their targets, if :meth:`fit` can set them."""
+        return {}
+
+    def fit(self, name: str, pooled: Tensor, targets: Tensor, held_out: tuple[Tensor, Tensor] | None) -> Linear | None:
+        """The linear map of features (N, D) to the ``targets`` called ``name`` that suits those ``held_out`` best; None
+        where there is none."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -45,122 +96,11 @@ class Mixup:
         return random.Random(seed).betavariate(self.alpha, self.alpha) if self.alpha else 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Classification:
-    """Classes of a video or an image, from one label set or several.
-
-    ``label_sets``: the manifest's label sets, one head each (EPIC: verb and noun). ``classes``: their names, in the
-    order of the logits, by label set unless that is "label" alone; empty: all that the manifest's training split has.
-    ``labels`` "several" means that an example may have any number of them. ``loss`` "sigmoid" is summed over classes,
-    as the released code does; the losses of several label sets are averaged. ``head_bias`` is where the heads' biases
-    start; ``hidden`` the widths of hidden layers before the logits.
-    """
-
-    label_sets: tuple[str, ...] = ("label",)
-    classes: Classes = ()
-    labels: Literal["one", "several"] = "one"
-    loss: Literal["softmax", "sigmoid"] = "softmax"
-    smoothing: float = 0.0
-    mixup: Mixup = Mixup()
-    head_init: Literal["zeros", "lecun"] = "zeros"
-    head_bias: float = 0.0
-    hidden: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.label_sets:
-            raise ValueError("label_sets must name at least one label set of the manifest")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"label {self.smoothing=} must be in [0, 1)")
-        if self.labels == "several" and self.loss == "softmax":
-            raise ValueError('an example with several labels needs loss="sigmoid"; softmax picks one class')
-
-    @property
-    def metric(self) -> str:
-        """The name of the metric that is reported first."""
-        return "map" if self.labels == "several" else "action_top1" if len(self.label_sets) > 1 else "top1"
-
-    def sizes(self) -> dict[str, int]:
-        """The number of classes of each label set."""
-        classes = self.classes if isinstance(self.classes, dict) else {self.label_sets[0]: self.classes}
-        return {name: len(classes[name]) for name in self.label_sets}
-
-    def head(self, width: int) -> nn.Module:
-        """A head for features of ``width``: logits (B, K), or a dict of them by label set where there are several."""
-        heads = {n: build_head(width, k, self.head_init, self.head_bias, self.hidden) for n, k in self.sizes().items()}
-        return MultiHead(heads) if len(heads) > 1 else next(iter(heads.values()))
-
-    def __call__(self, model: Model, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs, sizes = model.preprocess(batch.inputs), self.sizes()
-        targets = {name: one_hot(t, sizes[name]) for name, t in _by_set(batch.targets, self.label_sets).items()}
-        if self.mixup.alpha:
-            weight = self.mixup.weight(batch.seed)
-            inputs = {name: mixup(x, weight) for name, x in inputs.items()}
-            targets = {name: mixup(t, weight) for name, t in targets.items()}
-        logits = _by_set(model(inputs, batch.task), self.label_sets)
-        cross_entropy = softmax_cross_entropy if self.loss == "softmax" else sigmoid_cross_entropy
-        loss = multi_head_cross_entropy(logits, targets, smoothing=self.smoothing, cross_entropy=cross_entropy)
-        correct = [logits[n].argmax(-1) == t.argmax(-1) for n, t in targets.items()]
-        metrics = {} if self.labels == "several" else {"top1": torch.stack(correct).all(0).float().mean().detach()}
-        return loss, metrics
-
-
-def _by_set(value: Logits | None, label_sets: Sequence[str]) -> Mapping[str, Tensor]:
-    if value is None:
-        raise ValueError(f"the batch has no targets, but the objective needs those of {label_sets}")
-    return value if isinstance(value, dict) else {label_sets[0]: value}
-
-
-def one_hot(targets: Tensor, classes: int) -> Float[Tensor, "B K"]:
-    """Class indices (B,) as rows of zeros with a one; what has rows already passes as floats."""
-    return F.one_hot(targets, classes).float() if targets.ndim == 1 else targets.float()
-
-
-def smooth_labels(targets: Float[Tensor, "B K"], smoothing: float) -> Float[Tensor, "B K"]:
-    """targets (1 - s) + s / K, for one-hot and multi-hot targets alike, as the released code does."""
-    return targets * (1 - smoothing) + smoothing / targets.shape[-1]
-
-
 def mixup(x: Tensor, weight: float) -> Tensor:
     """weight x + (1 - weight) x in reverse order along the first axis."""
     return weight * x + (1 - weight) * x.flip(0)
 
 
-def softmax_cross_entropy(
-    logits: Float[Tensor, "*modalities B K"],
-    targets: Float[Tensor, "B K"],
-    weights: Float[Tensor, " B"] | None = None,
-    smoothing: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Mean over examples (weighted, where ``weights`` are given) of the cross-entropy with the softmax.
-
-    Where each modality answers for itself, as MBT's do in training, also the mean over them, all with the same targets.
-    """
-    return _mean(-(smooth_labels(targets, smoothing) * logits.log_softmax(-1)).sum(-1), weights)
-
-
-def sigmoid_cross_entropy(
-    logits: Float[Tensor, "*modalities B K"],
-    targets: Float[Tensor, "B K"],
-    weights: Float[Tensor, " B"] | None = None,
-    smoothing: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Mean over examples of the binary cross-entropies, summed over classes; else as :func:`softmax_cross_entropy`."""
-    smooth = smooth_labels(targets, smoothing).expand_as(logits)
-    return _mean(F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").sum(-1), weights)
-
-
-def multi_head_cross_entropy(
-    logits: Mapping[str, Tensor],
-    targets: Mapping[str, Tensor],
-    weights: Float[Tensor, " B"] | None = None,
-    smoothing: float = 0.0,
-    cross_entropy: Callable[..., Tensor] = softmax_cross_entropy,
-) -> Float[Tensor, ""]:
-    """The mean of the label sets' losses (EPIC: verb and noun), in float32."""
-    return torch.stack([cross_entropy(logits[n].float(), t, weights, smoothing) for n, t in targets.items()]).mean()
-
-
-def _mean(losses: Float[Tensor, "*modalities B"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, ""]:
-    if weights is None:
-        return losses.mean()
-    return (losses * weights).sum() / weights.expand_as(losses).sum()
+def only_linear(head: nn.Module) -> bool:
+    """Whether a head is a linear map and nothing more."""
+    return type(head) is LinearHead

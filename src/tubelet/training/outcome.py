@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from tubelet.cards import TaskCard
 from tubelet.data.manifest import Record
 from tubelet.models import Model
 from tubelet.training.average import MovingAverage, learned_tensors, set_weights
 from tubelet.training.experiment import Experiment
 from tubelet.training.logger import MetricLogger
 from tubelet.training.loop import Update
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 from tubelet.training.validation import Score
-from tubelet.weights.folder import TaskCard, save_model
+from tubelet.weights.folder import save_model
 
 Evaluate = Callable[[Model, Experiment, Ranks], Mapping[str, Any]]
 """Scores a model on the tasks' test splits: {"tasks": {task: {"metrics": {...}, "views": ..., "coverage": ...}}}.
@@ -55,8 +57,10 @@ class EvalAndExport:
         """How the model does on validation examples now."""
         with self._evaluating():
             tasks = validate(self.model, self.experiment, examples, self.ranks)["tasks"]
-        metrics = {name: tasks[name]["metrics"][self.experiment.tasks[name].objective.metric] for name in examples}
-        return Score.of(metrics, {name: tasks[name]["coverage"]["scored"] for name in examples})
+        heads = cards(self.experiment, {})
+        metrics = {name: tasks[name]["metrics"][heads[name].metric] for name in examples}
+        errors = [heads[n].standard_error(m, tasks[n]["coverage"]["scored"]) for n, m in metrics.items()]
+        return Score.mean(list(metrics.values()), errors)
 
     def settle(self, values: Mapping[str, Tensor]) -> None:
         """End the training with these weights."""
@@ -106,10 +110,10 @@ class EvalAndExport:
             state = {name: whole(tensor).cpu().clone() for name, tensor in self.model.state_dict().items()}
         if self.ranks.is_main:
             encoder = self.experiment.model.build()
-            heads = {name: task.objective.head(encoder.width) for name, task in self.experiment.tasks.items()}
-            model = Model(encoder, heads)
+            described = cards(self.experiment, {})
+            model = Model(encoder, {name: card.head(encoder.width) for name, card in described.items()})
             model.load_state_dict(state)
-            save_model(folder, model, self.experiment.model, cards(self.experiment, {}), provenance)
+            save_model(folder, model, self.experiment.model, described, provenance)
         self.ranks.barrier()
 
     def _final_weights(self) -> AbstractContextManager[None]:
@@ -120,11 +124,8 @@ def cards(experiment: Experiment, results: Mapping[str, Any]) -> dict[str, TaskC
     """The heads as a model folder describes them, with their metrics where ``results`` has them."""
     found = {name: results.get("tasks", {}).get(name, {}) for name in experiment.tasks}
     return {
-        name: TaskCard(
-            classes=task.objective.classes,
-            multilabel=task.objective.labels == "several",
-            inputs=task.inputs,
-            hidden=task.objective.hidden,
+        name: replace(
+            task.objective.card(task.inputs),
             metrics=dict(found[name].get("metrics", {})),
             views=found[name].get("views", ""),
         )

@@ -11,8 +11,7 @@ from typing import Any
 from tubelet.configs import ConfigError, differences, from_json, renamed, to_json
 from tubelet.data.manifest import Manifest, Record, Records, read_manifest
 from tubelet.data.split import hold_out
-from tubelet.training.experiment import Experiment, Source, Task
-from tubelet.training.objectives import Classification
+from tubelet.training.experiment import Experiment, Task
 from tubelet.training.schedules import learning_rate
 from tubelet.version import __version__
 
@@ -99,10 +98,10 @@ def resolve(experiment: Experiment) -> Prepared:
         _check_inputs(experiment, name, task)
         manifest = read_manifest(task.source.path)
         notes += [note for note in manifest.notes if note not in notes]
-        records, held_out = split_training(manifest, task.source)
+        records, held_out = split_training(manifest, task)
         if not records:
             raise ConfigError(f"tasks.{name}.source: the index could read none of {manifest.path}'s examples")
-        objective = _with_classes(task.objective, manifest, task.source.train)
+        objective = task.objective.resolved(manifest, task.source.train)
         tasks[name], training[name] = replace(task, objective=objective), records
         if experiment.training.validate_every and held_out:
             validation[name] = held_out
@@ -116,14 +115,15 @@ def resolve(experiment: Experiment) -> Prepared:
     return Prepared(resolved=resolved, training=training, validation=validation, notes=notes)
 
 
-def split_training(manifest: Manifest, source: Source) -> tuple[Records, Records]:
+def split_training(manifest: Manifest, task: Task) -> tuple[Records, Records]:
     """The readable examples that train, and those that validate."""
+    source = task.source
     records = manifest.split(source.train).readable
     if source.validation:
         return records, manifest.split(source.validation).readable
     if not source.held_out:
         return records, records[:0]
-    rest, held_out, _ = hold_out(records, source.held_out)
+    rest, held_out, _ = hold_out(records, source.held_out, by_class=task.objective.by_class)
     return rest, held_out
 
 
@@ -132,13 +132,6 @@ def _check_inputs(experiment: Experiment, name: str, task: Task) -> None:
     if not any(set(task.inputs) == set(together) for together in sets):
         takes = ", or ".join(" and ".join(together) for together in sets)
         raise ConfigError(f"tasks.{name}.inputs: {' and '.join(task.inputs)}, but the model takes {takes}")
-
-
-def _with_classes(objective: Classification, manifest: Manifest, split: str) -> Classification:
-    if objective.classes:
-        return objective
-    by_set = {label_set: manifest.classes(label_set, split) for label_set in objective.label_sets}
-    return replace(objective, classes=by_set["label"] if list(by_set) == ["label"] else by_set)
 
 
 def read_run(folder: str | Path) -> Resolved:

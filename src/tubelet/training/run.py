@@ -29,8 +29,9 @@ from tubelet.training.loop import Hook, Loop
 from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import build_optimizer, choose_trainable, parameter_groups
 from tubelet.training.outcome import EvalAndExport, Evaluate, Validate, cards, write_json
-from tubelet.training.parallel import Ranks, init_distributed, parallelize
+from tubelet.training.parallel import parallelize
 from tubelet.training.probing import probe_heads
+from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.training.resolve import Prepared, Resolved, check_same_run, resolve, write_run
 from tubelet.training.unreadable import UnreadableExamples
 from tubelet.training.validation import Validation
@@ -133,7 +134,7 @@ def _session(
                 for said in probe_heads(model, prepared, ranks, keep=loaded):
                     records.say(said)
         choose_trainable(model, experiment.trainable)
-        learner = TrainingModule(model, experiment.tasks)
+        learner = TrainingModule(model, experiment.tasks, ranks)
         module = parallelize(learner, training, ranks)
         optimizer = build_optimizer(
             experiment.optimizer, model.parameters(), parameter_groups(experiment.optimizer, model, experiment.model)
@@ -241,6 +242,11 @@ def _check_machine(experiment: Experiment, ranks: Ranks) -> None:
                 f"tasks.{name}.batch_size: {task.batch_size} examples cannot be shared equally by "
                 f"{ranks.world_size} ranks with at least one for each of {parts} micro-batches"
             )
+        if parts > 1 and not task.objective.summed:
+            raise ConfigError(
+                f"training.micro_batches: {parts}, but the loss of tasks.{name} needs all examples of a minibatch at "
+                "once; set it to 1 and give a smaller batch_size, or more ranks"
+            )
 
 
 def train_set(experiment: Experiment, name: str, records: Sequence[Record]) -> TrainSet:
@@ -248,12 +254,11 @@ def train_set(experiment: Experiment, name: str, records: Sequence[Record]) -> T
     task, training = experiment.tasks[name], experiment.training
     return TrainSet(
         records,
-        task.objective.classes,
+        task.objective.card().targets(),
         {key: experiment.model.inputs[key] for key in task.inputs},
         task.augment,
         seed=experiment.seed,
         task=name,
-        several=task.objective.labels == "several",
         cache_gib=training.cache_gib / max(1, training.workers) / len(experiment.tasks),
     )
 

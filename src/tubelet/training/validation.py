@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,9 @@ class Score:
     error: float
 
     @classmethod
-    def of(cls, metrics: Mapping[str, float], examples: Mapping[str, int]) -> Score:
-        """From each task's metric and how many examples it was measured on.
-
-        The error is that of a share to which one success and one failure are added: all right of ten is not certain.
-        """
-        variance = 0.0
-        for task, count in examples.items():
-            share = (metrics[task] * count + 1) / (count + 2)
-            variance += share * (1 - share) / max(1, count)
-        return cls(sum(metrics.values()) / len(metrics), math.sqrt(variance) / len(metrics))
+    def mean(cls, metrics: Sequence[float], errors: Sequence[float]) -> Score:
+        """Of each task's metric and its standard error."""
+        return cls(sum(metrics) / len(metrics), math.hypot(*errors) / len(metrics))
 
 
 class Validation:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+from tubelet.cards import TaskCard
+from tubelet.metrics import written
 from tubelet.models import ModelConfig
 from tubelet.version import __version__
-from tubelet.weights.loaded import LoadedModel, TaskCard
+from tubelet.weights.loaded import LoadedModel
 
 _EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "audio": "sound.wav", "text": "words.txt"}
 
@@ -47,11 +49,10 @@ def _inputs(config: ModelConfig) -> list[str]:
 
 
 def _task(name: str, card: TaskCard) -> str:
-    sets = card.classes if isinstance(card.classes, dict) else {"": card.classes}
-    lines = [f"- {len(names)} classes{f' of {label_set}' if label_set else ''}" for label_set, names in sets.items()]
+    lines = card.describe()
     lines += [f"- of {' and '.join(f'`{kind}`' for kind in card.inputs)}"] if card.inputs else []
     views = f" ({card.views} views)" if card.views else ""
-    lines += [f"- {metric}: {100 * value:.1f} %{views}" for metric, value in card.metrics.items()]
+    lines += [f"- {metric}: {written(metric, value)}{views}" for metric, value in card.metrics.items()]
     return f"## Task `{name}`\n\n" + "\n".join(lines)
 
 

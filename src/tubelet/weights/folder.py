@@ -11,15 +11,16 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from tubelet.cards import TaskCard
 from tubelet.configs import ConfigError, from_json, registered, renamed, to_json
 from tubelet.models import Model, ModelConfig
 from tubelet.version import __version__
 from tubelet.weights.card import model_card
 from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
 from tubelet.weights.formats import huggingface, scenic, timm
-from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
+from tubelet.weights.loaded import LoadedModel, build_model, load_state
 
-__all__ = ["CARD", "WEIGHTS", "LoadedModel", "TaskCard", "load_model", "save_model"]
+__all__ = ["CARD", "WEIGHTS", "LoadedModel", "load_model", "save_model"]
 
 FORMAT = 2  # in 1, families had the names of their classes, and some fields British spellings
 WEIGHTS, CARD = "model.safetensors", "tubelet.json"
@@ -89,7 +90,7 @@ def _describe(config: ModelConfig, tasks: Mapping[str, TaskCard], provenance: Ma
         "library": f"tubelet {__version__}",
         "model": to_json(config, ModelConfig),
         "inputs": inputs,
-        "tasks": {name: to_json(card) for name, card in tasks.items()},
+        "tasks": {name: to_json(card, TaskCard) for name, card in tasks.items()},
         "provenance": dict(provenance),
     }
 
@@ -136,7 +137,7 @@ def _load_own(folder: Path) -> LoadedModel:
         )
     try:
         config = from_json(ModelConfig, renamed(data["model"]))
-        tasks = {name: from_json(TaskCard, card) for name, card in data["tasks"].items()}
+        tasks = {name: from_json(TaskCard, _with_kind(card)) for name, card in data["tasks"].items()}
     except KeyError as error:
         raise WeightsError(f"{path}: no {error.args[0]!r}") from None
     except ConfigError as error:
@@ -144,6 +145,11 @@ def _load_own(folder: Path) -> LoadedModel:
     model = build_model(config, tasks)
     load_state(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return LoadedModel(model, config, tasks, data.get("provenance", {}))
+
+
+def _with_kind(card: Any) -> Any:
+    """A task's card; before there were others, all were of classes, and did not say so."""
+    return {"kind": "classes", **card} if isinstance(card, dict) else card
 
 
 def _plugin_hint(model: Any) -> str:

@@ -8,34 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tubelet.cards import TaskCard
 from tubelet.models import Model, ModelConfig
-from tubelet.nn.heads import LinearHead, MultiHead, build_head
 from tubelet.weights.files import WeightsError
-
-Classes = tuple[str, ...] | dict[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskCard:
-    """What a head answers. ``classes``: their names in the order of the logits; by label set where there are several.
-
-    ``multilabel``: an example may have several of the classes (the scores are sigmoids), or exactly one (softmax).
-    ``inputs``: those of the model's inputs that it takes; empty: all of them. ``hidden``: the widths of the head's
-    hidden layers. ``metrics``: what the task reached, as fractions in [0, 1], under the test ``views`` (such as "4x3").
-    """
-
-    classes: Classes
-    multilabel: bool = False
-    inputs: tuple[str, ...] = ()
-    hidden: tuple[int, ...] = ()
-    metrics: dict[str, float] = field(default_factory=dict)
-    views: str = ""
-
-    def head(self, width: int) -> LinearHead | MultiHead:
-        """A fresh head for features of ``width``."""
-        sets = self.classes if isinstance(self.classes, dict) else {"label": self.classes}
-        heads = {name: build_head(width, len(names), hidden=self.hidden) for name, names in sets.items()}
-        return MultiHead(heads) if len(heads) > 1 else next(iter(heads.values()))
 
 
 @dataclass(frozen=True)

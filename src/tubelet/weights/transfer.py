@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tubelet.cards import TaskCard
 from tubelet.configs.convert import name_of
 from tubelet.models import Encoder, Model, ModelConfig, Tower
 from tubelet.nn.blocks import TransformerConfig
@@ -23,7 +24,7 @@ from tubelet.nn.inflation import Inflation
 from tubelet.specs import InputSpec
 from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
-from tubelet.weights.loaded import LoadedModel, TaskCard, listed
+from tubelet.weights.loaded import LoadedModel, listed
 
 _OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone
 _ORDER = ("image", "video", "audio")  # what an input starts from that has nothing of its own kind
@@ -198,8 +199,7 @@ def _load_heads(source: LoadedModel, model: Model, tasks: Mapping[str, TaskCard]
     same = [
         name
         for name in known
-        if source.tasks[name].classes == tasks[name].classes
-        and _shapes(source.model.heads[name]) == _shapes(model.heads[name])
+        if source.tasks[name].same_head(tasks[name]) and _shapes(source.model.heads[name]) == _shapes(model.heads[name])
     ]
     for name in same:
         model.heads[name].load_state_dict(source.model.heads[name].state_dict())

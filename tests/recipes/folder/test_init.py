@@ -20,7 +20,7 @@ from tubelet.recipes.folder import pace as folder_pace
 from tubelet.recipes.folder.pace import Pace
 from tubelet.specs import ImageSpec
 from tubelet.training.experiment import AdamW, Experiment
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 from tubelet.training.run import train
 from tubelet.weights.folder import save_model
 

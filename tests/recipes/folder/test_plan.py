@@ -26,7 +26,7 @@ from tubelet.recipes.folder import pace as folder_pace
 from tubelet.recipes.folder.model import backbone
 from tubelet.recipes.folder.pace import Pace, Plan, plan_lengths
 from tubelet.training.experiment import Experiment
-from tubelet.training.parallel import Ranks
+from tubelet.training.ranks import Ranks
 from tubelet.training.resolve import resolve
 from tubelet.training.run import train_set
 
@@ -113,7 +113,8 @@ def test_validation_is_not_in_training(made: Experiment) -> None:
     assert (len(train), len(validation)) == (86, 10)
     assert not {r.path for r in train} & {r.path for r in validation}
     assert "86 training, 10 validation and 24 test pictures of 2 classes; 24x24 pixels." in made.notes
-    assert len(train_set(made, "folder", train)) == prepared.resolved.data["folder"].examples == 86
+    assert len(train_set(prepared.resolved.experiment, "folder", train)) == 86
+    assert prepared.resolved.data["folder"].examples == 86
     assert "a validation part" not in made.notes
 
 

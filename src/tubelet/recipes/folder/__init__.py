@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import torch
 from typing_extensions import Doc
 
-from tubelet.configs import ConfigError
+from tubelet.configs import ConfigError, nearest, registered
 from tubelet.data.augment import Augmentation
 from tubelet.data.kinds import Kind
 from tubelet.data.manifest import LABEL
@@ -25,8 +25,10 @@ from tubelet.recipes.folder.data import DatasetSummary, inspect, task_names
 from tubelet.recipes.folder.model import LONGEST, choose_model
 from tubelet.recipes.folder.named import named_model, task_inputs
 from tubelet.recipes.folder.pace import VALIDATIONS, Plan, plan_lengths
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
-from tubelet.training.objectives import Classification, Mixup
+from tubelet.training.objectives import Mixup, Objective
+from tubelet.training.regression import Regression
 from tubelet.weights.transfer import Init
 
 _MOST_CLIPS = 4  # test views of a long video or sound
@@ -75,6 +77,9 @@ def folder(
     mirror: Annotated[
         Literal["measure", "yes", "no"], Doc("whether training mirrors pictures left for right, as it may for photos")
     ] = "measure",
+    objective: Annotated[
+        str, Doc("classification; or regression, where labels are numbers such as scores or counts")
+    ] = "classification",
     baseline: Annotated[
         bool, Doc("leave out the simple classifiers that are fitted on the same files to compare with")
     ] = True,
@@ -91,6 +96,9 @@ def folder(
     for testing: whole groups where a manifest's column `group` or the names of the files show speakers, scenes or
     sources, else by a hash of their content. A tenth of the training files validates: it chooses the weights and ends a
     training that no longer moves. The test files are looked at once, at the end.
+
+    --objective regression learns numbers instead of classes: the labels of a manifest (its column `label`, or several
+    columns `label.NAME`), or class folders named by numbers.
 
     With --init, linear heads are first fitted to the frozen features (up to 20,000 files), then everything is
     fine-tuned, the lower layers at lower rates; validation keeps what is better. Where --minutes has no room for a pass
@@ -109,7 +117,10 @@ def folder(
         raise ConfigError("no data: name a folder of class folders first, as in `tubelet train folder DIR`")
     if minutes <= 0:
         raise ConfigError(f"minutes: {minutes:g} must be above 0")
-    found = {name: inspect(path) for name, path in zip(task_names(paths), paths, strict=True)}
+    if objective not in (known := registered(Objective)):
+        raise ConfigError(f"objective: no {objective!r}{nearest(objective, known)}")
+    asked = {"by_class": known[objective].by_class, "numbers": objective == "regression"}
+    found = {name: inspect(path, **asked) for name, path in zip(task_names(paths), paths, strict=True)}
     summaries = {name: seen for name, (seen, _) in found.items()}
     said = [
         sentence if len(summaries) == 1 else f"{name}: {sentence}"
@@ -119,7 +130,14 @@ def folder(
     pictures = [seen for seen in summaries.values() if seen.kind == "image"]
     if pictures and mirror == "measure":
         mirror = "yes" if all(map(_mirrors, pictures)) else "no"
-    draft = _Draft(summaries=summaries, init=init, model=model, mirrors=mirror == "yes", baseline=baseline)
+    draft = _Draft(
+        summaries=summaries,
+        objective=objective,
+        init=init,
+        model=model,
+        mirrors=mirror == "yes",
+        baseline=baseline,
+    )
     plan = plan_lengths(
         draft.experiment,
         {name: len(seen.train) for name, seen in summaries.items()},
@@ -140,7 +158,7 @@ def folder(
 
 def _mirrors(seen: DatasetSummary) -> bool:
     """Whether mirrored pictures were measured to keep their classes."""
-    if seen.several or seen.label_sets != (LABEL,):
+    if seen.several or not seen.classes or seen.label_sets != (LABEL,):
         return False
     from tubelet.evaluation.baselines import mirror_keeps_classes  # a second of scikit-learn
 
@@ -152,6 +170,7 @@ class _Draft:
     """The experiment, except for what is planned."""
 
     summaries: Mapping[str, DatasetSummary]
+    objective: str
     init: str
     model: str
     mirrors: bool
@@ -211,7 +230,7 @@ class _Draft:
                 validation=seen.validation,
                 held_out=seen.held_out,
             ),
-            objective=_objective(seen),
+            objective=_objective(self.objective, seen),
             inputs=inputs,
             augment=replace(augment, color=0.0) if seen.gray else augment,
             batch_size=batch_size(len(seen.train)),
@@ -243,7 +262,11 @@ def _hub_weights(summaries: Mapping[str, DatasetSummary]) -> list[str]:
     ]
 
 
-def _objective(seen: DatasetSummary) -> Classification:
+def _objective(name: str, seen: DatasetSummary) -> Objective:
+    if name == "regression":
+        return Regression(numbers=seen.label_sets, mixup=Mixup(_MIXUP[seen.kind]), head_init="lecun")
+    if name != "classification":
+        return registered(Objective)[name]()
     if seen.several:
         return Classification(label_sets=seen.label_sets, labels="several", loss="sigmoid", head_init="lecun")
     mixup = Mixup(_MIXUP[seen.kind])

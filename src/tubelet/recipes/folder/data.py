@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind, kind_of
+from tubelet.data.labels import NumberLabels
 from tubelet.data.manifest import Manifest, Record, Records, read_manifest
 from tubelet.data.sound import sound_span, spectrograms
 from tubelet.data.split import hold_out
@@ -42,7 +43,9 @@ class DatasetSummary:
     """A folder or manifest: its examples by their purpose, and the properties of a sample of its training files.
 
     ``validation``: the split that validates, or ``held_out``: the share of the training examples that does; ``how``:
-    how they were chosen. ``several``: whether an example may have several labels. ``seconds``, ``sizes``: the lengths
+    how they were chosen. ``several``: whether an example may have several labels. ``classes``: how many there are;
+    0 where labels name none. ``numbers``: the smallest and
+    largest of each label set, where labels are numbers to learn; else empty. ``seconds``, ``sizes``: the lengths
     and the (height, width) in pixels of the sampled files ``looked_at``; empty for kinds without them. ``gray``:
     whether all sampled pictures have no color.
     """
@@ -59,6 +62,7 @@ class DatasetSummary:
     label_sets: tuple[str, ...]
     several: bool
     classes: int
+    numbers: tuple[tuple[float, float], ...]
     looked_at: Sequence[Record]
     seconds: tuple[float, ...]
     sizes: tuple[tuple[int, int], ...]
@@ -68,8 +72,8 @@ class DatasetSummary:
     def __str__(self) -> str:
         one, many = _WORDS[self.kind]
         said = (
-            f"{len(self.train):,} training, {len(self.validating):,} validation and {len(self.testing):,} test {many} "
-            f"of {self.classes:,} classes"
+            f"{len(self.train):,} training, {len(self.validating):,} validation and {len(self.testing):,} test {many}"
+            f"{self._labels}"
         )
         if self.seconds:
             low, middle, high = spread(self.seconds)
@@ -80,6 +84,11 @@ class DatasetSummary:
             heights, widths = zip(*self.sizes, strict=True)
             said += f"; {median(widths):.0f}x{median(heights):.0f} pixels{', gray' if self.gray else ''}"
         return said + "."
+
+    @property
+    def _labels(self) -> str:
+        ranges = ", ".join(f"{low:g} to {high:g}" for low, high in self.numbers)
+        return f" of {self.classes:,} classes" if self.classes else f" labeled with numbers: {ranges}" if ranges else ""
 
     @property
     def height(self) -> float:
@@ -104,16 +113,17 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
     return tenths[0], tenths[4], tenths[8]
 
 
-def inspect(path: str) -> tuple[DatasetSummary, list[str]]:
+def inspect(path: str, *, by_class: bool = True, numbers: bool = False) -> tuple[DatasetSummary, list[str]]:
     """Read the data, and return their summary and warnings.
 
-    Raises ManifestError or ConfigError where nothing can be learned from the data.
+    ``by_class``: whether labels name classes. ``numbers``: whether they must be numbers. Raises ManifestError or
+    ConfigError where nothing can be learned from the data.
     """
     manifest = read_manifest(path)
     test = next((name for name in ("test", "val") if name in manifest.splits), "test")
     records, testing = manifest.split("train"), manifest.split(test)
     classes = sum(len(manifest.classes(label_set, "train")) for label_set in manifest.label_sets)
-    if classes < 2:
+    if classes < 2 and by_class:
         raise ConfigError(
             f"{manifest.path}: has {classes} class, and a classifier needs at least two: a folder for each, "
             "such as yes/ and no/, or cats/ and other/"
@@ -125,7 +135,7 @@ def inspect(path: str) -> tuple[DatasetSummary, list[str]]:
     if validation:
         validating, how = manifest.split("val").readable, "the split 'val'"
     else:
-        rest, held_out, how = hold_out(readable, HELD_OUT)
+        rest, held_out, how = hold_out(readable, HELD_OUT, by_class=by_class)
         train, validating = (rest, held_out) if len(held_out) >= _FEWEST_HELD_OUT else (readable, validating)
     found = list(_probed(train[:: max(1, len(train) // _LOOKED_AT)][: 2 * _LOOKED_AT]))
     if not found:
@@ -143,7 +153,8 @@ def inspect(path: str) -> tuple[DatasetSummary, list[str]]:
         how=how,
         label_sets=manifest.label_sets,
         several=any((records.labels(name).counts > 1).any() for name in manifest.label_sets),
-        classes=classes,
+        classes=classes if by_class else 0,
+        numbers=_ranges(manifest) if numbers else (),
         looked_at=[record for record, _, _ in found],
         seconds=() if kind == "image" else tuple(seconds for _, _, seconds in found),
         sizes=() if kind == "audio" else tuple((info.height, info.width) for info in pictures),
@@ -151,6 +162,22 @@ def inspect(path: str) -> tuple[DatasetSummary, list[str]]:
         gray=kind == "image" and all(map(_is_gray, [record.path for record, _, _ in found][:_OPENED])),
     )
     return seen, _warnings(manifest, seen)
+
+
+def _ranges(manifest: Manifest) -> tuple[tuple[float, float], ...]:
+    """The smallest and the largest number of each label set, in training."""
+    records = manifest.split("train")
+    try:
+        NumberLabels(manifest.label_sets).check(records)
+    except ValueError as error:
+        raise ConfigError(f"{manifest.path}: {error}") from None
+    found: list[tuple[float, float]] = []
+    for name in manifest.label_sets:
+        values = [float(label) for label in records.labels(name).used]
+        if min(values) == max(values):
+            raise ConfigError(f"{manifest.path}: every training file has the same number {name!r}: {values[0]:g}")
+        found.append((min(values), max(values)))
+    return tuple(found)
 
 
 def _kind(manifest: Manifest) -> Kind:
@@ -163,7 +190,7 @@ def _kind(manifest: Manifest) -> Kind:
 def _warnings(manifest: Manifest, seen: DatasetSummary) -> list[str]:
     """Classes that are too small to learn or to test."""
     said: list[str] = []
-    for label_set in manifest.label_sets:
+    for label_set in manifest.label_sets if seen.classes else ():
         train, test = (Counter(part.labels(label_set).sizes()) for part in (seen.train, seen.testing))
         few = [name for name in sorted(train) if train[name] < 5]
         untested = [name for name in sorted(train) if not test[name]]

@@ -18,7 +18,8 @@ from tubelet.training.experiment import Experiment
 from tubelet.training.loop import Loop, Update
 from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import build_optimizer
-from tubelet.training.parallel import Ranks, init_distributed, parallelize
+from tubelet.training.parallel import parallelize
+from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.training.resolve import resolve
 from tubelet.training.run import initial_model, train_set
 
@@ -64,7 +65,7 @@ def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: R
     )
     model = initial_model(experiment)
     alone = replace(ranks, control=None, world_size=1, rank=0)
-    learner = TrainingModule(model, experiment.tasks)
+    learner = TrainingModule(model, experiment.tasks, alone)
     loop = Loop(
         module=parallelize(learner, training, alone),
         optimizer=build_optimizer(experiment.optimizer, model.parameters()),

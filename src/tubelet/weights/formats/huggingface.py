@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from tubelet.cards import ClassCard
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.files import WeightsError, read_json, read_tensors
 from tubelet.weights.formats.tree import Tree, gather, gather_blocks
-from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
+from tubelet.weights.loaded import LoadedModel, build_model, load_state
 
 _GELU: dict[str, Literal["tanh", "exact"]] = {
     "gelu": "exact",
@@ -121,13 +122,13 @@ def _range(processor: Mapping[str, Any], channels: int) -> tuple[tuple[float, ..
     return tuple((offset + m) / factor for m in mean), tuple(s / factor for s in std)
 
 
-def _tasks(config: Mapping[str, Any], tree: Tree) -> dict[str, TaskCard]:
+def _tasks(config: Mapping[str, Any], tree: Tree) -> dict[str, ClassCard]:
     if "classifier.weight" not in tree:
         return {}
     count = tree.shape("classifier.weight")[0]
     named = {int(number): name for number, name in config.get("id2label", {}).items()}
     multilabel = config.get("problem_type") == "multi_label_classification"
-    return {"label": TaskCard(classes=tuple(named.get(i, str(i)) for i in range(count)), multilabel=multilabel)}
+    return {"label": ClassCard(classes=tuple(named.get(i, str(i)) for i in range(count)), multilabel=multilabel)}
 
 
 def _encoder(tree: Tree, prefix: str, depth: int) -> dict[str, Tensor]:

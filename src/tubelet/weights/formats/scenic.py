@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from tubelet.cards import ClassCard
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
@@ -22,7 +23,7 @@ from tubelet.nn.encoding import Pool
 from tubelet.specs import ImageSpec
 from tubelet.weights.files import WeightsError
 from tubelet.weights.formats.tree import Leaf, Tree, gather, gather_blocks
-from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
+from tubelet.weights.loaded import LoadedModel, build_model, load_state
 
 HEAD_NAMES = ("output_projection", "head")
 _PREFIXES = ("opt/target/", "params/", "target/")
@@ -62,7 +63,7 @@ def read_npz(path: str | Path) -> LoadedModel:
     """
     tree = Tree(_read_arrays(Path(path)), str(path))
     config = vit_config(tree)
-    tasks = {"label": TaskCard(classes=tuple(map(str, range(n))))} if (n := _classes(tree)) else {}
+    tasks = {"label": ClassCard(classes=tuple(map(str, range(n))))} if (n := _classes(tree)) else {}
     state = {f"encoder.{name}": x for name, x in vit(tree, config).items()}
     if tasks:
         state |= {f"heads.label.{name}": x for name, x in head(tree).items()}

@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from tubelet.cards import ClassCard
 from tubelet.models import SIZES
 from tubelet.models.vit import ViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
 from tubelet.weights.files import WeightsError, read_json, read_tensors
 from tubelet.weights.formats.tree import Tree, gather, gather_blocks
-from tubelet.weights.loaded import LoadedModel, TaskCard, build_model, load_state
+from tubelet.weights.loaded import LoadedModel, build_model, load_state
 
 _BLOCK = {
     "norm_attention": ["norm1"],
@@ -96,12 +97,12 @@ def _square(tree: Tree, patch: tuple[int, int]) -> tuple[int, int]:
     return side * patch[0], side * patch[1]
 
 
-def _tasks(tree: Tree, config: Mapping[str, Any]) -> dict[str, TaskCard]:
+def _tasks(tree: Tree, config: Mapping[str, Any]) -> dict[str, ClassCard]:
     if "head.weight" not in tree:
         return {}
     count = tree.shape("head.weight")[0]
     names = tuple(config.get("label_names", ()))
-    return {"label": TaskCard(classes=names if len(names) == count else tuple(map(str, range(count))))}
+    return {"label": ClassCard(classes=names if len(names) == count else tuple(map(str, range(count))))}
 
 
 def _encoder(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, top_k_accuracy_score
 
-from tubelet.evaluation import metrics
-from tubelet.inference.probabilities import softmax
+from tubelet import metrics
+from tubelet.metrics import softmax
 
 
 @pytest.fixture

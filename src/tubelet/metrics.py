@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from tubelet.inference.probabilities import joint_logits
 
 Array = NDArray[Any]
 _JOINT_ROWS = 256  # examples whose joint scores (EPIC: 97 x 300 pairs each) are in memory at a time
@@ -163,3 +162,28 @@ def _check(scores: Array, targets: Array, dimensions: int) -> None:
     if not np.isfinite(scores).all():
         row = int(np.argwhere(~np.isfinite(scores).all(axis=1))[0, 0])
         raise ValueError(f"scores of example {row} are not finite: the model's weights or its input are broken")
+
+
+def softmax(scores: Array) -> NDArray[np.float64]:
+    """Softmax over the last axis, in float64."""
+    e = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def joint_logits(logits: Mapping[str, Array]) -> NDArray[np.float64]:
+    """Scores of every combination of labels (N, K1 * K2 * ...): the outer product of the label sets' softmaxes.
+
+    The first label set varies slowest. EPIC-Kitchens' actions, as the released code pairs them, are
+    ``joint_logits({"noun": ..., "verb": ...})``.
+    """
+    return reduce(
+        lambda a, b: (a[:, :, None] * b[:, None, :]).reshape(len(a), -1), (softmax(x) for x in logits.values())
+    )
+
+
+_PLAIN = ("mae",)  # how names of metrics end that are no fractions
+
+
+def written(metric: str, value: float, digits: int = 1) -> str:
+    """A metric's value for a person: a fraction in per cent, an error in the unit of the labels."""
+    return f"{value:.4g}" if metric.endswith(_PLAIN) else f"{value:.{digits}%}"

@@ -1,0 +1,13 @@
+"""What a task answers: classes or numbers. A card is kept with the model and says all that is needed to use it."""
+
+from tubelet.cards.card import Answer, Answers, Arrays, ClassTables, Panel, TaskCard
+from tubelet.cards.classes import ClassCard
+from tubelet.cards.numbers import NumberCard
+from tubelet.configs import register
+
+__all__ = ["Answer", "Answers", "Arrays", "ClassCard", "ClassTables", "NumberCard", "Panel", "TaskCard"]
+
+CARDS: dict[str, type[TaskCard]] = {"classes": ClassCard, "numbers": NumberCard}
+
+for _name, _card in CARDS.items():
+    register(TaskCard, _name, _card)
