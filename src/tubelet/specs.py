@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from tubelet.configs import register
@@ -35,6 +36,9 @@ class InputSpec(ABC):
 
     layout: ClassVar[str] = "(B, ...)"
     """The axes of a minibatch."""
+
+    integers: ClassVar[bool] = False
+    """Whether an encoder takes integers, such as the ids of words, and not floats."""
 
     @property
     @abstractmethod
@@ -423,6 +427,59 @@ class WaveformSpec(InputSpec):
         return self.samples / self.rate
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextSpec(InputSpec):
+    """Captions as the model sees them: ``(B, P, L)`` ids of ``words`` words in each of ``captions``; int64.
+
+    ``vocabulary``: the words in the order of their ids, with spaces between them; the first is ``<pad>``, id 0, which
+    fills short captions and stands for missing ones, and one is ``<unk>``, for words that are not among them. Empty: no
+    text can be read, but a model can be built. ``ids``: the rows of the table of word vectors, at least one per word.
+    ``seconds``: the span of the clip whose captions are wanted: those nearest to it in time. 0: captions have no time.
+
+    16 words, 2^16 ids and five captions are VATT's (Sec. 3.4, A.2.1).
+    """
+
+    modality = "text"
+    layout = "(B, P, L)"
+    integers = True
+    captions: int = 5
+    words: int = 16
+    ids: int = 65_536
+    vocabulary: str = field(default="", repr=False)
+    seconds: float = 3.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.captions, self.words, self.ids) < 1 or self.seconds < 0:
+            raise ValueError(f"{self.captions=}, {self.words=} and {self.ids=} must be at least 1, {self.seconds=} 0")
+        known = self.vocabulary.split(" ") if self.vocabulary else []
+        if known and (known[0] != PAD or UNKNOWN not in known):
+            raise ValueError(f"vocabulary must begin with {PAD}, and have {UNKNOWN}; it begins with {known[:4]}")
+        if len(known) > self.ids:
+            raise ValueError(f"vocabulary has {len(known):,} words, more than {self.ids=}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, L)."""
+        return (self.captions, self.words)
+
+    def is_example(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is (P, L), with any number of captions."""
+        return len(shape) == 2 and shape[1] == self.words
+
+    @property
+    def description(self) -> str:
+        return f"captions of up to {self.words} of {self.ids:,} words"
+
+    @cached_property
+    def id_of(self) -> dict[str, int]:
+        """The ids of the words."""
+        return {word: place for place, word in enumerate(self.vocabulary.split(" "))} if self.vocabulary else {}
+
+
+PAD, UNKNOWN = "<pad>", "<unk>"
+
+
 def _check_loudness(loudness: float) -> None:
     if not loudness <= 0:
         raise ValueError(f"{loudness=} dB must be below full scale, such as -25, or 0 for none")
@@ -436,6 +493,7 @@ INPUT_KINDS: dict[str, type[InputSpec]] = {
     "video": VideoSpec,
     "spectrogram": SpectrogramSpec,
     "waveform": WaveformSpec,
+    "text": TextSpec,
 }
 
 for _name, _kind in INPUT_KINDS.items():

@@ -69,8 +69,9 @@ def check_input(name: str, spec: InputSpec, x: Tensor, interpolate: bool = False
     """Raise ValueError, with what is expected and a way out, where ``x`` is no minibatch of ``spec``."""
     given = tuple(x.shape[1:])
     wanted = f"{spec.layout} = (B, {', '.join(map(str, spec.shape))})"
-    if not x.is_floating_point():
-        raise ValueError(f"input {name!r} is {x.dtype}, but an encoder takes floats; model.preprocess(x) makes them")
+    if x.is_floating_point() == spec.integers:
+        kind = "ids of words" if spec.integers else "floats"
+        raise ValueError(f"input {name!r} is {x.dtype}, but an encoder takes {kind}; model.preprocess(x) makes them")
     if spec.is_example(given) or (interpolate and spec.differs_in_size(given)):
         return
     if spec.differs_in_size(given):
