@@ -1,11 +1,12 @@
 """Metrics: pure functions of scores and targets, to be called on results gathered from all ranks, one row per example.
 
 Scores are (N, K): logits or probabilities, only their order (and, for joint scores, their softmax) matters. Targets are
-class indices (N,), or multi-hot (N, K). Every metric is a fraction in [0, 1].
+class indices (N,), or multi-hot (N, K). Metrics are fractions in [0, 1] unless they say otherwise.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -92,6 +93,27 @@ def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> list[ClassR
     return rows
 
 
+def retrieval(similarities: Array, own: NDArray[np.int64]) -> dict[str, float]:
+    """How well M queries find the candidate ``own`` (M,) of each, by their ``similarities`` (M, N) to N candidates.
+
+    ``r1``, ``r5``, ``r10``: the shares that have it among the first so many; ``median_rank``, from 1; ``pool``: N.
+    Equal candidates come in their order, so that a model that says the same of all is at chance.
+    """
+    place = ranks(similarities, own)
+    shares = {f"r{k}": float((place < k).mean()) for k in (1, 5, 10)}
+    return shares | {"median_rank": float(np.median(place)) + 1, "pool": float(similarities.shape[1])}
+
+
+def cosine(queries: Array, candidates: Array) -> NDArray[np.float32]:
+    """The cosine (M, N) of every query (M, C) with every candidate (N, C); 0 for rows of zeros."""
+    return _unit(queries) @ _unit(candidates).T
+
+
+def _unit(x: Array) -> NDArray[np.float32]:
+    x = x.astype(np.float32)
+    return x / np.sqrt(np.maximum((x * x).sum(-1, keepdims=True), 1e-12))
+
+
 def joint_targets(targets: Mapping[str, Array], sizes: Mapping[str, int]) -> NDArray[np.int64]:
     """The index (N,) of each example's combination of labels among the columns of :func:`joint_logits`."""
     names = list(targets)
@@ -108,12 +130,28 @@ def single_label(scores: Array, targets: Array) -> dict[str, float]:
 
 
 def multi_label(scores: Array, targets: Array) -> dict[str, float]:
-    """``map``: mean average precision over the classes that have positives; ``classes_scored``: their share of all."""
+    """``map``: mean average precision over the classes that have positives; ``classes_scored``: their share of all.
+
+    ``auc`` and ``d_prime``: the mean over the classes that have negatives, too, of the area under the receiver's curve,
+    and of sqrt(2) times the normal quantile of it, which separates the two by as many standard deviations. The released
+    VATT code averages d' over classes as well; the d' of the mean area is another number. Left out where no class has
+    both; d' also where a class is told apart without a mistake, as it is infinite then.
+    """
+    from scipy.stats import norm  # half a second of imports
+    from sklearn.metrics import roc_auc_score
+
     values = average_precisions(scores, targets)
     scored = ~np.isnan(values)
     if not scored.any():
         raise ValueError("no class has a positive example: mean average precision is not defined")
-    return {"map": float(values[scored].mean()), "classes_scored": float(scored.mean())}
+    found = {"map": float(values[scored].mean()), "classes_scored": float(scored.mean())}
+    both = np.flatnonzero(scored & ~targets.astype(bool).all(0))
+    if not len(both):
+        return found
+    areas = np.array([roc_auc_score(targets[:, c], scores[:, c]) for c in both])
+    found["auc"] = float(areas.mean())
+    d_prime = float((math.sqrt(2) * norm.ppf(areas)).mean())
+    return found | ({"d_prime": d_prime} if math.isfinite(d_prime) else {})
 
 
 def label_sets(scores: Mapping[str, Array], targets: Mapping[str, Array]) -> dict[str, float]:
@@ -181,7 +219,7 @@ def joint_logits(logits: Mapping[str, Array]) -> NDArray[np.float64]:
     )
 
 
-_PLAIN = ("mae",)  # how names of metrics end that are no fractions
+_PLAIN = ("mae", "d_prime", "median_rank", "pool")  # how names of metrics end that are no fractions
 
 
 def written(metric: str, value: float, digits: int = 1) -> str:

@@ -78,10 +78,11 @@ class SensesEncoder(Encoder):
 def senses_model() -> LoadedModel:
     """Every head answers with the largest of the pooled features."""
     config = SensesConfig()
-    heads = {task: card.head(3) for task, card in CARDS.items()}
+    encoder = config.build()
+    heads = {task: card.head(encoder) for task, card in CARDS.items()}
     for head in heads.values():
         head.load_state_dict({"projection.weight": torch.eye(3), "projection.bias": torch.zeros(3)})
-    return LoadedModel(Model(config.build(), heads), config, CARDS)
+    return LoadedModel(Model(encoder, heads), config, CARDS)
 
 
 def tone(*pitches: str, seconds: float = 1.0) -> np.ndarray:

@@ -147,7 +147,7 @@ def test_label_sets_answer_together_and_apart(files):
     card = ClassCard(classes={"verb": ("cut", "wash"), "noun": ("onion", "cup", "pan")})
     torch.manual_seed(0)
     loaded = color_model(card=card)
-    head = loaded.model.heads["color"] = card.head(3)
+    head = loaded.model.heads["color"] = card.head(loaded.model.encoder)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
     prediction = Predictor(loaded, CPU).predict(files / "0.mp4", top=6)
@@ -203,7 +203,7 @@ def folder(tmp_path_factory):
     card = ClassCard(classes=NAMES)
     encoder = config.build()
     path = tmp_path_factory.mktemp("model") / "tiny"
-    save_model(path, Model(encoder, {"color": card.head(16)}), config, {"color": card}, {})
+    save_model(path, Model(encoder, {"color": card.head(encoder)}), config, {"color": card}, {})
     return path
 
 

@@ -23,6 +23,7 @@ from tubelet.data.batch import Batch
 from tubelet.data.labels import NumberLabels
 from tubelet.data.manifest import LABEL, Manifest, Record, read_manifest, write_manifest
 from tubelet.models import Model
+from tubelet.models.model import Encoder
 from tubelet.nn.heads import LinearHead
 from tubelet.recipes.folder import folder
 from tubelet.recipes.run import run
@@ -104,7 +105,7 @@ def test_several_numbers(tmp_path: Path) -> None:
 def test_micro_batches_of_numbers_add_up() -> None:
     objective = Regression(mean=(3.0,), std=(2.0,), loss="squared")
     encoder = ZOO["vit"].build()
-    model = Model(encoder, {"t": objective.head(encoder.width)})
+    model = Model(encoder, {"t": objective.head(encoder)})
     nn.init.normal_(model.heads["t"].projection.weight)
     inputs = {"image": torch.randn(6, *ZOO["vit"].inputs["image"].shape)}
     batch = Batch("t", inputs, torch.randn(6, 1), [str(i) for i in range(6)])
@@ -136,10 +137,11 @@ def test_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
 
 def test_a_head_of_numbers_starts_from_ridge_regression() -> None:
     torch.manual_seed(0)
-    features = torch.randn(200, 8, dtype=torch.float64).float()
-    truth = features @ torch.randn(8, 2) * 3 + torch.tensor([50.0, -7.0])
+    encoder = ZOO["vit"].build()
+    features = torch.randn(200, encoder.width)
+    truth = features @ torch.randn(encoder.width, 2) * 3 + torch.tensor([50.0, -7.0])
     objective = Regression(numbers=("a", "b"), mean=(50.0, -7.0), std=(2.0, 4.0))
-    head = objective.head(8)
+    head = objective.head(encoder)
     assert objective.linear_heads(head) == {"numbers": head}
     linear = objective.fit("numbers", features[:150], truth[:150], (features[150:], truth[150:]))
     assert linear is not None
@@ -164,8 +166,8 @@ class OrderCard(TaskCard):
     def label_sets(self) -> tuple[str, ...]:
         return (LABEL,)
 
-    def head(self, width: int) -> LinearHead:
-        return LinearHead(width, 1, "lecun")
+    def head(self, encoder: Encoder) -> LinearHead:
+        return LinearHead(encoder.width, 1, "lecun")
 
     def targets(self) -> NumberLabels:
         return NumberLabels(self.label_sets)

@@ -52,7 +52,7 @@ def batch() -> Batch:
 def scene_model(config: MBTConfig | MTVConfig, objective: Classification) -> Model:
     torch.manual_seed(0)
     encoder = config.build()
-    return Model(encoder, {"scene": objective.head(encoder.width)})
+    return Model(encoder, {"scene": objective.head(encoder)})
 
 
 @pytest.mark.parametrize("config", [MBT, MTV], ids=["mbt", "mtv"])

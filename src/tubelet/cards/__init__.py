@@ -1,13 +1,27 @@
-"""What a task answers: classes or numbers. A card is kept with the model and says all that is needed to use it."""
+"""What a task answers: classes, numbers, or vectors to find things by.
+
+A card is kept with the model and says all that is needed to use it.
+"""
 
 from tubelet.cards.card import Answer, Answers, Arrays, ClassTables, Panel, TaskCard
 from tubelet.cards.classes import ClassCard
 from tubelet.cards.numbers import NumberCard
+from tubelet.cards.retrieval import RetrievalCard
 from tubelet.configs import register
 
-__all__ = ["Answer", "Answers", "Arrays", "ClassCard", "ClassTables", "NumberCard", "Panel", "TaskCard"]
+__all__ = [
+    "Answer",
+    "Answers",
+    "Arrays",
+    "ClassCard",
+    "ClassTables",
+    "NumberCard",
+    "Panel",
+    "RetrievalCard",
+    "TaskCard",
+]
 
-CARDS: dict[str, type[TaskCard]] = {"classes": ClassCard, "numbers": NumberCard}
+CARDS: dict[str, type[TaskCard]] = {"classes": ClassCard, "numbers": NumberCard, "retrieval": RetrievalCard}
 
 for _name, _card in CARDS.items():
     register(TaskCard, _name, _card)

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from tubelet.data.dataset import VideoViews
 from tubelet.data.labels import Labels
+from tubelet.models.model import Encoder
 
 T = TypeVar("T")
 Panel = Literal["classifiers", "regressors", ""]
@@ -84,12 +86,12 @@ class TaskCard(ABC):
         """The label sets of the manifest that hold the truth."""
 
     @abstractmethod
-    def head(self, width: int) -> nn.Module:
-        """A fresh head for features of ``width``."""
+    def head(self, encoder: Encoder) -> nn.Module:
+        """A fresh head for the features of ``encoder``."""
 
     @abstractmethod
-    def targets(self) -> Labels:
-        """What makes targets of a record's labels."""
+    def targets(self) -> Labels | None:
+        """What makes targets of a record's labels; None where no labels are needed."""
 
     @abstractmethod
     def measure(self, outputs: Arrays, targets: Arrays) -> dict[str, float]:
@@ -110,6 +112,14 @@ class TaskCard(ABC):
     @abstractmethod
     def averaged(self, members: Sequence[tuple[TaskCard, Arrays]]) -> dict[str, NDArray[Any]]:
         """The outputs of one example that say the mean of what several models say, who answer the same question."""
+
+    def truth(self, example: VideoViews) -> dict[str, NDArray[Any]]:
+        """The targets of an example, by :attr:`names`. Raises ValueError where it has none."""
+        if example.target is None:
+            raise ValueError(
+                f"{example.key} has no label to compare with: give it one in the manifest, or predict instead"
+            )
+        return {name: np.asarray(target) for name, target in self.named(example.target).items()}
 
     def tables(self, outputs: Arrays, targets: Arrays) -> ClassTables:
         """Details of the result, where there are any."""

@@ -15,6 +15,7 @@ from tubelet.cards.card import Answer, Answers, Arrays, ClassTables, Panel, Task
 from tubelet.data.labels import Classes, ClassLabels
 from tubelet.data.records import LABEL
 from tubelet.metrics import average_precisions, confusion_matrix, measure, per_class, softmax
+from tubelet.models.model import Encoder
 from tubelet.nn.heads import LinearHead, MultiHead, build_head
 
 _CONFUSION_CLASSES = 100  # a larger matrix cannot be read as a picture, and makes a large file
@@ -52,8 +53,8 @@ class ClassCard(TaskCard):
     def label_sets(self) -> tuple[str, ...]:
         return self.names
 
-    def head(self, width: int) -> LinearHead | MultiHead:
-        heads = {name: build_head(width, len(names), hidden=self.hidden) for name, names in self.by_set.items()}
+    def head(self, encoder: Encoder) -> LinearHead | MultiHead:
+        heads = {name: build_head(encoder.width, len(names), hidden=self.hidden) for name, names in self.by_set.items()}
         return MultiHead(heads) if len(heads) > 1 else next(iter(heads.values()))
 
     def targets(self) -> ClassLabels:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tubelet.cards.card import Answers, Arrays, Panel, TaskCard
 from tubelet.data.labels import NumberLabels
+from tubelet.models.model import Encoder
 from tubelet.nn.heads import LinearHead, build_head
 
 _OUTPUT = "numbers"
@@ -50,8 +51,8 @@ class NumberCard(TaskCard):
     def label_sets(self) -> tuple[str, ...]:
         return self.numbers
 
-    def head(self, width: int) -> LinearHead:
-        return build_head(width, len(self.numbers), hidden=self.hidden)
+    def head(self, encoder: Encoder) -> LinearHead:
+        return build_head(encoder.width, len(self.numbers), hidden=self.hidden)
 
     def targets(self) -> NumberLabels:
         return NumberLabels(self.numbers)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -113,14 +112,12 @@ def key_of(record: Record) -> str:
 
 
 def _row(example: VideoViews, card: TaskCard, logits: ViewLogits, views: Views) -> Row:
-    if example.target is None:
-        raise ValueError(f"{example.key} has no label to compare with: give it one in the manifest, or predict instead")
-    outputs, targets = card.named(logits), card.named(example.target)
+    outputs = card.named(logits)
     middle = (views.clips - 1) // 2 * views.crops + views.crops // 2
     return Row(
         mean={name: x.mean(0).numpy() for name, x in outputs.items()},
         single={name: x[middle].numpy() for name, x in outputs.items()},
-        targets={name: np.asarray(t) for name, t in targets.items()},
+        targets=card.truth(example),
         identical=views.clips > 1 and all(_same_clips(x, views) for x in example.inputs.values()),
         silent=bool(example.silent),
         missing=example.missing,

@@ -17,7 +17,7 @@ from tubelet.cards import ClassCard
 from tubelet.data.batch import Batch
 from tubelet.data.labels import Classes
 from tubelet.data.manifest import LABEL, Manifest
-from tubelet.models.model import Model
+from tubelet.models.model import Encoder, Model
 from tubelet.nn.heads import LinearHead, MultiHead, build_head
 from tubelet.training.objectives import Linear, Mixup, Objective, mixup, only_linear
 from tubelet.training.ranks import Ranks
@@ -77,9 +77,12 @@ class Classification(Objective):
         classes = self.classes if isinstance(self.classes, dict) else {self.label_sets[0]: self.classes}
         return {name: len(classes[name]) for name in self.label_sets}
 
-    def head(self, width: int) -> nn.Module:
-        """A head for features of ``width``: logits (B, K), or a dict of them by label set where there are several."""
-        heads = {n: build_head(width, k, self.head_init, self.head_bias, self.hidden) for n, k in self.sizes().items()}
+    def head(self, encoder: Encoder) -> nn.Module:
+        """A head that gives logits (B, K), or a dict of them by label set where there are several."""
+        heads = {
+            n: build_head(encoder.width, k, self.head_init, self.head_bias, self.hidden)
+            for n, k in self.sizes().items()
+        }
         return MultiHead(heads) if len(heads) > 1 else next(iter(heads.values()))
 
     def __call__(self, model: Model, batch: Batch, ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:

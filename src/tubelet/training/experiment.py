@@ -12,12 +12,17 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models import ModelConfig
 from tubelet.training.classification import Classification
+from tubelet.training.contrastive import Contrastive
 from tubelet.training.objectives import Objective
 from tubelet.training.regression import Regression
 from tubelet.training.schedules import Decay, Schedule, Weighted
 from tubelet.weights.transfer import Init
 
-OBJECTIVES: dict[str, type[Objective]] = {"classification": Classification, "regression": Regression}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "classification": Classification,
+    "contrastive": Contrastive,
+    "regression": Regression,
+}
 
 for _name, _objective in OBJECTIVES.items():
     register(Objective, _name, _objective)

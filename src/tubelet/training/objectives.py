@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tubelet.cards import TaskCard
 from tubelet.data.batch import Batch
 from tubelet.data.manifest import Manifest
-from tubelet.models.model import Model
+from tubelet.models.model import Encoder, Model
 from tubelet.nn.heads import LinearHead
 from tubelet.training.ranks import Ranks
 
@@ -62,9 +62,9 @@ class Objective(ABC):
         """Whether it mixes pairs of examples."""
         return False
 
-    def head(self, width: int) -> nn.Module:
-        """A head for features of ``width``, as training starts it."""
-        return self.card().head(width)
+    def head(self, encoder: Encoder) -> nn.Module:
+        """A head for the features of ``encoder``, as training starts it."""
+        return self.card().head(encoder)
 
     def linear_heads(self, head: nn.Module) -> dict[str, LinearHead]:
         """The linear maps that the ``head`` consists of, by the names of their targets, if :meth:`fit` can set them."""

@@ -111,7 +111,7 @@ class EvalAndExport:
         if self.ranks.is_main:
             encoder = self.experiment.model.build()
             described = cards(self.experiment, {})
-            model = Model(encoder, {name: card.head(encoder.width) for name, card in described.items()})
+            model = Model(encoder, {name: card.head(encoder) for name, card in described.items()})
             model.load_state_dict(state)
             save_model(folder, model, self.experiment.model, described, provenance)
         self.ranks.barrier()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -37,6 +38,15 @@ class Ranks:
             dist.all_reduce(values, group=self.control)
         return values / self.world_size
 
+    def gather(self, values: Tensor) -> Tensor:
+        """The rows of all ranks, one after the other: (world_size * N, ...) of (N, ...), the same N on each.
+
+        The gradient of a row is the sum of what all ranks say of it, on the rank it came from.
+        """
+        if self.control is None:
+            return values
+        return cast(Tensor, _Gather.apply(values))
+
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is set on any rank."""
         return bool(self.mean(torch.tensor(float(flag))) > 0)
@@ -45,6 +55,20 @@ class Ranks:
         """Until all ranks have come this far."""
         if self.control is not None:
             dist.barrier(group=self.control)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        whole = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(whole)
+        return whole.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tubelet.cards import NumberCard
 from tubelet.data.batch import Batch
 from tubelet.data.labels import NumberLabels
 from tubelet.data.manifest import LABEL, Manifest
-from tubelet.models.model import Model
+from tubelet.models.model import Encoder, Model
 from tubelet.nn.heads import LinearHead, build_head
 from tubelet.training.objectives import Linear, Mixup, Objective, mixup, only_linear
 from tubelet.training.ranks import Ranks
@@ -69,8 +69,8 @@ class Regression(Objective):
     def card(self, inputs: tuple[str, ...] = ()) -> NumberCard:
         return NumberCard(numbers=self.numbers, mean=self.mean, std=self.std, inputs=inputs, hidden=self.hidden)
 
-    def head(self, width: int) -> nn.Module:
-        return build_head(width, len(self.numbers), self.head_init, hidden=self.hidden)
+    def head(self, encoder: Encoder) -> nn.Module:
+        return build_head(encoder.width, len(self.numbers), self.head_init, hidden=self.hidden)
 
     def __call__(self, model: Model, batch: Batch, ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean over examples and numbers; ``mae``, of a single number, is in the unit of the labels."""

@@ -106,7 +106,7 @@ def initial_model(experiment: Experiment) -> Model:
     """The model with a head for every task, freshly initialized from the experiment's seed."""
     torch.manual_seed(mix(experiment.seed, _INITIAL))
     encoder = experiment.model.build()
-    return Model(encoder, {name: task.objective.head(encoder.width) for name, task in experiment.tasks.items()})
+    return Model(encoder, {name: task.objective.head(encoder) for name, task in experiment.tasks.items()})
 
 
 def _session(

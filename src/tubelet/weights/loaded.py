@@ -30,7 +30,7 @@ class LoadedModel:
 def build_model(config: ModelConfig, tasks: Mapping[str, TaskCard]) -> Model:
     """The model of ``config`` with a fresh head for every task."""
     encoder = config.build()
-    return Model(encoder, {name: card.head(encoder.width) for name, card in tasks.items()})
+    return Model(encoder, {name: card.head(encoder) for name, card in tasks.items()})
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
