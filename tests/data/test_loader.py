@@ -57,10 +57,7 @@ class Fake:
     """A train set without files: examples in ``bad`` cannot be read."""
 
     def __init__(self, count: int, bad: frozenset[int] = frozenset()) -> None:
-        self.count, self.bad = count, bad
-
-    def __len__(self) -> int:
-        return self.count
+        self.sizes, self.bad = (count,), bad
 
     def example(self, index: int, pass_: int) -> Example | MediaError:
         if index in self.bad:
@@ -68,9 +65,19 @@ class Fake:
         return Example({"x": torch.tensor([index, pass_])}, None, f"{index}")
 
 
+def test_sources_have_equal_shares_whatever_their_sizes():
+    """Two sources in each minibatch, each in passes of its own."""
+    stream = Stream((3, 50), 0, "task")
+    seen = [stream.at(position) for position in range(200)]
+    assert [example < 3 for example, _ in seen] == [True, False] * 100
+    assert sorted(seen[0:6:2]) == [(0, 0), (1, 0), (2, 0)]
+    assert sorted(seen[1:100:2]) == [(3 + i, 0) for i in range(50)]
+    assert {pass_ for example, pass_ in seen if example < 3} == set(range(34))
+
+
 @given(st.integers(1, 40), st.integers(0, 2**40), st.integers(0, 5))
 def test_every_example_comes_once_per_pass(examples, seed, first_pass):
-    stream = Stream(examples, seed, "task")
+    stream = Stream((examples,), seed, "task")
     for pass_ in (first_pass, first_pass + 1):
         drawn = [stream.at(position) for position in range(pass_ * examples, (pass_ + 1) * examples)]
         assert sorted(drawn) == [(index, pass_) for index in range(examples)]
@@ -78,7 +85,7 @@ def test_every_example_comes_once_per_pass(examples, seed, first_pass):
 
 def test_passes_tasks_and_seeds_have_orders_of_their_own():
     def order(seed: int, task: str, pass_: int) -> list[int]:
-        stream = Stream(30, seed, task)
+        stream = Stream((30,), seed, task)
         return [stream.at(pass_ * 30 + i)[0] for i in range(30)]
 
     orders = [order(0, "a", 0), order(0, "a", 1), order(0, "b", 0), order(1, "a", 0)]

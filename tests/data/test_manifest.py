@@ -34,6 +34,20 @@ def test_what_is_written_is_read_back(tmp_path, suffix):
     assert len(manifest.split("train")) == 2
 
 
+def test_records_of_several_manifests_are_joined(tmp_path):
+    """Each keeps its own folder, key and cells; what one of them lacks is empty."""
+    for name, records in (("one", RECORDS), ("two", [Record("c.mp4", split="train", text="a dog")])):
+        (tmp_path / name).mkdir()
+        write_manifest(tmp_path / name / "all.csv", records)
+    parts = [read_manifest(tmp_path / name / "all.csv").split("train") for name in ("one", "two")]
+    joined = Records.joined(parts)
+    assert [record.path for record in joined] == [record.path for part in parts for record in part]
+    assert [record.key for record in joined] == [record.key for part in parts for record in part]
+    assert joined[1] == parts[0][1]
+    assert joined[2].text == "a dog"
+    assert not joined[2].labels
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_several_labels_and_several_label_sets(tmp_path, suffix):
     many = [Record("a.mp4", {"label": ("cat", "dog")}), Record("b.mp4", {"label": ("dog",)})]

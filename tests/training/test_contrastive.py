@@ -13,6 +13,7 @@ from torch import Tensor
 from goldens_contrastive import Vectors, losses
 from tubelet.data.batch import Batch
 from tubelet.training.contrastive import Contrastive, nce
+from tubelet.training.ranks import Ranks
 
 
 def vectors(clips: int = 6, captions: int = 3) -> dict[str, Tensor]:
@@ -112,10 +113,9 @@ def test_wrong_settings_are_named() -> None:
         Contrastive(temperature=0)
     with pytest.raises(ValueError, match="both 0"):
         Contrastive(video_audio=0, video_text=0)
+    model, batch = Vectors({"video_audio": torch.randn(2, 4)}), Batch("t", {"video": torch.zeros(2)}, None, ["", ""])
     with pytest.raises(ValueError, match="nothing to compare"):
-        Contrastive()(
-            Vectors({"video_audio": torch.randn(2, 4)}), Batch("t", {"video": torch.zeros(2)}, None, ["", ""]), ONE
-        )
+        Contrastive()(model, batch, Ranks(torch.device("cpu")))
 
 
 _TWO = """

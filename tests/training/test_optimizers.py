@@ -75,3 +75,27 @@ def test_the_papers_keep_one_group_and_rates_are_a_flag() -> None:
         assert parameter_groups(experiment.optimizer, model, ZOO["vit"]) == {}
         changed = override(experiment, {"optimizer.rates": '{"heads.*": 10}'})
         assert changed.optimizer.rates == {"heads.*": 10.0}
+
+
+def test_adam_as_keras_has_it_goes_on_after_a_restart() -> None:
+    """lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps), with gradients as small as eps; the second half of the steps
+    by an optimizer whose state was copied."""
+    torch.manual_seed(0)
+    start = torch.randn(5, dtype=torch.float64)
+    gradients = torch.randn(6, 5, dtype=torch.float64) * 1e-7
+    expected, m, v = start.clone(), torch.zeros(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    parameter = torch.nn.Parameter(start.clone())
+    config = Adam(eps=1e-7, keras=True)
+    optimizer = build_optimizer(config, [parameter])
+    for t, gradient in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
+        expected -= 0.01 * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t) * m / (v.sqrt() + 1e-7)
+        if t == 4:
+            state = optimizer.state_dict()
+            optimizer = build_optimizer(config, [parameter])
+            optimizer.load_state_dict(state)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    torch.testing.assert_close(parameter.detach(), expected, atol=1e-12, rtol=1e-9)

@@ -53,7 +53,8 @@ class TrainSet:
     """Random clips (or crops of images) of a task's training examples; those that an index found broken are left out.
 
     ``labels``: what makes the targets; None: there are none. ``specs``: the inputs to make, by name. ``cache_gib``:
-    memory for decoded videos, and as much for pictures and for sounds, in each process. What is drawn depends on
+    memory for decoded videos, and as much for pictures and for sounds, in each process. ``sizes``: of the sources that
+    the records come from, one after the other; they have equal shares of every minibatch. What is drawn depends on
     ``seed``, ``task``, example and pass alone; pictures and sound of one example begin at the same share of the room
     that each has in it, as in the released code.
     Raises ValueError where a record's labels or kind of file don't fit.
@@ -69,8 +70,12 @@ class TrainSet:
         seed: int = 0,
         task: str = "",
         cache_gib: float = 0.0,
+        sizes: Sequence[int] = (),
     ) -> None:
         self.records = Records.of(records).readable
+        self.sizes = tuple(sizes) or (len(self.records),)
+        if sum(self.sizes) != len(self.records):
+            raise ValueError(f"{sizes=} of the sources must add up to {len(self.records)} readable records")
         self.specs, self.augment = dict(specs), augment
         self._seed = seed, crc32(task.encode())
         self._labels = labels

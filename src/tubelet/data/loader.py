@@ -27,7 +27,10 @@ V = TypeVar("V")
 class Examples(Protocol):
     """What the loader needs of a task's data: a :class:`tubelet.data.dataset.TrainSet`, or what does as it does."""
 
-    def __len__(self) -> int: ...
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The examples of each of its sources."""
+        ...
 
     def example(self, index: int, pass_: int) -> Example | MediaError: ...
 
@@ -59,7 +62,7 @@ def train_batches(
     """
     if unknown := set(plan) - set(sets):
         raise ValueError(f"the plan names tasks that have no data: {', '.join(sorted(unknown))}")
-    data = _Minibatches(sets, {name: Stream(len(examples), seed, name) for name, examples in sets.items()})
+    data = _Minibatches(sets, {name: Stream(examples.sizes, seed, name) for name, examples in sets.items()})
     keys = slots(plan, batch_sizes, start, rank, world)
     return _load(data, list(keys), workers, pin, timeout)
 

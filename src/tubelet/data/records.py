@@ -144,6 +144,26 @@ class Records(Sequence[Record]):
         others = {name: pa.array(cells, TYPES[name]) for name, cells in columns.items()}
         return cls(pa.table({"path": pa.array(paths, TYPES["path"])} | texts | others), None, folder)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Records]) -> Records:
+        """The records of all ``parts``, one part after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        tables: list[Any] = []
+        for part in parts:
+            table = part._rows()
+            whole = {"path": part.paths(), **{FILE + name: part.paths(name) for name in part.files}}
+            for name, cells in {"key": part.keys(), **whole}.items():
+                place = table.column_names.index(name) if name in table.column_names else None
+                cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+                table = table.append_column(name, cells) if place is None else table.set_column(place, name, cells)
+            plain = [
+                pa.field(field.name, field.type.value_type if pa.types.is_dictionary(field.type) else field.type)
+                for field in table.schema
+            ]
+            tables.append(table.cast(pa.schema(plain)))
+        return cls(pa.concat_tables(tables, promote_options="default"))
+
     def __len__(self) -> int:
         return len(self.table) if self.rows is None else len(self.rows)
 

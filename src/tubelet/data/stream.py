@@ -45,17 +45,34 @@ def slots(
 
 
 class Stream:
-    """A task's examples without end: each exactly once per pass, in an order that changes with every pass."""
+    """A task's examples without end: each exactly once per pass, in an order that changes with every pass.
+
+    ``sizes``: of its sources, whose examples follow each other. Every run of as many positions as there are sources has
+    one example of each, so that all have equal shares of every minibatch whatever their sizes, and passes of their own.
+    """
+
+    def __init__(self, sizes: Sequence[int], seed: int, task: str) -> None:
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"task {task!r} has {sum(sizes)} examples and needs at least one of each source")
+        self._orders = [_Order(size, seed, task if i == 0 else f"{task} {i}") for i, size in enumerate(sizes)]
+        self._offsets = [sum(sizes[:i]) for i in range(len(sizes))]
+
+    def at(self, position: int) -> tuple[int, int]:
+        """(example, pass) at a position."""
+        turn, source = divmod(position, len(self._orders))
+        example, pass_ = self._orders[source].at(turn)
+        return self._offsets[source] + example, pass_
+
+
+class _Order:
+    """One source's examples without end."""
 
     def __init__(self, examples: int, seed: int, task: str) -> None:
-        if examples < 1:
-            raise ValueError(f"task {task!r} has {examples=} and needs at least one")
         self.examples = examples
         self._seed = seed, crc32(task.encode())
         self._orders: dict[int, NDArray[np.int64]] = {}  # arrays: their single items are read faster than tensors'
 
     def at(self, position: int) -> tuple[int, int]:
-        """(example, pass) at a position."""
         pass_, place = divmod(position, self.examples)
         if pass_ not in self._orders:
             generator = torch.Generator().manual_seed(mix(*self._seed, pass_))

@@ -394,7 +394,7 @@ def train_head(head: nn.Module, features: CachedFeatures, experiment: Experiment
 
 def _minibatches(features: CachedFeatures, task: str, updates: int, size: int, seed: int) -> Iterator[Batch]:
     """The same minibatches as the loader makes."""
-    stream = Stream(len(features), seed, task)
+    stream = Stream((len(features),), seed, task)
     for slot in slots([task] * updates, {task: size}):
         rows = torch.tensor([stream.at(position)[0] for position in range(slot.first, slot.end)])
         keys = [features.keys[row] for row in rows.tolist()]

@@ -34,6 +34,8 @@ class Source:
 
     ``validation`` names the split that chooses among the weights of a training (see :class:`Training`); where there is
     none, ``held_out`` is the share of the training examples, in whole groups where possible, that is held out for it.
+    ``also``: further manifests, whose ``train`` splits have the same share of every minibatch as the first, whatever
+    their sizes (VATT A.1.1); tests and validation are the first one's.
     """
 
     path: str
@@ -41,6 +43,7 @@ class Source:
     test: str = "val"
     validation: str = ""
     held_out: float = 0.0
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1 or (self.held_out and self.validation):
@@ -126,9 +129,14 @@ class SGD:
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
-    rates: dict[str, float] = field(default_factory=dict[str, float])
+    """``keras``: ``eps`` is added before the bias of the second moment is corrected, as Keras does, and not after, as
+    the paper of Adam and PyTorch do; the first updates are then smaller.
+    """
+
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    keras: bool = False
+    rates: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +165,10 @@ class Training:
     """How to train, apart from what: nothing here changes which examples are seen.
 
     ``micro_batches`` splits a rank's part of a minibatch to fit memory. ``clip_norm`` bounds the global norm of the
-    gradient; 0 does not. ``ema`` is the decay of a moving average of the weights, which is then what is evaluated and
-    exported; 0 keeps none. ``parallel`` says how several ranks share the work. ``compile`` and
-    ``activation_checkpointing`` apply to every transformer block. ``cache_gib``: memory for decoded videos, and as much
-    for sounds, shared out to the workers of a rank.
+    gradient; 0 does not. ``decay_to``: the share of the highest learning rate that is left at the end. ``ema`` is the
+    decay of a moving average of the weights, which is then what is evaluated and exported; 0 keeps none. ``parallel``
+    says how several ranks share the work. ``compile`` and ``activation_checkpointing`` apply to every transformer
+    block. ``cache_gib``: memory for decoded videos, and as much for sounds, shared out to the workers of a rank.
     ``probe_first``: before the first update, linear heads are set by logistic regression on the features of the encoder
     as it starts (:func:`~tubelet.training.probing.probe_heads`); where the training validates, it does so then, too.
     ``validate_every``: updates between evaluations on the tasks' validation examples, which choose the weights that are
@@ -174,6 +182,7 @@ class Training:
     micro_batches: int = 1
     clip_norm: float = 1.0
     decay: Decay = "cosine"
+    decay_to: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     ema: float = 0.0
     compile: bool = False
@@ -197,6 +206,8 @@ class Training:
         for name in ("clip_norm", "workers", "cache_gib", "evaluate_every", "validate_every", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.decay_to <= 1:
+            raise ValueError(f"{self.decay_to=} is a share of the highest learning rate: 0 to 1")
         if not 0 <= self.ema < 1 or not 0 <= self.replace_budget <= 1:
             raise ValueError(f"{self.ema=} must be in [0, 1), {self.replace_budget=} in [0, 1]")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -37,11 +38,32 @@ def build_optimizer(
         case SGD():
             return torch.optim.SGD(trained, lr=0.0, momentum=config.momentum, weight_decay=decay, foreach=True)
         case Adam():
-            return torch.optim.Adam(trained, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
+            adam = KerasAdam if config.keras else torch.optim.Adam
+            return adam(trained, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
         case AdamW():
             return torch.optim.AdamW(
                 trained, lr=0.0, betas=config.betas, eps=config.eps, weight_decay=decay, fused=True
             )
+
+
+class KerasAdam(torch.optim.Adam):
+    """p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps): Adam as Keras has it, whose eps meets v uncorrected."""
+
+    _done: int | None = None  # updates; counted here, as reading torch's own count waits for the device
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        if self._done is None:
+            self._done = max((int(state["step"]) for state in self.state.values()), default=0)
+        self._done += 1
+        plain = [group["eps"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["eps"] /= math.sqrt(1 - group["betas"][1] ** self._done)
+        try:
+            return super().step(closure)
+        finally:
+            for group, eps in zip(self.param_groups, plain, strict=True):
+                group["eps"] = eps
 
 
 def _grouped(

@@ -69,7 +69,8 @@ class Resolved:
         smallest, where it trains several (PolyViT Appendix B).
         """
         base = min(self.experiment.tasks[name].learning_rate for name in tasks)
-        return learning_rate(step, base, self.warmup, self.updates, self.experiment.training.decay)
+        training = self.experiment.training
+        return learning_rate(step, base, self.warmup, self.updates, training.decay, base * training.decay_to)
 
     def plan(self) -> list[str]:
         """The task of each minibatch."""
@@ -79,10 +80,14 @@ class Resolved:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """An experiment against its data: each task's examples that train and that validate, and the manifests' notes."""
+    """An experiment against its data: each task's examples that train and that validate, and the manifests' notes.
+
+    ``sizes``: how many of those that train come from each of the task's sources, in their order.
+    """
 
     resolved: Resolved
     training: dict[str, Sequence[Record]]
+    sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     validation: dict[str, Sequence[Record]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -93,14 +98,20 @@ def resolve(experiment: Experiment) -> Prepared:
     data: dict[str, TaskData] = {}
     training: dict[str, Sequence[Record]] = {}
     validation: dict[str, Sequence[Record]] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
     notes: list[str] = []
     for name, task in experiment.tasks.items():
         _check_inputs(experiment, name, task)
         manifest = read_manifest(task.source.path)
         notes += [note for note in manifest.notes if note not in notes]
         records, held_out = split_training(manifest, task)
-        if not records:
-            raise ConfigError(f"tasks.{name}.source: the index could read none of {manifest.path}'s examples")
+        more = [read_manifest(path) for path in task.source.also]
+        notes += [note for other in more for note in other.notes if note not in notes]
+        parts = [records, *(other.split(task.source.train).readable for other in more)]
+        for part, source in zip(parts, [manifest, *more], strict=True):
+            if not part:
+                raise ConfigError(f"tasks.{name}.source: the index could read none of {source.path}'s examples")
+        records, sizes[name] = Records.joined(parts), tuple(map(len, parts))
         objective = task.objective.resolved(manifest, task.source.train)
         tasks[name], training[name] = replace(task, objective=objective), records
         if experiment.training.validate_every and held_out:
@@ -112,7 +123,7 @@ def resolve(experiment: Experiment) -> Prepared:
             sha256=records.sha256(),
         )
     resolved = Resolved(experiment=replace(experiment, tasks=tasks), data=data)
-    return Prepared(resolved=resolved, training=training, validation=validation, notes=notes)
+    return Prepared(resolved=resolved, training=training, sizes=sizes, validation=validation, notes=notes)
 
 
 def split_training(manifest: Manifest, task: Task) -> tuple[Records, Records]:

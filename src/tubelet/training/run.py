@@ -186,7 +186,7 @@ def _session(
             if validation and start == 0 and training.probe_first:
                 validation.look(0)
             if start < total and not enough():
-                batches = _batches(resolved, prepared.training, start, ranks)
+                batches = _batches(prepared, start, ranks)
                 done = loop.run(batches, start, total, hooks, enough)
             saver.save(done)
     if validation:
@@ -249,8 +249,8 @@ def _check_machine(experiment: Experiment, ranks: Ranks) -> None:
             )
 
 
-def train_set(experiment: Experiment, name: str, records: Sequence[Record]) -> TrainSet:
-    """The training examples of a task as minibatches are made of them."""
+def train_set(experiment: Experiment, name: str, records: Sequence[Record], sizes: Sequence[int] = ()) -> TrainSet:
+    """The training examples of a task as minibatches are made of them; ``sizes``: of its sources, if it has several."""
     task, training = experiment.tasks[name], experiment.training
     return TrainSet(
         records,
@@ -260,13 +260,15 @@ def train_set(experiment: Experiment, name: str, records: Sequence[Record]) -> T
         seed=experiment.seed,
         task=name,
         cache_gib=training.cache_gib / max(1, training.workers) / len(experiment.tasks),
+        sizes=sizes,
     )
 
 
-def _batches(resolved: Resolved, examples: Mapping[str, Sequence[Record]], start: int, ranks: Ranks) -> Iterator[Batch]:
+def _batches(prepared: Prepared, start: int, ranks: Ranks) -> Iterator[Batch]:
+    resolved = prepared.resolved
     experiment, training = resolved.experiment, resolved.experiment.training
     return train_batches(
-        {name: train_set(experiment, name, records) for name, records in examples.items()},
+        {n: train_set(experiment, n, records, prepared.sizes[n]) for n, records in prepared.training.items()},
         resolved.plan(),
         {name: task.batch_size for name, task in experiment.tasks.items()},
         seed=experiment.seed,
