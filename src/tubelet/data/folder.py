@@ -64,6 +64,20 @@ def read_folder(folder: Path) -> Manifest:
     return _manifest(folder, os.getcwd(), _listing(folder))
 
 
+def read_files(folder: Path) -> Manifest:
+    """The media files of a folder at any depth, whatever the folders are called: without labels and splits.
+
+    Raises :class:`ManifestError` where there are none.
+    """
+    files = list(_walk(folder, folder, ""))
+    media = [file for file in files if kind_of_file(file.key)]
+    if not media:
+        raise ManifestError(str(folder), None, f"no media files; it has {len(files)} files of other kinds")
+    columns = {"error": [_NOWHERE if file.size < 0 else "" for file in media]}
+    records = Records.of_columns([file.key for file in media], {}, str(folder), **columns)
+    return Manifest(str(folder), records.readable, tuple(_left_out(folder, files, media)))
+
+
 @lru_cache(maxsize=4)
 def _manifest(folder: Path, directory: str, listing: _Listing) -> Manifest:
     """``directory``: what a relative folder is relative to."""

@@ -50,7 +50,7 @@ def index_folder(
     """
     manifest = read_manifest(folder)
     records = Records.of(manifest.records)
-    found = list(_parallel(_probed, records.paths().to_pylist(), workers, progress))
+    found = probed(records.paths().to_pylist(), workers, progress)
     broken = tuple(info for info in found if isinstance(info, MediaError))
     facts = {
         name: [0 if isinstance(info, MediaError) else round(getattr(info, name), 6) for info in found]
@@ -88,6 +88,11 @@ def _parallel(function: Callable[[T], R], items: Sequence[T], workers: int, prog
                 progress(done + 1, len(items))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def probed(paths: Sequence[str], workers: int = 0, progress: Progress | None = None) -> list[MediaInfo | MediaError]:
+    """The facts of every file, or why it cannot be read; by ``workers`` threads, one per core if 0."""
+    return list(_parallel(_probed, paths, workers, progress))
 
 
 def _probed(path: str) -> MediaInfo | MediaError:

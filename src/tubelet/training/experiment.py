@@ -9,6 +9,8 @@ from torch import nn
 
 from tubelet.configs import register
 from tubelet.data.augment import Augmentation
+from tubelet.data.manifest import Manifest, read_manifest
+from tubelet.data.parts import read_parts
 from tubelet.data.views import Views
 from tubelet.models import ModelConfig
 from tubelet.training.classification import Classification
@@ -35,7 +37,8 @@ class Source:
     ``validation`` names the split that chooses among the weights of a training (see :class:`Training`); where there is
     none, ``held_out`` is the share of the training examples, in whole groups where possible, that is held out for it.
     ``also``: further manifests, whose ``train`` splits have the same share of every minibatch as the first, whatever
-    their sizes (VATT A.1.1); tests and validation are the first one's.
+    their sizes (VATT A.1.1); tests and validation are the first one's. ``parts``: seconds; files are cut into parts of
+    this length, each an example, and a folder's files have no labels (:func:`~tubelet.data.parts.read_parts`).
     """
 
     path: str
@@ -44,10 +47,18 @@ class Source:
     validation: str = ""
     held_out: float = 0.0
     also: tuple[str, ...] = ()
+    parts: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.parts < 0:
+            raise ValueError(f"{self.parts=} must be a number of seconds, or 0 for whole files")
         if not 0 <= self.held_out < 1 or (self.held_out and self.validation):
             raise ValueError(f"{self.held_out=} must be in [0, 1), and 0 beside the split {self.validation=}")
+
+    def read(self) -> tuple[Manifest, ...]:
+        """The manifests, the first of which has the test examples. Raises ManifestError."""
+        paths = (self.path, *self.also)
+        return tuple(read_parts(path, self.parts, self.test) if self.parts else read_manifest(path) for path in paths)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.configs import ConfigError, differences, from_json, renamed, to_json
-from tubelet.data.manifest import Manifest, Record, Records, read_manifest
+from tubelet.data.manifest import Manifest, Record, Records
 from tubelet.data.split import hold_out
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.schedules import learning_rate
@@ -102,10 +102,9 @@ def resolve(experiment: Experiment) -> Prepared:
     notes: list[str] = []
     for name, task in experiment.tasks.items():
         _check_inputs(experiment, name, task)
-        manifest = read_manifest(task.source.path)
+        manifest, *more = task.source.read()
         notes += [note for note in manifest.notes if note not in notes]
         records, held_out = split_training(manifest, task)
-        more = [read_manifest(path) for path in task.source.also]
         notes += [note for other in more for note in other.notes if note not in notes]
         parts = [records, *(other.split(task.source.train).readable for other in more)]
         for part, source in zip(parts, [manifest, *more], strict=True):
