@@ -3,10 +3,10 @@
     python benchmarks/film.py --root data/film --out runs/film --seeds 3
 
 Big Buck Bunny (596 s, from PyPI's moviepy source distribution, fetched once) is scaled to 96 lines and cut into clips
-of 1.2 s. ``vatt.folder`` trains on those of the first eight minutes, with no flag but the seed; 100 clips of the last two
-minutes, which it never saw, are the test: each one's sound looks for its picture among all 100. Beside it, the same
-model before any training. What this does not show: anything about other films. The end has the same characters,
-music and drawing style as the beginning, and one film is small.
+of 1.2 s. ``vatt.folder`` trains on those of the first eight minutes, with no flag but the seed; 100 clips of the last
+two minutes, which it never saw, are the test: each one's sound looks for its picture among all 100. Beside it, the same
+model before any training. What this does not show: anything about other films. The end has the same characters, music
+and drawing style as the beginning, and one film is small.
 """
 
 from __future__ import annotations

@@ -71,6 +71,11 @@ class TaskCard(ABC):
         return ""
 
     @property
+    def predicts(self) -> bool:
+        """Whether it says something of a single example."""
+        return True
+
+    @property
     @abstractmethod
     def metric(self) -> str:
         """The name of the metric that is reported first: higher is better, and 1 is perfect."""

@@ -37,6 +37,10 @@ class RetrievalCard(TaskCard):
         return tuple(name for name in _OTHERS if not self.inputs or name in self.inputs)
 
     @property
+    def predicts(self) -> bool:
+        return False
+
+    @property
     def metric(self) -> str:
         return f"{self.others[0]}_to_video_r1"
 

@@ -12,10 +12,11 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tubelet.cards import Answer, Answers, ClassCard, TaskCard
+from tubelet.cards import Answer, Answers, ClassCard, RetrievalCard, TaskCard
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.readers import reader_of
@@ -28,10 +29,11 @@ from tubelet.inference.kinds import fitting_views, gives, misfit, only_sound
 from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, view_logits, views_in
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe
+from tubelet.media.words import word_ids
 from tubelet.models import Model, ModelConfig, model_config
 from tubelet.nn.attention import capture_attention
 from tubelet.nn.features import Features
-from tubelet.specs import InputSpec
+from tubelet.specs import InputSpec, TextSpec
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.loaded import LoadedModel
 from tubelet.weights.transfer import Init, InitReport, initialize
@@ -265,12 +267,19 @@ class Predictor(Model):
         """
         return list(self.segments(path, window=window, stride=stride, task=task))
 
-    def embed(self, path: Path_, *, views: Views | str = "", inputs: str | Sequence[str] = ()) -> Float[Tensor, " D"]:
+    def embed(
+        self, path: Path_, *, views: Views | str = "", inputs: str | Sequence[str] = (), beside: str = ""
+    ) -> Float[Tensor, " D"]:
         """The pooled features, averaged over views: float32, on the CPU.
 
         ``inputs``: which of the model's inputs to encode ("audio": a video's sound, where the model takes both);
         by default those that the file is of. ``views``: empty: those that a task of these inputs was tested with.
+        ``beside``: instead of features, the vector of length 1 in the space where a model such as VATT compares video
+        with "text" or "audio"; ``inputs`` is then "video", the default, or "audio". Raises ValueError for a model that
+        does not.
         """
+        if beside:
+            return self._compared(path, inputs or "video", beside, views)
         info = probe(path)
         names = self._input_set(info, inputs)
         tested = (card.views for card in self.tasks.values() if set(self._specs(card.inputs)) >= set(names))
@@ -279,6 +288,50 @@ class Predictor(Model):
         with self._running():
             pooled = [self._encode({name: x[rows] for name, x in seen.inputs.items()}).pooled for rows in parts]
         return torch.cat(pooled).float().cpu().mean(0)
+
+    def embed_text(self, sentence: str) -> Float[Tensor, " C"]:
+        """The vector of a sentence in the space of video and captions, of length 1: float32, on the CPU.
+
+        Raises ValueError for a model that does not compare video with captions.
+        """
+        task, _ = self._comparing("text")
+        spec = self.encoder.inputs["text"]
+        if not isinstance(spec, TextSpec):
+            raise ValueError(f"the input 'text' of this model is a {type(spec).__name__}, which takes no sentences")
+        ids = word_ids(sentence, spec.id_of, spec.words)[None, None].to(self.device)
+        with self._running():
+            vector = self.heads[task](self.encoder({"text": ids}))["text_video"][0, 0]
+        return F.normalize(vector.float().cpu(), dim=0)
+
+    def _compared(
+        self, path: Path_, inputs: str | Sequence[str], beside: str, views: Views | str
+    ) -> Float[Tensor, " C"]:
+        (input,) = [inputs] if isinstance(inputs, str) else inputs
+        other = beside if input == "video" else input
+        task, card = self._comparing(other)
+        seen, _ = self._look(probe(path), (input,), views or card.views)
+        parts = torch.arange(views_in(seen.inputs)).split(self.views_per_forward)
+        name = f"video_{other}" if input == "video" else f"{input}_video"
+        with self._running():
+            vectors = [self.heads[task](self._encode({input: seen.inputs[input][rows]}))[name] for rows in parts]
+        return F.normalize(torch.cat(vectors).float().cpu().mean(0), dim=0)
+
+    def similarity(self, path: Path_, other: Path_ = "", *, text: str = "") -> float:
+        """The cosine of what a file shows with a sentence (``text``), or with what ``other`` sounds like.
+
+        ``other`` may be the same file, whose picture and sound are then compared. Raises as :meth:`embed` does.
+        """
+        if bool(other) == bool(text):
+            raise ValueError("give either a second file, whose sound is compared, or text=...")
+        said = self.embed_text(text) if text else self.embed(other, inputs="audio", beside="video")
+        return float(self.embed(path, beside="text" if text else "audio") @ said)
+
+    def _comparing(self, other: str) -> tuple[str, RetrievalCard]:
+        """The task that compares video with ``other``."""
+        for name, card in self.tasks.items():
+            if isinstance(card, RetrievalCard) and other in card.others and other in self.encoder.inputs:
+                return name, card
+        raise ValueError(f"this model does not compare video with {other}")
 
     def explain(self, path: Path_, *, inputs: str | Sequence[str] = (), show: str = "") -> Explanation:
         """Where the model looks in the middle clip: attention rollout, as its factorization computes attention.
@@ -308,7 +361,10 @@ class Predictor(Model):
             raise ValueError("this model has no head, so it predicts nothing; embed() gives its features")
         if task and task not in self.tasks:
             raise ValueError(f"this model has no task {task!r}; it has {', '.join(self.tasks)}")
-        return (task,) if task else tuple(self.tasks)
+        asked = [name for name in ([task] if task else self.tasks) if self.tasks[name].predicts]
+        if not asked:
+            raise ValueError("this model compares and predicts nothing; similarity() and embed() are for it")
+        return tuple(asked)
 
     def _fitting(self, info: MediaInfo, task: str) -> dict[str, tuple[str, ...]]:
         """Those that the file gives all inputs of, or else some that suffice, and these inputs: one task at least, or

@@ -24,7 +24,7 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
     lines = [
         *(f"Input {name}: {reader_of(spec).summary()} (--model)." for name, spec in experiment.model.inputs.items()),
         f"Model: {type(experiment.model).__name__.removesuffix('Config')}, {tokens} tokens, "
-        f"{counted[0].parameters / 1e6:.2f} M parameters (--size, --model).",
+        f"{counted[0].parameters / 1e6:.2f} M parameters ({'--size, ' if experiment.chosen else ''}--model).",
     ]
     for name, task in experiment.tasks.items():
         lines.append(_training(prepared, name, task))
@@ -38,10 +38,11 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
 
 def _training(prepared: Prepared, name: str, task: Task) -> str:
     experiment, data = prepared.resolved.experiment, prepared.resolved.data[name]
+    length = "--epochs, --minutes" if experiment.chosen else f"--tasks.{name}.length"
     passes = data.updates * task.batch_size / data.examples
     said = (
         f"Training{_of(experiment, name)}: {passes:.3g} passes over {data.examples:,} files, {data.updates:,} updates "
-        f"of {task.batch_size} (--epochs, --minutes) at a learning rate of {task.learning_rate:g}"
+        f"of {task.batch_size} ({length}) at a learning rate of {task.learning_rate:g}"
     )
     every = experiment.training.validate_every
     if every and name in prepared.validation:
@@ -54,7 +55,8 @@ def _of(experiment: Experiment, name: str) -> str:
 
 
 def _changes(name: str, task: Task) -> str:
-    done = ", ".join(_augmentations(task.augment, sound=any("audio" in given for given in task.inputs)))
+    kinds = [sound for sound in (False, True) if any(("audio" in given) == sound for given in task.inputs)]
+    done = ", ".join(what for sound in kinds for what in _augmentations(task.augment, sound=sound))
     mixed = "; pairs are mixed" if task.objective.mixes else ""
     mirrored = ""
     if any(given in ("image", "video") for given in task.inputs):

@@ -129,6 +129,17 @@ def _head(run: Path, experiment: Mapping[str, Any], notes: str) -> str:
 
 
 def _title(metric: str) -> str:
+    if found := re.fullmatch(r"(\w+)_to_(\w+)_(r1|r5|r10|median_rank|pool)", metric):
+        asked, wanted, what = found.groups()
+        match what:
+            case "r1":
+                return f"{asked} finds its own {wanted} at the first try"
+            case "median_rank":
+                return f"{asked} to {wanted}: median place of its own"
+            case "pool":
+                return f"{asked} to {wanted}: candidates"
+            case _:
+                return f"{asked} to {wanted}: its own among the first {what.removeprefix('r')}"
     known = _TITLES.get(metric)
     return known or metric.replace("_top", " top-").replace("_", " ")
 

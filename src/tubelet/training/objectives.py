@@ -40,6 +40,9 @@ class Objective(ABC):
     by_class: ClassVar[bool] = True
     """Whether labels name classes, of each of which validation examples are held out."""
 
+    masked: ClassVar[bool] = False
+    """Whether it takes minibatches in which some examples lack an input, which a mask such as "audio_mask" says."""
+
     @abstractmethod
     def resolved(self, manifest: Manifest, split: str) -> Objective:
         """The objective with what only the training ``split`` can say, such as its classes. Raises ManifestError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tubelet.cards import TaskCard
+from tubelet.cards import ClassCard, RetrievalCard, TaskCard
 from tubelet.metrics import written
 from tubelet.models import ModelConfig
 from tubelet.version import __version__
@@ -17,21 +17,23 @@ def model_card(name: str, loaded: LoadedModel) -> str:
     """A README.md in Markdown, with the front matter that the Hugging Face hub reads."""
     parameters = sum(p.numel() for p in loaded.model.parameters())
     sections = [
-        _front_matter(loaded.config),
+        _front_matter(loaded),
         f"# {name}\n\n{_kind(loaded.config)} with {parameters / 1e6:.1f} million parameters, by Tubelet {__version__}.",
         "## Input\n\n" + "\n".join(_inputs(loaded.config)),
         *(_task(task, card) for task, card in loaded.tasks.items()),
-        _usage(name, loaded.config),
+        _usage(name, loaded),
     ]
     if loaded.provenance:
         sections.append(f"## Where the weights come from\n\n```json\n{json.dumps(loaded.provenance, indent=2)}\n```")
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(config: ModelConfig) -> str:
-    inputs = _by_preference(config)
+def _front_matter(loaded: LoadedModel) -> str:
+    inputs = _by_preference(loaded.config)
     tags = "".join(f"\n- {name}" for name in ("tubelet", *inputs))
-    return f"---\nlibrary_name: tubelet\npipeline_tag: {inputs[0]}-classification\ntags:{tags}\n---"
+    classifies = any(isinstance(card, ClassCard) for card in loaded.tasks.values())
+    pipeline = f"{inputs[0]}-classification" if classifies else "feature-extraction"
+    return f"---\nlibrary_name: tubelet\npipeline_tag: {pipeline}\ntags:{tags}\n---"
 
 
 def _by_preference(config: ModelConfig) -> list[str]:
@@ -56,8 +58,15 @@ def _task(name: str, card: TaskCard) -> str:
     return f"## Task `{name}`\n\n" + "\n".join(lines)
 
 
-def _usage(name: str, config: ModelConfig) -> str:
-    examples = [_EXAMPLES[kind] for kind in _by_preference(config)]
-    calls = "".join(f'\nprint(model.predict("{example}"))' for example in examples)
+def _usage(name: str, loaded: LoadedModel) -> str:
+    examples = [_EXAMPLES[kind] for kind in _by_preference(loaded.config)]
+    predicts = any(card.predicts for card in loaded.tasks.values())
+    call = "predict" if predicts else "embed"
+    calls = "".join(f'\nprint(model.{call}("{example}"))' for example in examples if example != _EXAMPLES["text"])
+    compared = {other for card in loaded.tasks.values() if isinstance(card, RetrievalCard) for other in card.others}
+    if "text" in compared:
+        calls += '\nprint(model.similarity("clip.mp4", text="a dog runs over a meadow"))'
+    if "audio" in compared:
+        calls += '\nprint(model.similarity("clip.mp4", "sound.wav"))'
     code = f'import tubelet\n\nmodel = tubelet.load("{name}"){calls}'
     return f"## Use\n\n```python\n{code}\n```"
