@@ -407,6 +407,10 @@ class WaveformSpec(InputSpec):
         """(S,)."""
         return (self.samples,)
 
+    def differs_in_size(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` is one example's but for its length."""
+        return len(shape) == 1
+
     @property
     def description(self) -> str:
         return f"a waveform of {self.samples:,} samples, {self.seconds:g} s of sound at {self.rate:,} hertz"

@@ -42,7 +42,7 @@ def describe(path: Path) -> tuple[str, dict[str, Any]]:
     """The module and the config that a golden's json names: all that decides which check it gets."""
     data = json.loads(path.read_text())
     data = data if isinstance(data, dict) else {}
-    return data.get("module", ""), data.get("config", {})
+    return data.get("module", ""), data.get("config", data.get("model", {}))
 
 
 def read(path: Path) -> Golden:

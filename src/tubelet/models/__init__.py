@@ -15,6 +15,7 @@ from tubelet.models.mtv import MTV, MTVConfig
 from tubelet.models.polyvit import Modality, PolyViT, PolyViTConfig
 from tubelet.models.token_learner import TokenLearnerConfig, TokenLearnerViT
 from tubelet.models.tubevit import TubeViT, TubeViTConfig
+from tubelet.models.vatt import VattConfig, VattEncoder
 from tubelet.models.vit import ViT, ViTConfig
 from tubelet.models.vivit import ViViT, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
@@ -42,6 +43,8 @@ __all__ = [
     "Tower",
     "TubeViT",
     "TubeViTConfig",
+    "VattConfig",
+    "VattEncoder",
     "ViT",
     "ViTConfig",
     "ViViT",
@@ -61,6 +64,7 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "mbt": MBTConfig,
     "tubevit": TubeViTConfig,
     "token_learner": TokenLearnerConfig,
+    "vatt": VattConfig,
 }
 
 for _name, _family in FAMILIES.items():

@@ -140,7 +140,8 @@ class ModelConfig(ABC):
         named = type(self).parse(spelled) if spelled else None
         if named is None or _kinds(self) != _kinds(named):
             return None
-        return spelled if self.without_regularizers().with_inputs(named.inputs) == named else None
+        plain = self.without_regularizers().with_inputs(named.inputs)
+        return spelled if plain == named.without_regularizers() else None
 
     # Variations ------------------------------------------------------------------------------------------------------
 

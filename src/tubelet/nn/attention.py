@@ -21,6 +21,9 @@ _CHUNK = 1024
 Kernel = Literal["auto", "fused", "chunked"]
 _kernel: Kernel = "auto"
 
+Bias = Float[Tensor, "#B #h #N M"] | None
+"""What is added to the scores of attention: -1e9 for keys that nothing attends to, or a bias of relative positions."""
+
 
 def set_attention_kernel(kernel: Kernel) -> None:
     """Choose how attention is computed, in this process.
@@ -37,15 +40,23 @@ def set_attention_kernel(kernel: Kernel) -> None:
 
 
 def attend(
-    q: Float[Tensor, "B h N d"], k: Float[Tensor, "B h M d"], v: Float[Tensor, "B h M d"], dropout: float = 0.0
+    q: Float[Tensor, "B h N d"],
+    k: Float[Tensor, "B h M d"],
+    v: Float[Tensor, "B h M d"],
+    dropout: float = 0.0,
+    *,
+    scale: float | None = None,
+    bias: Bias = None,
 ) -> Float[Tensor, "B h N d"]:
-    """Softmax(q k^T / sqrt(d)) v, by the kernel that :func:`set_attention_kernel` describes.
+    """Softmax(``scale`` q k^T + ``bias``) v, by the kernel that :func:`set_attention_kernel` describes.
 
-    Training always takes the fused one, which stores no attention matrix.
+    ``scale`` is 1 / sqrt(d) if None. Training, and attention with a bias, always take the fused kernel, which stores no
+    attention matrix.
     """
-    if not torch.is_grad_enabled() and (_kernel == "chunked" or (_kernel == "auto" and _chunks_are_better(q))):
-        return attend_in_chunks(q, k, v)
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    chunked = _kernel == "chunked" or (_kernel == "auto" and _chunks_are_better(q))
+    if chunked and bias is None and not torch.is_grad_enabled():
+        return attend_in_chunks(q, k, v, scale)
+    return F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
 
 
 def _chunks_are_better(q: Tensor) -> bool:
@@ -53,11 +64,11 @@ def _chunks_are_better(q: Tensor) -> bool:
 
 
 def attend_in_chunks(
-    q: Float[Tensor, "B h N d"], k: Float[Tensor, "B h M d"], v: Float[Tensor, "B h M d"]
+    q: Float[Tensor, "B h N d"], k: Float[Tensor, "B h M d"], v: Float[Tensor, "B h M d"], scale: float | None = None
 ) -> Float[Tensor, "B h N d"]:
     """What :func:`attend` computes, head by head and 1,024 queries at a time, as plain matrix products."""
     y = torch.empty_like(q, memory_format=torch.contiguous_format)  # its heads are then views to write into
-    scale = 1 / math.sqrt(q.shape[-1])
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     for y_Nd, q_Nd, k_Md, v_Md in zip(*(x.flatten(0, 1) for x in (y, q, k, v)), strict=True):
         keys_dM = (k_Md * scale).t()
         for out, queries in zip(y_Nd.split(_CHUNK), q_Nd.split(_CHUNK), strict=True):
@@ -65,9 +76,12 @@ def attend_in_chunks(
     return y
 
 
-def attention_weights(q: Float[Tensor, "B h N d"], k: Float[Tensor, "B h M d"]) -> Float[Tensor, "B h N M"]:
+def attention_weights(
+    q: Float[Tensor, "B h N d"], k: Float[Tensor, "B h M d"], *, scale: float | None = None, bias: Bias = None
+) -> Float[Tensor, "B h N M"]:
     """The weights that :func:`attend` applies, for those who want to look at them."""
-    return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
+    scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    return (scores if bias is None else scores + bias).softmax(-1)
 
 
 @contextmanager
@@ -105,15 +119,29 @@ def capture_attention(model: nn.Module) -> Generator[dict[str, Tensor]]:
 
 
 class Attention(nn.Module):
-    """Self-attention; queries, keys and values come from one matrix product."""
+    """Self-attention; queries, keys and values come from one matrix product.
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+    ``inner``: the width of queries, keys and values, all heads together; ``width``, if 0. ``bias``: whether the linear
+    maps have biases. ``scale``: what scores are multiplied by, 1 / sqrt(d) if None; T5's attention has 1.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        *,
+        inner: int = 0,
+        bias: bool = True,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
-        if width % heads:
+        inner = inner or width
+        if inner % heads:
             raise ValueError(f"{width=} must be a multiple of {heads=}")
-        self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.heads, self.dropout, self.scale = heads, dropout, scale
+        self.qkv = nn.Linear(width, 3 * inner, bias=bias)
+        self.out = nn.Linear(inner, width, bias=bias)
         init_attention_(self.qkv, parts=3)
         init_attention_(self.out)
 
@@ -122,14 +150,31 @@ class Attention(nn.Module):
         return q, k, v
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return self._attend(x, None)
+
+    def _attend(self, x: Tensor, bias: Bias) -> Tensor:
         q, k, v = self._project(x)
-        y = attend(q, k, v, self.dropout if self.training else 0.0)
+        y = attend(q, k, v, self.dropout if self.training else 0.0, scale=self.scale, bias=bias)
         return self.out(rearrange(y, "B h N d -> B N (h d)"))
 
     def attention_maps(self, x: Float[Tensor, "B N D"]) -> dict[str, Tensor]:
         """The weights (B, h, N, N); see :func:`capture_attention`."""
+        return self._maps(x, None)
+
+    def _maps(self, x: Tensor, bias: Bias) -> dict[str, Tensor]:
         q, k, _ = self._project(x)
-        return {"": attention_weights(q, k)}
+        return {"": attention_weights(q, k, scale=self.scale, bias=bias)}
+
+
+class BiasedAttention(Attention):
+    """Self-attention with a bias (B or 1, h or 1, N or 1, N) that is added to the scores."""
+
+    def forward(self, x: Float[Tensor, "B N D"], bias: Bias = None) -> Float[Tensor, "B N D"]:
+        return self._attend(x, bias)
+
+    def attention_maps(self, x: Float[Tensor, "B N D"], bias: Bias = None) -> dict[str, Tensor]:
+        """The weights (B, h, N, N); see :func:`capture_attention`."""
+        return self._maps(x, bias)
 
 
 class CrossAttention(nn.Module):

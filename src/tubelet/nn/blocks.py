@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.nn.attention import Attention
+from tubelet.nn.attention import Attention, Bias, BiasedAttention
 from tubelet.nn.depth import Layers, StochasticDepth
 from tubelet.nn.initializers import init_mlp_, mimetic_attention_
 
@@ -23,7 +23,8 @@ class TransformerConfig:
     ``rescale_depth``: see :class:`~tubelet.nn.depth.StochasticDepth`. ``start``: what attention and positions start as;
     "released" is the released code's random numbers, "mimetic" what trained models look like (see
     :func:`~tubelet.nn.initializers.mimetic_attention_` and :class:`~tubelet.nn.positions.LearnedPositions`), from which
-    a model learns a small data set in a fraction of the updates.
+    a model learns a small data set in a fraction of the updates. ``head_width``: the channels of each head's queries,
+    keys and values; ``width`` / ``heads``, if 0.
     """
 
     width: int
@@ -37,15 +38,23 @@ class TransformerConfig:
     gelu: Literal["tanh", "exact"] = "tanh"
     norm_eps: float = 1e-6
     start: Literal["released", "mimetic"] = "released"
+    head_width: int = 0
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        if not self.head_width and self.width % self.heads:
             raise ValueError(f"{self.width=} must be a multiple of {self.heads=}")
+        if self.start == "mimetic" and self.inner != self.width:
+            raise ValueError(f'start="mimetic" needs heads of {self.width=} / {self.heads=} channels each')
         if self.depth < 0:
             raise ValueError(f"{self.depth=} must not be negative")
         for name in ("dropout", "attention_dropout", "stochastic_depth"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
+
+    @property
+    def inner(self) -> int:
+        """The width of queries, keys and values, all heads together."""
+        return self.heads * self.head_width or self.width
 
     def norm(self) -> nn.LayerNorm:
         return nn.LayerNorm(self.width, eps=self.norm_eps)
@@ -60,10 +69,11 @@ _ROWS = 1024
 
 
 class MLP(nn.Sequential):
-    """Two linear maps with a GELU between them."""
+    """Two linear maps, with or without biases, and a GELU between them."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        expand, reduce = nn.Linear(config.width, config.mlp), nn.Linear(config.mlp, config.width)
+    def __init__(self, config: TransformerConfig, bias: bool = True) -> None:
+        expand = nn.Linear(config.width, config.mlp, bias=bias)
+        reduce = nn.Linear(config.mlp, config.width, bias=bias)
         init_mlp_(expand, reduce)
         gelu = nn.GELU("tanh" if config.gelu == "tanh" else "none")
         super().__init__(expand, gelu, nn.Dropout(config.dropout), reduce, nn.Dropout(config.dropout))
@@ -81,7 +91,7 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.norm_attention = config.norm()
-        self.attention = Attention(config.width, config.heads, config.attention_dropout)
+        self.attention = Attention(config.width, config.heads, config.attention_dropout, inner=config.inner)
         if config.start == "mimetic":
             mimetic_attention_(self.attention.qkv, self.attention.out, config.heads)
         self.dropout = nn.Dropout(config.dropout)
@@ -96,6 +106,18 @@ class Block(nn.Module):
     def attend(self, x: Float[Tensor, "B ... D"]) -> Float[Tensor, "B ... D"]:
         """The first half (Eq. 2)."""
         return x + self.drop(self.dropout(self.attention(self.norm_attention(x))))
+
+
+class BiasedBlock(Block):
+    """A block whose attention adds a bias to its scores: a mask of keys, or relative positions."""
+
+    def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
+        super().__init__(config, drop_rate)
+        self.attention = BiasedAttention(config.width, config.heads, config.attention_dropout, inner=config.inner)
+
+    def forward(self, x: Float[Tensor, "B N D"], bias: Bias = None) -> Float[Tensor, "B N D"]:
+        y = x + self.drop(self.dropout(self.attention(self.norm_attention(x), bias)))
+        return y + self.drop(self.mlp(self.norm_mlp(y)))
 
 
 class Stack(nn.Module):
@@ -116,9 +138,10 @@ class Stack(nn.Module):
         self.layers = Layers(first, config.depth if end is None else end, config.depth)
         self.blocks = nn.ModuleList(block(config, rate) for rate in self.layers.depth_rates(config.stochastic_depth))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *bias: Tensor) -> Tensor:
+        """``bias``: that of each :class:`BiasedBlock`, the same for all."""
         for block in self.blocks:
-            x = block(x)
+            x = block(x, *bias)
         return x
 
 
@@ -131,5 +154,5 @@ class Transformer(Stack):
         super().__init__(config, block, first=first)
         self.norm = config.norm()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(super().forward(x))
+    def forward(self, x: Tensor, *bias: Tensor) -> Tensor:
+        return self.norm(super().forward(x, *bias))

@@ -26,7 +26,8 @@ def init_attention_(*projections: nn.Linear, parts: int = 1) -> None:
     for projection in projections:
         for block in projection.weight.chunk(parts):
             nn.init.xavier_uniform_(block)
-        nn.init.zeros_(projection.bias)
+        if projection.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            nn.init.zeros_(projection.bias)
 
 
 @torch.no_grad()
@@ -54,7 +55,8 @@ def init_mlp_(*layers: nn.Linear) -> None:
     """Xavier uniform kernels, biases N(0, 1e-6)."""
     for layer in layers:
         nn.init.xavier_uniform_(layer.weight)
-        nn.init.normal_(layer.bias, std=1e-6)
+        if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            nn.init.normal_(layer.bias, std=1e-6)
 
 
 @torch.no_grad()
@@ -62,3 +64,28 @@ def init_dense_(layer: nn.Linear) -> None:
     """A convolution or a plain dense layer: lecun normal, bias zero."""
     lecun_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def init_kernel_(layer: nn.Linear, channels: int) -> None:
+    """Keras' draw of a convolution's kernel: uniform, with fan_out = D times the kernel's volume; bias zero."""
+    volume = layer.in_features // channels
+    bound = math.sqrt(6 / (layer.in_features + volume * layer.out_features))
+    nn.init.uniform_(layer.weight, -bound, bound)
+    nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def init_aggregator_(token: nn.Parameter) -> nn.Parameter:
+    """Keras' glorot_normal of a vector: truncated normal (two sigma) of variance 1 / D."""
+    std = 1 / math.sqrt(token.shape[-1]) / _TRUNCATED_STD
+    nn.init.trunc_normal_(token, std=std, a=-2 * std, b=2 * std)
+    return token
+
+
+@torch.no_grad()
+def zero_biases_(module: nn.Module) -> None:
+    """Zero biases of all linear layers, as Keras starts them."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear) and layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            nn.init.zeros_(layer.bias)

@@ -17,7 +17,7 @@ class TubeletTokenizer(nn.Module):
 
     Equal to a valid convolution whose stride is its kernel: frames and pixels that fill no tubelet are left out. With
     t = 1 every frame is cut into image patches. An image is a video of one frame; a spectrogram is an image of T x M
-    pixels whose channels are all the same.
+    pixels whose channels are all the same, a waveform one of 1 x S.
     """
 
     def __init__(self, tubelet: Tubelet, width: int, channels: int = 3) -> None:
@@ -27,7 +27,8 @@ class TubeletTokenizer(nn.Module):
         init_dense_(self.projection)
 
     def forward(
-        self, x: Float[Tensor, "B T C H W"] | Float[Tensor, "B C H W"] | Float[Tensor, "B time M"]
+        self,
+        x: Float[Tensor, "B T C H W"] | Float[Tensor, "B C H W"] | Float[Tensor, "B time M"] | Float[Tensor, "B S"],
     ) -> Float[Tensor, "B t h w D"]:
         t, h, w = self.tubelet
         video = as_video(x, self.channels)
@@ -44,9 +45,12 @@ class TubeletTokenizer(nn.Module):
 
 
 def as_video(
-    x: Float[Tensor, "B T C H W"] | Float[Tensor, "B C H W"] | Float[Tensor, "B time M"], channels: int
+    x: Float[Tensor, "B T C H W"] | Float[Tensor, "B C H W"] | Float[Tensor, "B time M"] | Float[Tensor, "B S"],
+    channels: int,
 ) -> Float[Tensor, "B T C H W"]:
-    """A video, an image or a spectrogram as a video; a spectrogram is repeated for every channel."""
+    """A video, an image or sound as a video; sound is repeated for every channel."""
+    if x.ndim == 2:
+        x = x[:, None]
     if x.ndim == 3:
         x = x[:, None].expand(-1, channels, -1, -1)
     return x[:, None] if x.ndim == 4 else x

@@ -35,7 +35,8 @@ class Classification(Objective):
     order of the logits, by label set unless that is "label" alone; empty: all that the manifest's training split has.
     ``labels`` "several" means that an example may have any number of them. ``loss`` "sigmoid" is summed over classes,
     as the released code does; the losses of several label sets are averaged. ``head_bias`` is where the heads' biases
-    start; ``hidden`` the widths of hidden layers before the logits.
+    start; ``hidden`` the widths of hidden layers before the logits. ``balanced``, with "sigmoid": examples of rare
+    labels count more, as :func:`balanced_cross_entropy` says.
     """
 
     label_sets: tuple[str, ...] = ("label",)
@@ -47,6 +48,7 @@ class Classification(Objective):
     head_init: Literal["zeros", "lecun"] = "zeros"
     head_bias: float = 0.0
     hidden: tuple[int, ...] = ()
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if not self.label_sets:
@@ -55,6 +57,8 @@ class Classification(Objective):
             raise ValueError(f"label {self.smoothing=} must be in [0, 1)")
         if self.labels == "several" and self.loss == "softmax":
             raise ValueError('an example with several labels needs loss="sigmoid"; softmax picks one class')
+        if self.balanced and self.loss == "softmax":
+            raise ValueError('balanced is of loss="sigmoid"')
 
     @property
     def mixes(self) -> bool:
@@ -95,7 +99,8 @@ class Classification(Objective):
             inputs = {name: mixup(x, weight) for name, x in inputs.items()}
             targets = {name: mixup(t, weight) for name, t in targets.items()}
         logits = card.named(model(inputs, batch.task))
-        cross_entropy = softmax_cross_entropy if self.loss == "softmax" else sigmoid_cross_entropy
+        kinds = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy}
+        cross_entropy = balanced_cross_entropy if self.balanced else kinds[self.loss]
         loss = multi_head_cross_entropy(logits, targets, smoothing=self.smoothing, cross_entropy=cross_entropy)
         correct = [logits[n].argmax(-1) == t.argmax(-1) for n, t in targets.items()]
         metrics = {} if self.labels == "several" else {"top1": torch.stack(correct).all(0).float().mean().detach()}
@@ -144,6 +149,27 @@ def sigmoid_cross_entropy(
     """Mean over examples of the binary cross-entropies, summed over classes; else as :func:`softmax_cross_entropy`."""
     smooth = smooth_labels(targets, smoothing).expand_as(logits)
     return _mean(F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").sum(-1), weights)
+
+
+def balanced_cross_entropy(
+    logits: Float[Tensor, "*modalities B K"],
+    targets: Float[Tensor, "B K"],
+    weights: Float[Tensor, " B"] | None = None,
+    smoothing: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Mean over examples of w_i times their :func:`sigmoid_cross_entropy`, as VATT's released code has it for AudioSet.
+
+    w_i = sum_c (y_ic / n_c) / sum_c y_ic with n_c = sum_i y_ic, over the examples at hand (those of a rank): the mean
+    over an example's labels of one over how often the label occurs. 0 for an example without labels. ``targets`` may be
+    those of mixup.
+    """
+    occurring = targets.sum(0)
+    rarity = torch.where(occurring > 0, targets / occurring.clamp(min=torch.finfo(targets.dtype).tiny), 0.0).sum(1)
+    labels = targets.sum(1)
+    balance = torch.where(labels > 0, rarity / labels.clamp(min=torch.finfo(targets.dtype).tiny), 0.0)
+    smooth = smooth_labels(targets, smoothing).expand_as(logits)
+    losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").sum(-1)
+    return _mean(losses * balance, weights)
 
 
 def multi_head_cross_entropy(
