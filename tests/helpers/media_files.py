@@ -154,7 +154,7 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 
 
 def with_captions(source: Path, path: Path, captions: Sequence[tuple[float, float, str]], codec: str) -> Path:
-    """Copy the coded tracks beside a track of ``captions``: start and end in seconds, and text that may have ASS's tags."""
+    """Copy the coded tracks beside a track of ``captions``: (start, end, text with ASS's tags)."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         track, tick = new.add_stream(codec), Fraction(1, 1000)

@@ -66,7 +66,7 @@ def test_a_vocabulary_file_with_and_without_special_words(tmp_path):
 )
 def test_what_is_wrong_with_a_vocabulary_file_is_told(tmp_path, text, words):
     (tmp_path / "words.txt").write_text(text)
-    with pytest.raises(ValueError, match="words.txt") as caught:
+    with pytest.raises(ValueError, match=r"words\.txt") as caught:
         load_vocabulary(tmp_path / "words.txt")
     assert words in str(caught.value)
 

@@ -88,9 +88,9 @@ class Classification(Objective):
         inputs, sizes, card = model.preprocess(batch.inputs), self.sizes(), self.card()
         targets = {name: one_hot(t, sizes[name]) for name, t in card.named(batch.targets).items()}
         if self.mixup.alpha:
-            weight = self.mixup.weight(batch.seed)
-            inputs = {name: mixup(x, weight) for name, x in inputs.items()}
-            targets = {name: mixup(t, weight) for name, t in targets.items()}
+            mix = self.mixup.drawn(batch.seed, len(batch))
+            inputs = {name: mixup(x, *mix) for name, x in inputs.items()}
+            targets = {name: mixup(t, *mix) for name, t in targets.items()}
         logits = card.named(model(inputs, batch.task))
         cross_entropy = softmax_cross_entropy if self.loss == "softmax" else sigmoid_cross_entropy
         loss = multi_head_cross_entropy(logits, targets, smoothing=self.smoothing, cross_entropy=cross_entropy)

@@ -260,6 +260,7 @@ def train_set(experiment: Experiment, name: str, records: Sequence[Record]) -> T
         seed=experiment.seed,
         task=name,
         cache_gib=training.cache_gib / max(1, training.workers) / len(experiment.tasks),
+        may_miss=task.may_miss,
     )
 
 
