@@ -213,3 +213,42 @@ def test_text_that_is_not_utf8_is_told(tmp_path):
     (tmp_path / "m.csv").write_bytes("path,label\nü.mp4,x\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="save it as UTF-8"):
         read_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "arrow"])
+def test_several_captions_of_an_example(tmp_path, suffix):
+    path = tmp_path / f"m.{suffix}"
+    many = [Record("a.mp4", texts=("stir; then, serve", "add salt")), Record("b.mp4", text="one"), Record("c.mp4")]
+    write_manifest(path, many)
+    found = read_manifest(path).records
+    assert [record.captions for record in found] == [record.captions for record in many]
+    assert Records.of(list(found)) == found
+
+
+def test_columns_of_captions_are_taken_in_their_order(tmp_path):
+    (tmp_path / "m.csv").write_text('path,text.b,text,text.a\nx.mp4,"b; c",t,a\ny.mp4,,,\nz.mp4,,,a\n')
+    assert [record.captions for record in read_manifest(tmp_path / "m.csv").records] == [("t", "b; c", "a"), (), ("a",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "m.csv",
+            "path,texts\na.mp4,one;two\n",
+            "'texts' must hold lists; where cells hold text, as in CSV, write text.1",
+        ),
+        (
+            "m.jsonl",
+            '{"path": "a.mp4", "texts": ["x"]}\n{"path": "b.mp4", "texts": "y"}\n',
+            "must hold a list, not 'y'",
+        ),
+        ("m.jsonl", '{"path": "a.mp4", "texts": ["x"], "text.1": "y"}\n', "'texts' and 'text.1' both hold several"),
+        ("m.csv", "path,text.\na.mp4,x\n", "unknown column 'text.'"),
+    ],
+)
+def test_captions_in_a_wrong_form_are_told(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(tmp_path / name)
+    assert words in str(caught.value)

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.subtitles.subtitle import SubtitleSet
 from torch import Tensor
 
 BITS = 9
@@ -136,4 +137,38 @@ def record_sound(path: Path, samples: np.ndarray, rate: int = 16_000, codec: str
         frame.sample_rate, frame.pts = rate, 0
         container.mux(track.encode(frame))
         container.mux(track.encode(None))
+    return path
+
+
+# The styles without which FFmpeg's encoders of subtitles refuse to begin.
+_STYLES = b"""[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour
+Style: Default,Arial,16,&Hffffff
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+
+
+def with_captions(source: Path, path: Path, captions: Sequence[tuple[float, float, str]], codec: str) -> Path:
+    """Copy the coded tracks beside a track of ``captions``: (start, end, text with ASS's tags)."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        track, tick = new.add_stream(codec), Fraction(1, 1000)
+        track.codec_context.subtitle_header = _STYLES
+        track.codec_context.time_base = track.time_base = tick
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                new.mux(packet)
+        for number, (start, end, text) in enumerate(captions):
+            line = f"{number},0,Default,,0,0,0,,{text}".encode()
+            shown = SubtitleSet.create(line, 0, round((end - start) * 1000), round(start * 1e6))
+            packet = track.codec_context.encode_subtitle(shown)
+            packet.pts = packet.dts = round(start * 1000)
+            packet.duration, packet.time_base, packet.stream = round((end - start) * 1000), tick, track
+            new.mux(packet)
     return path

@@ -17,6 +17,10 @@ class Augmentation:
     ``speed``: the time between a clip's frames is multiplied by a factor from [1 / (1 + speed), 1 + speed]; a clip that
     fits into its video still does.
 
+    ``area``: the share of the picture that the crop covers, from the smallest to the largest, and ``aspect``, its width
+    to its height (Inception's crop, which VATT's code trains with: 0.08 to 1 and 0.5 to 2). It takes the place of
+    ``scale_jitter`` and ``crop``; (0, 0) is off.
+
     ``scale_jitter``: probability that height and width are scaled by two independent factors from
     [``min_scale``, ``max_scale``] before the crop. ``crop``: probability that the crop lies anywhere instead of at the
     center. ``flip``: probability of mirroring left and right; set it to 0 where the direction is the label.
@@ -33,7 +37,8 @@ class Augmentation:
     from [1 / (1 + tempo), 1 + tempo]. ``time_shift``: a sound shorter than a span begins elsewhere, at most this share
     of the span earlier or later, and its repetition wraps around; where spectrograms are stretched, at most this share
     is cut off at each end instead. ``gain``: louder or quieter by at most so many decibels, after the spec's loudness.
-    ``noise``: probability of white noise, 10 to 40 dB below the sound.
+    ``noise``: probability of white noise, 10 to 40 dB below the sound. ``peak_noise``: white noise whose standard
+    deviation is this share of the loudest sample of the span; VATT's code pre-trains with 0.01.
 
     Then the spectrogram is: ``frequency_warp``: its frequency axis is stretched by a factor from [1 - frequency_warp,
     1 + frequency_warp], as if another person spoke. After normalization follows SpecAugment: ``frequency_masks`` bands
@@ -44,6 +49,8 @@ class Augmentation:
     """
 
     speed: float = 0.0
+    area: tuple[float, float] = (0.0, 0.0)
+    aspect: tuple[float, float] = (0.5, 2.0)
     scale_jitter: float = 1.0
     min_scale: float = 0.9
     max_scale: float = 1.33
@@ -63,6 +70,7 @@ class Augmentation:
     time_shift: float = 0.0
     gain: float = 0.0
     noise: float = 0.0
+    peak_noise: float = 0.0
     frequency_warp: float = 0.0
     frequency_masks: int = 1
     frequency_mask_bins: int = 48
@@ -71,7 +79,8 @@ class Augmentation:
     time_mask_share: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("scale_jitter", "crop", "flip", "color", "grayscale", "erase", "noise", "time_mask_share"):
+        probabilities = "scale_jitter", "crop", "flip", "color", "grayscale", "erase", "noise", "peak_noise"
+        for name in (*probabilities, "time_mask_share"):
             if not 0 <= (p := getattr(self, name)) <= 1:
                 raise ValueError(f"{name}={p} must lie between 0 and 1")
         for name in ("speed", "zoom", "tempo", "gain"):
@@ -84,10 +93,21 @@ class Augmentation:
         for name in ("frequency_masks", "frequency_mask_bins", "time_masks", "time_mask_frames"):
             if (n := getattr(self, name)) < 0:
                 raise ValueError(f"{name}={n} must be at least 0")
+        if self.area != (0, 0) and not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"{self.area=} must be two shares in order, above 0 and at most 1, or (0, 0) for none")
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
+            raise ValueError(f"{self.aspect=} must be two positive numbers in order")
         if not 0 < self.min_scale <= self.max_scale:
             raise ValueError(f"{self.min_scale=} must be above 0 and at most {self.max_scale=}")
         if self.randaugment_layers < 0 or not 0 <= self.randaugment_magnitude <= 30:
             raise ValueError(f"{self.randaugment_layers=} must be at least 0, {self.randaugment_magnitude=} in [0, 30]")
+
+    @property
+    def enlarges(self) -> float:
+        """By how much a part of the picture may be enlarged: so much larger it should be decoded."""
+        if self.area != (0, 0):
+            return 1 / math.sqrt(self.area[0])
+        return max(1.0, self.max_scale) if self.scale_jitter else 1.0
 
     @classmethod
     def none(cls) -> Augmentation:

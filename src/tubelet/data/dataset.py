@@ -14,6 +14,7 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.batch import Targets
 from tubelet.data.kinds import Kind, kinds_of
 from tubelet.data.labels import Labels
+from tubelet.data.missing import masked
 from tubelet.data.readers import Files, InputReader, reader_of
 from tubelet.data.records import Record, Records
 from tubelet.data.views import Views
@@ -26,7 +27,8 @@ Reader = InputReader[InputSpec]
 
 @dataclass(frozen=True)
 class Example:
-    """``inputs`` by name: uint8 (T, C, H, W) or (C, H, W), spectrograms float32 (T, M). ``target``: of one example."""
+    """``inputs`` by name: uint8 (T, C, H, W) or (C, H, W), spectrograms float32 (T, M), captions int64 (P, L), and for
+    each "<name>_mask" () where the example may lack some. ``target``: of one example."""
 
     inputs: dict[str, Tensor]
     target: Targets | None
@@ -37,9 +39,9 @@ class Example:
 class VideoViews:
     """All views of one example, clip by clip, with the same V for every input.
 
-    ``inputs`` by name: uint8 (V, T, C, H, W) or (V, C, H, W), spectrograms float32 (V, T, M), normalized. ``silent``:
-    the names of inputs whose sound is digital silence in all of the clips: every sample is zero. ``missing``: those
-    that the file does not hold, which are not among ``inputs``.
+    ``inputs`` by name: uint8 (V, T, C, H, W) or (V, C, H, W), spectrograms float32 (V, T, M), normalized, captions
+    int64 (V, P, L). ``silent``: the names of inputs whose sound is digital silence in all of the clips: every sample is
+    zero. ``missing``: those that the file does not hold, which are not among ``inputs``.
     """
 
     inputs: dict[str, Tensor]
@@ -56,7 +58,8 @@ class TrainSet:
     memory for decoded videos, and as much for pictures and for sounds, in each process. ``sizes``: of the sources that
     the records come from, one after the other; they have equal shares of every minibatch. What is drawn depends on
     ``seed``, ``task``, example and pass alone; pictures and sound of one example begin at the same share of the room
-    that each has in it, as in the released code.
+    that each has in it, as in the released code. ``may_miss``: an example that has any of the inputs trains, with
+    blanks for the others and masks that say so; else one that lacks an input cannot be read.
     Raises ValueError where a record's labels or kind of file don't fit.
     """
 
@@ -71,17 +74,18 @@ class TrainSet:
         task: str = "",
         cache_gib: float = 0.0,
         sizes: Sequence[int] = (),
+        may_miss: bool = False,
     ) -> None:
         self.records = Records.of(records).readable
         self.sizes = tuple(sizes) or (len(self.records),)
         if sum(self.sizes) != len(self.records):
             raise ValueError(f"{sizes=} of the sources must add up to {len(self.records)} readable records")
-        self.specs, self.augment = dict(specs), augment
+        self.specs, self.augment, self.may_miss = dict(specs), augment, may_miss
         self._seed = seed, crc32(task.encode())
         self._labels = labels
-        self._files = Files(cache_gib)
+        self._files = Files(cache_gib, specs.values())
         self._readers = {name: reader_of(spec) for name, spec in specs.items()}
-        _check(self.records, self._readers, self._labels)
+        _check(self.records, self._readers, self._labels, may_miss)
         for name, reader in self._readers.items():
             _of_input(name, partial(reader.check, augment))
 
@@ -92,10 +96,20 @@ class TrainSet:
         """Example ``index`` as it is seen in a pass; the error, where its file cannot be read."""
         record = self.records[index]
         seed, files = mix(*self._seed, index, pass_), self._files.of(record)
-        try:
-            inputs = {name: read.train(files, self.augment, Random(seed)) for name, read in self._readers.items()}
-        except MediaError as error:
-            return error
+        inputs, missing = dict[str, Tensor](), list[NoTrackError]()
+        for name, reader in self._readers.items():
+            try:
+                inputs[name] = reader.train(files, self.augment, Random(seed))
+            except NoTrackError as error:
+                missing.append(error)
+            except MediaError as error:
+                return error
+        if missing and not (self.may_miss and inputs):
+            return missing[0]
+        if self.may_miss:
+            inputs = {
+                name: x[0] for name, x in masked({name: x[None] for name, x in inputs.items()}, self.specs).items()
+            }
         return Example(inputs, _target(self._labels, record), record.key or record.path)
 
     def times(self, index: int, pass_: int, name: str) -> tuple[float, ...]:

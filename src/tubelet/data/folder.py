@@ -14,6 +14,7 @@ from tubelet.data.fingerprints import fingerprints
 from tubelet.data.kinds import kind_of_file
 from tubelet.data.manifest import LABEL, Manifest, ManifestError, Records
 from tubelet.data.split import hold_out, with_name_groups
+from tubelet.media.subtitles import SUFFIXES as SUBTITLES
 
 _SPLITS = {
     "train": "train",
@@ -53,7 +54,8 @@ def read_folder(folder: Path) -> Manifest:
 
     Subfolders named train, val (or valid, validation) and test hold class folders of their own and are the splits; one
     that holds files and no folders, beside other class folders, is a class of that name. Links to folders are followed;
-    hidden files and folders are left out. Files of no known suffix are left out and counted in the notes.
+    hidden files and folders are left out. Files of no known suffix are left out and counted in the notes, but for
+    subtitles, which belong to the media file beside them.
 
     Without splits a fifth of each class, at least one file where it has two, becomes "val": the files whose fingerprint
     (:func:`~tubelet.data.fingerprints.fingerprints`) is smallest. So the split doesn't depend on names or order, copies
@@ -164,7 +166,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def _left_out(folder: Path, files: Sequence[_File], media: Sequence[_File]) -> list[str]:
     notes: list[str] = []
-    strange = Counter((Path(file.key).suffix, file.label) for file in files if not kind_of_file(file.key))
+    unknown = [file for file in files if not kind_of_file(file.key) and not file.key.lower().endswith(SUBTITLES)]
+    strange = Counter((Path(file.key).suffix, file.label) for file in unknown)
     if strange:
         said = _listed(
             f"{count} {suffix or 'without a suffix'} in {label}" for (suffix, label), count in strange.items()

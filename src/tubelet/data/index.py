@@ -18,6 +18,7 @@ from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
 from tubelet.media.images import read_image
 from tubelet.media.info import MediaInfo, probe
+from tubelet.media.subtitles import SUFFIXES, read_subtitles, read_track, subtitles_beside
 from tubelet.media.video import open_video
 
 Progress = Callable[[int, int], None]
@@ -69,7 +70,8 @@ def check_manifest(
     """What cannot be read: of every example, the frames at its start, middle and end are really decoded.
 
     Of sound files, and with ``sound`` of the videos' tracks, the sound: a track that is missing, or in which every
-    sample is zero, is reported, too.
+    sample is zero, is reported, too. So is a subtitle file with malformed cues, which readers leave out: one beside the
+    media file, or that a column names.
     """
     found = _parallel(partial(_trial, sound=sound), Records.of(manifest.records), workers, progress)
     return [error for error in found if error is not None]
@@ -128,6 +130,15 @@ def _try(record: Record, path: str, sound: bool) -> None:
         read_audio(path, max(start, end - 1), end, _RATE)
     if sound or info.kind == "audio":
         _hear(path, start, end)
+    _read_captions(record)
+
+
+def _read_captions(record: Record) -> None:
+    """Raises :class:`MediaError` for the first cue of the example's subtitles that cannot be read."""
+    read_track(record.path)
+    for file in (subtitles_beside(record.path), *record.paths.values()):
+        if file and file.lower().endswith(SUFFIXES) and (skipped := read_subtitles(file).skipped):
+            raise skipped[0]
 
 
 def _compare(record: Record, info: MediaInfo) -> None:

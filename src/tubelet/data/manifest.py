@@ -24,8 +24,9 @@ __all__ = ["LABEL", "Manifest", "ManifestError", "Record", "Records", "read_mani
 _NUMBERS = ("start", "end", "duration", "fps", "width", "height")
 _TEXTS = ("split", "group", "text", "error")
 _INDEXED = ("duration", "fps", "width", "height", "error")
-_PREFIXES = ("label.", FILE)
-_COLUMNS = ("path", "label", "labels", "start", "end", "split", "group", "text", *_INDEXED)
+_TEXT = "text."  # and a name: the column of one of several captions
+_PREFIXES = ("label.", FILE, _TEXT)
+_COLUMNS = ("path", "label", "labels", "start", "end", "split", "group", "text", "texts", *_INDEXED)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def read_manifest(path: str | Path) -> Manifest:
     Columns: ``path`` (relative ones are relative to the manifest); ``label``, or ``labels`` (several: separated by ";"
     in CSV, a list elsewhere), or ``label.NAME`` for each of several label sets; ``path.NAME`` for a second file of the
     example, such as its optical flow, for inputs whose spec names that column; ``start``, ``end`` in seconds;
-    ``split``; ``group``; ``text``; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
+    ``split``; ``group``; ``text``, a caption, or several: a list in ``texts``, or a column ``text.NAME`` for each, as
+    in CSV; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
     A file that has not changed is read once in a process; parquet and Arrow files are mapped into memory.
     Raises :class:`ManifestError` with the line that is wrong and what to do about it.
     """
@@ -119,10 +121,19 @@ def write_manifest(path: str | Path, records: Iterable[Record]) -> None:
     for name in records.label_sets:
         columns |= _label_cells(path, records, name)
     for name in _COLUMNS[3:]:
-        if name in records.table.column_names:
+        if name == "texts" and name in records.table.column_names and path.suffix.lower() == ".csv":
+            columns |= _caption_cells(records.column(name).to_pylist())
+        elif name in records.table.column_names:
             column = records.column(name)
             columns[name] = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
     tables.write(path, pa.table(columns))
+
+
+def _caption_cells(captions: Sequence[Sequence[str] | None]) -> dict[str, Any]:
+    """A column for each: captions have every letter in them that could stand between several in a cell."""
+    rows = [row or () for row in captions]
+    count = max(map(len, rows), default=0)
+    return {f"{_TEXT}{i + 1}": pa.array([row[i] if i < len(row) else "" for row in rows]) for i in range(count)}
 
 
 def _label_cells(manifest: Path, records: Records, name: str) -> dict[str, Any]:
@@ -142,18 +153,18 @@ def _check_columns(table: Table) -> None:
     columns = table.columns
     for column in columns:
         if column not in _COLUMNS and not any(column.removeprefix(prefix) not in ("", column) for prefix in _PREFIXES):
-            guess = tables.nearest(column, _COLUMNS)
-            raise ManifestError(
-                table.path,
-                table.named(column),
-                f"unknown column {column!r}{guess}; the columns are {', '.join(_COLUMNS)}, label.NAME and path.NAME",
-            )
+            guess, known = tables.nearest(column, _COLUMNS), ", ".join([*_COLUMNS, "label.NAME", "path.NAME"])
+            reason = f"unknown column {column!r}{guess}; the columns are {known} and text.NAME"
+            raise ManifestError(table.path, table.named(column), reason)
     if "path" not in columns and len(table.cells):
         has = ", ".join(columns) or "nothing"
         raise ManifestError(table.path, 1, f"no column 'path'; the first line must name the columns, but it has {has}")
     if "label" in columns and "labels" in columns:
         line = max(table.named("label"), table.named("labels"))
         raise ManifestError(table.path, line, "'label' and 'labels' are two names of one column; keep one of them")
+    if "texts" in columns and (apart := next((name for name in columns if name.startswith(_TEXT)), None)):
+        line = max(table.named("texts"), table.named(apart))
+        raise ManifestError(table.path, line, f"'texts' and {apart!r} both hold several captions; keep one of them")
 
 
 def _columns(table: Table) -> dict[str, Any]:
@@ -175,6 +186,7 @@ def _columns(table: Table) -> dict[str, Any]:
             columns[name] = table.number(name)
         elif name in _TEXTS:
             columns[name] = table.text(name)
+    columns |= _captions(table)
     key = _key(written, _times(table, columns))
     if key is not path:
         columns["key"] = key
@@ -208,6 +220,18 @@ def _labels(table: Table, column: str) -> Any:
     if not single:
         return labels
     return (labels.values if column == "labels" else labels).dictionary_encode()
+
+
+def _captions(table: Table) -> dict[str, Any]:
+    apart = [name for name in table.columns if name.startswith(_TEXT)]
+    if apart:
+        return {"texts": table.together(apart)}
+    if "texts" not in table.columns:
+        return {}
+    if not pa.types.is_nested(table.cells["texts"].type):
+        reason = "column 'texts' must hold lists; where cells hold text, as in CSV, write text.1, text.2 and so on"
+        raise ManifestError(table.path, table.named("texts"), reason)
+    return {"texts": table.texts("texts")}
 
 
 def _times(table: Table, columns: dict[str, Any]) -> tuple[Any, Any] | None:

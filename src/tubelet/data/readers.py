@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from tubelet.configs import register
 from tubelet.data.augment import Augmentation, random_factor
 from tubelet.data.cache import ImageReader, SoundReader, VideoReader
+from tubelet.data.captions import has_subtitles, nearest, subtitles_of
 from tubelet.data.geometry import pixels_needed
 from tubelet.data.kinds import Kind
 from tubelet.data.manifest import Record
@@ -29,13 +30,23 @@ from tubelet.data.transforms import train_clip, view_crops
 from tubelet.data.views import Views
 from tubelet.data.windows import Grid, Plan, window_clips, window_sounds
 from tubelet.media.clips import clip_times, random_start, spread_starts
-from tubelet.media.errors import MediaError
+from tubelet.media.errors import MediaError, NoTrackError
 from tubelet.media.heat import spectrogram_picture
 from tubelet.media.images import read_image
 from tubelet.media.info import MediaInfo
 from tubelet.media.spectrogram import log_mel
 from tubelet.media.video import open_video
-from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec, WaveformSpec
+from tubelet.media.words import word_ids, words_of
+from tubelet.specs import (
+    ImageSpec,
+    InputSpec,
+    RasterSpec,
+    SoundSpec,
+    SpectrogramSpec,
+    TextSpec,
+    VideoSpec,
+    WaveformSpec,
+)
 
 _FRAMES_AT_ONCE = 32  # decoded frames that evaluation holds at full size
 _SHORTER = 1.0  # seconds that a second file may lack at its end
@@ -45,9 +56,14 @@ Sound = TypeVar("Sound", SpectrogramSpec, WaveformSpec)
 
 
 class Files:
-    """What a data set's readers share: timelines, and what is kept in memory of files (GiB of each kind)."""
+    """What a data set's readers share: timelines, and what is kept in memory of files (GiB of each kind).
 
-    def __init__(self, cache_gib: float = 0.0) -> None:
+    ``specs``: of the inputs that an example has. ``spans``: how many seconds of sound and captions are beside its
+    pictures.
+    """
+
+    def __init__(self, cache_gib: float = 0.0, specs: Iterable[InputSpec] = ()) -> None:
+        self.spans = tuple(spec.seconds for spec in specs if isinstance(spec, SoundSpec | TextSpec))
         self.timelines = Timelines()
         self.videos, self.sounds, self.images = VideoReader(cache_gib), SoundReader(cache_gib), ImageReader(cache_gib)
 
@@ -180,8 +196,7 @@ class PictureReader(_RasterReader[ImageSpec]):
     kinds, one, many, timed = ("image",), "an image", "images", False
 
     def train(self, files: ExampleFiles, augment: Augmentation, random: Random) -> UInt8[Tensor, "C H W"]:
-        enlarged = augment.max_scale if augment.scale_jitter else 1.0
-        side = round(pixels_needed(self.spec) * max(1.0, enlarged))
+        side = round(pixels_needed(self.spec) * augment.enlarges)
         image = files.kept.images.image(files.part(self.spec).path, side)
         return train_clip(image[None], self.spec, augment, random)[0]
 
@@ -194,7 +209,12 @@ class PictureReader(_RasterReader[ImageSpec]):
 
 
 class ClipReader(_RasterReader[VideoSpec]):
-    """Clips of videos. Those of a second file, such as optical flow, are taken at the times of the video beside it."""
+    """Clips of videos. Those of a second file, such as optical flow, are taken at the times of the video beside it.
+
+    A training clip may begin so late that its last frame is the last of the file. Beside sound or captions of the same
+    span it leaves room for the time that the last frame is shown, so that all of them begin at the same moment. They
+    would else be up to the time between two frames of the clip apart: 0.1 s of VATT's.
+    """
 
     kinds, one, many = ("video",), "a video", "videos"
 
@@ -217,11 +237,13 @@ class ClipReader(_RasterReader[VideoSpec]):
     def times(self, files: ExampleFiles, augment: Augmentation, random: Random) -> tuple[float, ...]:
         spec, line = self.spec, self._line(files)
         u, step = random.random(), spec.step(line.fps)
+        beside = any(abs(seconds - spec.frames * step) < step for seconds in files.kept.spans)
         factor = random_factor(augment.speed, random)
         if (spec.frames - 1) * step < line.length:
             factor = min(factor, max(1.0, line.length / (spec.frames * step)))
         step *= factor
-        start = random_start(line.length, (spec.frames - 1) * step, u)
+        span = spec.frames * step if beside else (spec.frames - 1) * step
+        start = random_start(line.length, span, u)
         times = tuple(line.start + time for time in clip_times(start, spec.frames, step, line.length))
         return tuple(_middle(time, line) for time in times) if augment.speed else times
 
@@ -378,6 +400,75 @@ class WaveformReader(SoundInputReader[WaveformSpec]):
         return f"{self.spec.seconds:.2f} s at a time, as {self.spec.samples:,} samples{self._evened()}"
 
 
+class TextReader(InputReader[TextSpec]):
+    """Captions: of the manifest (``text``, ``texts``), else of a subtitle file beside the media file, else of the
+    file's own track; where the spec's column names a second file, of that subtitle file.
+
+    Of captions with times, a clip gets those nearest to its middle, in the order of their times; the clip begins at the
+    same share of the room as pictures and sound. They are taken from the whole file, where an example is a part of it.
+    Of captions without times, training draws which come, where there are too many, and the test takes the first.
+    """
+
+    kinds, one, many = ("video", "audio", "image"), "captions", "captions"
+    dtype = torch.int64
+
+    @property
+    def needs(self) -> str:
+        return "captions (of the manifest, of a subtitle file, or of a file's own track)"
+
+    def given_by(self, info: MediaInfo) -> bool:
+        return info.kind != "image" and has_subtitles(info.path)
+
+    def check(self, augment: Augmentation) -> None:
+        if not self.spec.vocabulary:
+            raise ValueError(
+                "has no vocabulary, so no caption can be read; make one with tubelet.media.words.build_vocabulary or "
+                "load_vocabulary, and give it to the TextSpec"
+            )
+
+    def train(self, files: ExampleFiles, augment: Augmentation, random: Random) -> Int64[Tensor, "P L"]:
+        u, count = random.random(), self.spec.captions
+        if texts := self._untimed(files):
+            return self._ids(random.sample(texts, count) if len(texts) > count else texts)
+        start = random_start(files.kept.timelines.of_sound(files.record).length, self.spec.seconds, u)
+        return self._around(start, files)
+
+    def views(self, files: ExampleFiles, views: Views) -> tuple[Int64[Tensor, "V P L"], bool]:
+        if texts := self._untimed(files):
+            return self._ids(texts).expand(len(views), -1, -1), False
+        length = files.kept.timelines.of_sound(files.record).length
+        clips = [self._around(start, files) for start in spread_starts(length, self.spec.seconds, views.clips)]
+        return torch.stack(clips).repeat_interleave(views.crops, 0), False
+
+    def summary(self) -> str:
+        spec = self.spec
+        where = f", those nearest to the middle of {spec.seconds:g} s" if spec.seconds else ""
+        return f"{spec.captions} captions of up to {spec.words} words{where}"
+
+    def _untimed(self, files: ExampleFiles) -> list[str]:
+        """Captions that belong to no moment. Raises NoTrackError where there are none of any kind."""
+        given = () if self.spec.file_of else files.record.captions
+        if texts := [text for text in given if words_of(text)]:
+            return texts
+        path = files.part(self.spec).path
+        found = subtitles_of(path)
+        if not found:
+            where = "" if self.spec.file_of else "in the manifest, beside the file (.srt, .vtt) or in its own track"
+            raise NoTrackError(path, None, f"there are no captions {where}".rstrip() + "; use a model or task without")
+        return [] if self.spec.seconds else [caption.text for caption in found]
+
+    def _around(self, start: float, files: ExampleFiles) -> Int64[Tensor, "P L"]:
+        middle = files.record.start + start + self.spec.seconds / 2
+        found = nearest(subtitles_of(files.part(self.spec).path), middle, self.spec.captions)
+        return self._ids([caption.text for caption in found])
+
+    def _ids(self, texts: Sequence[str]) -> Int64[Tensor, "P L"]:
+        ids = torch.zeros(self.spec.shape, dtype=torch.int64)
+        for row, text in zip(ids, texts, strict=False):
+            row[:] = word_ids(text, self.spec.id_of, self.spec.words)
+        return ids
+
+
 _READERS: dict[type[InputSpec], type[InputReader[InputSpec]]] = {}
 
 
@@ -394,6 +485,7 @@ register_input(ImageSpec, PictureReader, "image")
 register_input(VideoSpec, ClipReader, "video")
 register_input(SpectrogramSpec, SpectrogramReader, "spectrogram")
 register_input(WaveformSpec, WaveformReader, "waveform")
+register_input(TextSpec, TextReader, "text")
 
 
 def reader_of(spec: InputSpec) -> InputReader[InputSpec]:

@@ -32,7 +32,7 @@ class Record:
     ``key`` names the example in results: the path as the manifest writes it, and the part. ``duration`` (seconds),
     ``fps``, ``width`` and ``height`` of the file are 0 where no index has cached them. ``error``: why the index could
     not read the file; training leaves such an example out, evaluation counts it as expected. ``paths``: of its other
-    files: the column ``path.flow`` names the file "flow".
+    files: the column ``path.flow`` names the file "flow". ``text``, ``texts``: a caption, and several.
     """
 
     path: str
@@ -49,6 +49,12 @@ class Record:
     height: int = 0
     error: str = ""
     paths: Mapping[str, str] = field(default_factory=dict[str, str])
+    texts: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions that the manifest gives it."""
+        return (self.text, *self.texts) if self.text else self.texts
 
 
 TYPES: dict[str, Any] = {
@@ -59,6 +65,7 @@ TYPES: dict[str, Any] = {
     "split": pa.dictionary(pa.int32(), pa.string()),
     "group": pa.dictionary(pa.int32(), pa.string()),
     "text": pa.string(),
+    "texts": pa.list_(pa.string()),
     "duration": pa.float64(),
     "fps": pa.float64(),
     "width": pa.int32(),
@@ -317,6 +324,8 @@ class Records(Sequence[Record]):
             if name.startswith(FILE) and cell is not None
         }
         values = {name: cells[name] for name in _DEFAULTS if cells.get(name) is not None}
+        if "texts" in values:
+            values["texts"] = tuple(values["texts"])
         return Record(
             path=str(Path(self.folder, path)) if self.folder else path,
             labels=labels,

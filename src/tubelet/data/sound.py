@@ -183,15 +183,20 @@ def train_waveform(
 def _augmented(
     waves: Float32[Tensor, "1 S"], spec: SoundSpec, augmentation: Augmentation, random: Random
 ) -> Float32[Tensor, "1 S"]:
-    """Sound of one loudness, then another loudness, and noise."""
+    """Sound of one loudness, then another loudness, and noise of both kinds."""
     waves = evened(waves, spec)
     if augmentation.gain:
         waves = waves * 10 ** (random.uniform(-augmentation.gain, augmentation.gain) / 20)
     if augmentation.noise and random.random() < augmentation.noise:
-        level = waves.square().mean().sqrt().item() * 10 ** (-random.uniform(*_SNR) / 20)
-        generator = torch.Generator().manual_seed(random.getrandbits(63))
-        waves = waves + torch.randn(waves.shape, generator=generator) * level
+        waves = _noisy(waves, waves.square().mean().sqrt().item() * 10 ** (-random.uniform(*_SNR) / 20), random)
+    if augmentation.peak_noise:
+        waves = _noisy(waves, waves.abs().max().item() * augmentation.peak_noise, random)
     return waves
+
+
+def _noisy(waves: Float32[Tensor, "1 S"], level: float, random: Random) -> Float32[Tensor, "1 S"]:
+    generator = torch.Generator().manual_seed(random.getrandbits(63))
+    return waves + torch.randn(waves.shape, generator=generator) * level
 
 
 def frequency_warped(energies: Float32[Tensor, "T M"], factor: float) -> Float32[Tensor, "T M"]:

@@ -19,6 +19,7 @@ import pyarrow.compute
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
 SEPARATOR = ";"
+LISTS = "labels", "texts"  # the columns whose cells hold several values
 _WAY_OUT = "a manifest ends with .csv, .jsonl, .parquet or .arrow, or is a folder of class folders"
 _INDEX = ("", "__index_level_0__")  # what data frames call the column of their index
 _BLOCK = 1 << 20  # bytes
@@ -65,6 +66,17 @@ class Table:
         cells = self._array(column)
         if not pa.types.is_list(cells.type) and not pa.types.is_large_list(cells.type):
             cells = pc.split_pattern(self.text(column), SEPARATOR)
+        return self._full(cells)
+
+    def together(self, columns: Sequence[str]) -> Any:
+        """The cells of several columns of text, row by row, without the empty ones: an array of lists."""
+        rows, count = len(self.cells), len(columns)
+        places = np.arange(rows * count).reshape(count, rows).T.ravel()
+        values = pa.concat_arrays([self.text(column) for column in columns]).take(pa.array(places))
+        return self._full(pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * count), values))
+
+    def _full(self, cells: Any) -> Any:
+        """Lists without empty texts."""
         owners, values = pc.list_parent_indices(cells), _stripped(_text(pc.list_flatten(cells)))
         full = pc.not_equal(values, "")
         counts = np.bincount(owners.filter(full).to_numpy().astype(np.int64), minlength=len(cells))
@@ -269,7 +281,7 @@ def _arrow_jsonl(path: Path, numbers: Sequence[str]) -> Any:
     try:
         with path.open(encoding="utf-8") as file:
             head = json.loads(next((line for line in file if line.strip()), ""))
-        types = {name: pa.float64() if name in numbers else pa.string() for name in head if name != "labels"}
+        types = {name: pa.float64() if name in numbers else pa.string() for name in head if name not in LISTS}
         options = arrow.ParseOptions(explicit_schema=pa.schema(list(types.items())))
         cells = arrow.read_json(path, parse_options=options)
         cells.validate(full=True)
@@ -298,20 +310,22 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _jsonl_cells(path: Path) -> Any:
-    """All cells as text, ``labels`` as lists of it."""
+    """All cells as text, those of ``LISTS`` as lists of it."""
     columns: dict[str, list[Any]] = {}
     for count, (line, cells) in enumerate(_jsonl_rows(path)):
         for name in cells.keys() - columns.keys():
             columns[name] = [None] * count
         for name, column in columns.items():
             value = cells.get(name)
-            if name == "labels":
+            if name in LISTS:
+                if name != "labels" and not isinstance(value, list | None):
+                    raise ManifestError(str(path), line, f"column {name!r} must hold a list, not {value!r}")
                 value = [str(item) for item in value] if isinstance(value, list) else str(value or "").split(SEPARATOR)
             elif isinstance(value, list | dict):
                 raise ManifestError(str(path), line, f"column {name!r} must hold one value, not {value}")
             missing = value is None or (isinstance(value, float) and math.isnan(value))
-            column.append(None if missing else value if name == "labels" else str(value))
-    types = {name: pa.list_(pa.string()) if name == "labels" else pa.string() for name in columns}
+            column.append(None if missing else value if name in LISTS else str(value))
+    types = {name: pa.list_(pa.string()) if name in LISTS else pa.string() for name in columns}
     return pa.table({name: pa.array(column, types[name]) for name, column in columns.items()})
 
 

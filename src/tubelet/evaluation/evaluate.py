@@ -21,11 +21,12 @@ from tubelet.configs import name_of
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.loader import view_batches
 from tubelet.data.manifest import Record
+from tubelet.data.missing import masked
 from tubelet.data.views import Views
 from tubelet.evaluation.predictions import Scored
 from tubelet.evaluation.results import TaskResult
 from tubelet.inference.kinds import only_sound
-from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, masked, view_logits
+from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, forwards_needed, view_logits
 from tubelet.media.errors import MediaError
 from tubelet.models import Model
 from tubelet.training.ranks import Ranks

@@ -32,7 +32,7 @@ def fitting_views(views: Views | str, specs: Specs) -> Views:
         views = Views.parse(views) if views else Views(clips=_CLIPS)
     readers = [reader_of(spec) for spec in specs.values()]
     return Views(
-        clips=views.clips if any(reader.timed for reader in readers) else 1,
+        clips=views.clips if all(reader.timed for reader in readers) else 1,
         crops=views.crops if any(reader.cropped for reader in readers) else 1,
     )
 
@@ -40,9 +40,10 @@ def fitting_views(views: Views | str, specs: Specs) -> Views:
 def misfit(info: MediaInfo, who: str, wanted: Iterable[Specs]) -> MediaError:
     """The error of a file that gives none of the sets of inputs that ``who`` takes."""
     sets = list(wanted)
-    listens = any(spec.modality == "audio" for specs in sets for spec in specs.values())
-    video = "a video without a sound track" if listens and not info.audio_channels else "a video"
-    what = {"image": "an image", "video": video, "audio": "sound alone"}
+    senses = {spec.modality for specs in sets for spec in specs.values()}
+    lacks = ["a sound track"] * ("audio" in senses and not info.audio_channels) + ["captions"] * ("text" in senses)
+    without = f" without {' or '.join(lacks)}" if lacks else ""
+    what = {"image": "an image", "video": f"a video{without}", "audio": "sound alone"}
     takes = dict.fromkeys(" with ".join(reader_of(spec).many for spec in specs.values()) for specs in sets)
     give = dict.fromkeys(one for specs in sets for one in _files(specs))
     return MediaError(
@@ -54,7 +55,8 @@ def _files(specs: Specs) -> list[str]:
     """The kinds of files that give them all, in words; those of the first input, where no kind does."""
     first, *others = (reader_of(spec).kinds for spec in specs.values())
     kinds = [kind for kind in first if all(kind in other for other in others)] or first
-    listens = any(spec.modality == "audio" for spec in specs.values())
-    video = "a video with a sound track" if listens else "a video"
-    words = {"image": "an image", "video": video, "audio": "a sound file"}
+    senses = {spec.modality for spec in specs.values()}
+    has = ["a sound track"] * ("audio" in senses) + ["captions"] * ("text" in senses)
+    video = f"a video with {' and '.join(has)}" if has else "a video"
+    words = {"image": "an image", "video": video, "audio": f"a sound file{' with captions' * ('text' in senses)}"}
     return [words[kind] for kind in kinds]

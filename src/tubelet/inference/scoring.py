@@ -85,15 +85,6 @@ def views_in(inputs: Inputs) -> int:
     return len(next(iter(inputs.values())))
 
 
-def masked(inputs: Inputs, specs: Mapping[str, InputSpec]) -> dict[str, Tensor]:
-    """The views of an example that may lack some of ``specs``: blanks in their place, and for each of them a mask (V,)
-    that is 0 where it is a blank, else 1."""
-    views = views_in(inputs)
-    blanks = {name: torch.cat([reader_of(spec).blank()] * views) for name, spec in specs.items() if name not in inputs}
-    masks = {f"{name}_mask": torch.full((views,), float(name in inputs)) for name in specs}
-    return {**inputs, **blanks, **masks}
-
-
 def by_set(logits: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a head returns, by label set."""
     return dict(logits) if isinstance(logits, Mapping) else {"label": logits}

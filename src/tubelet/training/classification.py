@@ -95,9 +95,9 @@ class Classification(Objective):
         inputs, sizes, card = model.preprocess(batch.inputs), self.sizes(), self.card()
         targets = {name: one_hot(t, sizes[name]) for name, t in card.named(batch.targets).items()}
         if self.mixup.alpha:
-            weight = self.mixup.weight(batch.seed)
-            inputs = {name: mixup(x, weight) for name, x in inputs.items()}
-            targets = {name: mixup(t, weight) for name, t in targets.items()}
+            mix = self.mixup.drawn(batch.seed, len(batch))
+            inputs = {name: mixup(x, *mix) for name, x in inputs.items()}
+            targets = {name: mixup(t, *mix) for name, t in targets.items()}
         logits = card.named(model(inputs, batch.task))
         kinds = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy}
         cross_entropy = balanced_cross_entropy if self.balanced else kinds[self.loss]

@@ -44,7 +44,6 @@ class Contrastive(Objective):
 
     summed: ClassVar[bool] = False
     by_class: ClassVar[bool] = False
-    masked: ClassVar[bool] = True
 
     temperature: float = 0.07
     video_audio: float = 1.0

@@ -96,7 +96,9 @@ class Task:
 
     ``batch_size`` is global: all ranks and micro-batches together. ``warmup`` is part of ``length``. ``learning_rate``
     is the highest one. ``length`` is that of the task alone: the schedule says how many updates it has beside others.
-    ``stochastic_depth`` is the rate of the last block while this task trains (ViViT Eq. 10).
+    ``stochastic_depth`` is the rate of the last block while this task trains (ViViT Eq. 10). ``may_miss``: examples
+    that lack some of the inputs, such as a video without captions, train with the others; else they count as
+    unreadable. The test scores them wherever the model can do without.
     """
 
     source: Source
@@ -109,6 +111,7 @@ class Task:
     learning_rate: float = 0.1
     stochastic_depth: float = 0.0
     views: Views = Views(clips=4, crops=3)
+    may_miss: bool = False
 
     def __post_init__(self) -> None:
         if self.length == Length():

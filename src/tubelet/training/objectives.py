@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from tubelet.cards import TaskCard
@@ -39,9 +41,6 @@ class Objective(ABC):
 
     by_class: ClassVar[bool] = True
     """Whether labels name classes, of each of which validation examples are held out."""
-
-    masked: ClassVar[bool] = False
-    """Whether it takes minibatches in which some examples lack an input, which a mask such as "audio_mask" says."""
 
     @abstractmethod
     def resolved(self, manifest: Manifest, split: str) -> Objective:
@@ -81,14 +80,18 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Mixup:
-    """Convex combinations of a minibatch and itself in reverse (ViViT Appendix A.1); ``alpha`` 0 does nothing.
+    """Convex combinations of the examples of a minibatch (ViViT Appendix A.1); ``alpha`` 0 does nothing.
 
     One weight, drawn from Beta(alpha, alpha), for the whole minibatch; the partner of an example is the one as far from
     the end as it is from the start. Both as the released code has them. With micro-batches or several ranks the partner
     lies in the same part; the weight is the same for all micro-batches, and differs between ranks.
+
+    ``per_example``: each example has a weight of its own, and partners by a random permutation, as the released VATT
+    code does for AudioSet.
     """
 
     alpha: float = 0.0
+    per_example: bool = False
 
     def __post_init__(self) -> None:
         if self.alpha < 0:
@@ -98,10 +101,32 @@ class Mixup:
         """The share of the example itself, the rest being its partner's: 1 where mixup does nothing."""
         return random.Random(seed).betavariate(self.alpha, self.alpha) if self.alpha else 1.0
 
+    def drawn(self, seed: int, examples: int) -> Mix:
+        """The weights and partners of a minibatch."""
+        if not self.per_example:
+            return Mix(self.weight(seed))
+        draw = random.Random(seed)
+        weights = [draw.betavariate(self.alpha, self.alpha) if self.alpha else 1.0 for _ in range(examples)]
+        return Mix(torch.tensor(weights), torch.tensor(draw.sample(range(examples), examples)))
 
-def mixup(x: Tensor, weight: float) -> Tensor:
-    """weight x + (1 - weight) x in reverse order along the first axis."""
-    return weight * x + (1 - weight) * x.flip(0)
+
+class Mix(NamedTuple):
+    """``weight``: one, or one for each example. ``partner``: the places of the partners; None: in reverse order."""
+
+    weight: float | Float[Tensor, " B"]
+    partner: Int64[Tensor, " B"] | None = None
+
+
+def mixup(x: Tensor, weight: float | Float[Tensor, " B"], partner: Int64[Tensor, " B"] | None = None) -> Tensor:
+    """weight x + (1 - weight) x of the partners, as :class:`Mix` gives both. Raises ValueError for ids of words."""
+    if not x.is_floating_point():
+        raise ValueError(
+            "ids of words have nothing between them that could be mixed; set the objective's mixup.alpha to 0"
+        )
+    if isinstance(weight, Tensor):
+        weight = weight.to(x).view(-1, *[1] * (x.ndim - 1))
+    other = x.flip(0) if partner is None else x[partner.to(x.device)]
+    return weight * x + (1 - weight) * other
 
 
 def only_linear(head: nn.Module) -> bool:

@@ -79,9 +79,9 @@ class Regression(Objective):
             raise ValueError(f"the batch has no numbers, but the objective needs those of {self.numbers}")
         targets = (batch.targets - batch.targets.new_tensor(self.mean)) / batch.targets.new_tensor(self.std)
         if self.mixup.alpha:
-            weight = self.mixup.weight(batch.seed)
-            inputs = {name: mixup(x, weight) for name, x in inputs.items()}
-            targets = mixup(targets, weight)
+            mix = self.mixup.drawn(batch.seed, len(batch))
+            inputs = {name: mixup(x, *mix) for name, x in inputs.items()}
+            targets = mixup(targets, *mix)
         outputs = model(inputs, batch.task)
         away = (outputs.float() - targets).abs()
         match self.loss:

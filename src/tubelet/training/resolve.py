@@ -142,6 +142,11 @@ def _check_inputs(experiment: Experiment, name: str, task: Task) -> None:
     if not any(set(task.inputs) == set(together) for together in sets):
         takes = ", or ".join(" and ".join(together) for together in sets)
         raise ConfigError(f"tasks.{name}.inputs: {' and '.join(task.inputs)}, but the model takes {takes}")
+    if task.may_miss and not (experiment.model.may_miss and len(task.inputs) > 1):
+        raise ConfigError(
+            f"tasks.{name}.may_miss: true, but the model cannot do without any of {' and '.join(task.inputs)} in a "
+            "minibatch; set it to false"
+        )
 
 
 def read_run(folder: str | Path) -> Resolved:

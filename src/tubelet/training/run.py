@@ -261,6 +261,7 @@ def train_set(experiment: Experiment, name: str, records: Sequence[Record], size
         task=name,
         cache_gib=training.cache_gib / max(1, training.workers) / len(experiment.tasks),
         sizes=sizes,
+        may_miss=task.may_miss,
     )
 
 
