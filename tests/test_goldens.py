@@ -20,6 +20,7 @@ import goldens_mtv as mtv
 import goldens_polyvit as polyvit
 import goldens_token_learner as token_learner
 import goldens_training as training
+import goldens_vatt_data as vatt_data
 from goldens_golden import Golden, describe, read
 
 ROOT = Path(os.environ.get("TUBELET_GOLDENS") or Path(__file__).parents[2] / "shared" / "goldens")
@@ -72,6 +73,7 @@ CHECKS: dict[str, Check] = {
     "scenic.projects.token_learner.model.TokenFuser": token_learner.check_fuser,
     "scenic.projects.token_learner.model.TokenLearnerViT": token_learner.check_model,
     "TokenLearnerViTRepresentation": token_learner.check_representation,
+    "vatt.data_ops": vatt_data.check_data_ops,
 }
 
 # Systems that are still to be built, by the beginning of the module's name: strict expected failures.
@@ -82,7 +84,6 @@ LATER = {
         "EndToEnd",
         "VideoModel",
         "audio",
-        "data_ops",
         "heads",
         "losses",
         "lr_schedules",
