@@ -51,8 +51,8 @@ def read_subtitles(path: str | Path) -> Subtitles:
 
     The encoding is UTF-8 (UTF-16 with a byte order mark), else Windows-1252. Hours may be left out; cues without text
     are. A cue whose times cannot be read, or that ends before it begins, is skipped and told in ``skipped``: a single
-    one should not cost a video. A WebVTT file may have no cues at all. Raises :class:`MediaError` where there is no such
-    file, where none of its cues can be read, and where another file has none.
+    one should not cost a video. A WebVTT file may have no cues at all. Raises :class:`MediaError` where there is no
+    such file, where none of its cues can be read, and where another file has none.
     """
     check_file(path)
     lines = re.split(r"\r\n|\r|\n", _decoded(Path(path).read_bytes()))
