@@ -211,6 +211,16 @@ def test_examples_that_lack_inputs_train_with_the_others_and_masks(film, video, 
     assert not batch.replaced
 
 
+def test_sound_that_has_ended_when_a_clip_begins_is_missing(tmp_path):
+    film = encode(tmp_path / "a.mp4", 50, fps=10, size=(32, 32), sound=np.ones((2, SOUND_RATE)) * 0.1)
+    record = Record(str(film), start=3.0)
+    specs: dict[str, InputSpec] = {"video": VIDEO, "audio": SOUND}
+    assert isinstance(TrainSet([record], None, specs, PLAIN).example(0, 0), NoTrackError)
+    example = TrainSet([record], None, specs, PLAIN, may_miss=True).example(0, 0)
+    assert isinstance(example, Example)
+    assert (int(example.inputs["video_mask"]), int(example.inputs["audio_mask"])) == (1, 0)
+
+
 def test_an_example_with_none_of_the_inputs_cannot_be_read(video):
     data = TrainSet([Record(str(video))], None, {"audio": SOUND, "text": TEXT}, PLAIN, may_miss=True)
     assert isinstance(data.example(0, 0), NoTrackError)

@@ -218,3 +218,21 @@ def test_check_compares_the_index_with_the_file(tmp_path):
     wrong = [Record(str(path), duration=3.0), Record(str(path), fps=25.0), Record(str(path), duration=0.5, fps=30.0)]
     said = [error.reason for error in check_manifest(Manifest("m", wrong))]
     assert ["duration=3" in said[0], "fps=25" in said[1], len(said)] == [True, True, 2]
+
+
+def test_subtitles_belong_to_the_media_beside_them_and_their_errors_are_told(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(2):
+            encode(tmp_path / label / f"{i}.mp4", 4 + i)
+    (tmp_path / "a" / "0.srt").write_text("00:00,1 --> 00:00,2\nfine\n")
+    (tmp_path / "b" / "1.en.vtt").write_text("WEBVTT\n\n00:01.0 --> 00:00.5\nlost\n\n00:00.1 --> 00:00.2\nkept\n")
+    manifest = read_manifest(tmp_path)
+    assert len(manifest.records) == 4
+    assert not any("left out" in note for note in manifest.notes)
+    (error,) = check_manifest(manifest)
+    assert error.path == str(tmp_path / "b" / "1.en.vtt")
+    assert "line 3" in error.reason
+    index = index_folder(tmp_path)
+    assert len(read_manifest(index.manifest.path).records) == 4
+    assert index.broken == ()

@@ -16,10 +16,10 @@ from tubelet.data import cache as cache_module
 from tubelet.data.augment import Augmentation
 from tubelet.data.dataset import TrainSet, ViewSet
 from tubelet.data.manifest import Record
-from tubelet.data.sound import evened, frequency_warped, spec_augment, spectrograms, train_spectrogram
+from tubelet.data.sound import evened, frequency_warped, spec_augment, spectrograms, train_spectrogram, train_waveform
 from tubelet.data.views import Views
 from tubelet.media.errors import MediaError
-from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec, WaveformSpec
 
 SPEC = SpectrogramSpec(frames=100)
 VIDEO = VideoSpec(frames=4, stride=3, size=(64, 96), short_side=64)
@@ -374,3 +374,14 @@ def test_wider_masks_than_the_spectrogram():
 def test_masks_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Augmentation(**wrong)
+
+
+def test_noise_may_be_relative_to_the_loudest_sample():
+    spec = WaveformSpec(samples=20_000, rate=16_000)
+    wave = 0.01 * torch.sin(torch.arange(20_000) * 0.3)
+    wave[777] = -0.8
+    noise = train_waveform(wave, spec, replace(Augmentation.none(), peak_noise=0.01), Random(0)) - wave
+    assert noise.std().item() == pytest.approx(0.008, rel=0.05)
+    assert abs(noise.mean().item()) < 3e-4
+    silence = torch.zeros(20_000)
+    assert torch.equal(train_waveform(silence, spec, replace(Augmentation.none(), peak_noise=0.01), Random(0)), silence)

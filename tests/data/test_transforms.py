@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tubelet.data import transforms
 from tubelet.data.augment import Augmentation
 from tubelet.data.dataset import ViewSet
 from tubelet.data.geometry import Box, crop_size, cut, pixels_needed, place
@@ -271,3 +272,39 @@ def test_views():
         Views(1, 2)
     with pytest.raises(ValueError, match="clip"):
         Views(0, 1)
+
+
+def test_the_inception_crop_has_area_shape_and_place_within_limits(monkeypatch):
+    augment = replace(Augmentation.none(), area=(0.1, 0.5), aspect=(0.5, 2.0))
+    boxes: list[Box] = []
+    monkeypatch.setattr(transforms, "cut", lambda frames, box, size: boxes.append(box) or cut(frames, box, size))
+    spec, frames = VideoSpec(frames=2, size=(20, 24), short_side=28), picture(2, 240, 300)
+    for seed in range(300):
+        clip = train_clip(frames, spec, augment, Random(seed))
+        assert clip.shape == (2, 3, 20, 24)
+        assert torch.equal(clip[0], clip[1])
+    shares = [box.height * box.width / (240 * 300) for box in boxes]
+    shapes = [box.width / box.height for box in boxes]
+    assert 0.09 < min(shares) < 0.13
+    assert 0.45 < max(shares) < 0.52
+    assert 0.48 < min(shapes) < 0.6
+    assert 1.7 < max(shapes) < 2.05
+    assert all(0 <= box.top <= 240 - box.height and 0 <= box.left <= 300 - box.width for box in boxes)
+    assert len({box.top for box in boxes}) > 80
+    assert len({box.left for box in boxes}) > 80
+
+
+def test_an_inception_crop_that_fits_nowhere_is_the_whole_picture():
+    spec, frames = VideoSpec(frames=1, size=(8, 40), short_side=8), picture(1, 12, 480)
+    clip = train_clip(frames, spec, replace(Augmentation.none(), area=(0.9, 1.0), aspect=(0.5, 2.0)), Random(0))
+    assert torch.equal(clip, cut(frames, Box(0, 0, 12, 480), (8, 40)))
+    with pytest.raises(ValueError, match="must be two shares in order"):
+        Augmentation(area=(0.5, 0.2))
+    with pytest.raises(ValueError, match="must be two positive numbers in order"):
+        Augmentation(area=(0.5, 1.0), aspect=(2.0, 1.0))
+
+
+def test_pictures_are_decoded_as_large_as_the_smallest_crop_wants():
+    assert Augmentation(area=(0.25, 1.0)).enlarges == 2
+    assert Augmentation().enlarges == 1.33
+    assert Augmentation.none().enlarges == 1

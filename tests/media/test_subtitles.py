@@ -94,8 +94,9 @@ def test_a_file_without_captions_is_an_error(tmp_path, text, words):
         read_subtitles(tmp_path / "b.vtt")
 
 
-def test_cues_without_text_are_no_error(tmp_path):
-    (tmp_path / "a.vtt").write_text("WEBVTT\n\n00:01.0 --> 00:02.0\n\n")
+@pytest.mark.parametrize("text", ["WEBVTT\n", "WEBVTT\n\n00:01.0 --> 00:02.0\n\n", "00:01,0 --> 00:02,0\n"])
+def test_a_file_that_says_nothing_is_no_error(tmp_path, text):
+    (tmp_path / "a.vtt").write_text(text)
     assert read_subtitles(tmp_path / "a.vtt").captions == ()
 
 

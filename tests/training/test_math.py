@@ -166,3 +166,24 @@ def test_trainable_patterns():
     ]
     with pytest.raises(ConfigError, match=r"'heds.a.\*' matches no parameter; did you mean 'heads.a'"):
         choose_trainable(model, ("heds.a.*",))
+
+
+def test_mixup_of_each_example_has_its_own_weights_and_partners():
+    mix = Mixup(5.0, per_example=True).drawn(3, 64)
+    assert isinstance(mix.weight, torch.Tensor)
+    assert mix.partner is not None
+    assert sorted(mix.partner.tolist()) == list(range(64))
+    assert len(set(mix.weight.tolist())) == 64
+    assert mix.weight.mean().item() == pytest.approx(0.5, abs=0.08)
+    assert mix.weight.std().item() == pytest.approx((1 / 44) ** 0.5, abs=0.04)  # of Beta(5, 5)
+    x = torch.randn(64, 3, 2)
+    wanted = [w * a + (1 - w) * x[p] for w, a, p in zip(mix.weight, x, mix.partner, strict=True)]
+    torch.testing.assert_close(mixup(x, *mix), torch.stack(wanted))
+    again = Mixup(5.0, per_example=True).drawn(3, 64)
+    assert torch.equal(mix.weight, again.weight)
+    assert Mixup(0.4).drawn(3, 64) == (Mixup(0.4).weight(3), None)
+
+
+def test_words_cannot_be_mixed():
+    with pytest.raises(ValueError, match=r"ids of words .* mixup\.alpha to 0"):
+        mixup(torch.ones(2, 5, 16, dtype=torch.int64), 0.5)

@@ -41,7 +41,9 @@ def misfit(info: MediaInfo, who: str, wanted: Iterable[Specs]) -> MediaError:
     """The error of a file that gives none of the sets of inputs that ``who`` takes."""
     sets = list(wanted)
     senses = {spec.modality for specs in sets for spec in specs.values()}
-    lacks = ["a sound track"] * ("audio" in senses and not info.audio_channels) + ["captions"] * ("text" in senses)
+    readers = [reader_of(spec) for specs in sets for spec in specs.values() if spec.modality == "text"]
+    untold = any(not reader.given_by(info) for reader in readers)
+    lacks = ["a sound track"] * ("audio" in senses and not info.audio_channels) + ["captions"] * untold
     without = f" without {' or '.join(lacks)}" if lacks else ""
     what = {"image": "an image", "video": f"a video{without}", "audio": "sound alone"}
     takes = dict.fromkeys(" with ".join(reader_of(spec).many for spec in specs.values()) for specs in sets)

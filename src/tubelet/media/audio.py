@@ -29,8 +29,8 @@ def read_audio(
     """``round((end - start) * rate)`` samples between two times in seconds, the mean of all channels.
 
     ``zero``: where time 0 lies on the container's clock; by default at the first picture, or at the first sound of a
-    file without pictures. Gaps in the track become silence. Raises :class:`MediaError` if there is no audio track, or
-    if the whole span lies outside it.
+    file without pictures. Gaps in the track become silence. Raises :class:`NoTrackError` if there is no audio track, or
+    if the whole span lies outside it, and :class:`MediaError` where it cannot be read.
     """
     if not (0 <= start < end < math.inf) or rate < 1:
         raise ValueError(f"{start=} must be at least 0, {end=} after it, {rate=} positive")
@@ -49,7 +49,7 @@ def read_audio(
         track_end = _fill(samples, path, container, stream, zero, lead, start)
     if track_end is None or track_end <= start * native:
         last = "before that time" if track_end is None else f"at {track_end / native:.3f} s"
-        raise MediaError(str(path), start, f"the sound ends {last}; ask for an earlier span")
+        raise NoTrackError(str(path), start, f"the sound ends {last}; ask for an earlier span")
     resampled = _resample(samples, native, rate)
     first = round(start * rate) - lead * rate // native
     return torch.from_numpy(resampled[first : first + round((end - start) * rate)].copy())

@@ -20,4 +20,4 @@ class MediaError(Exception):
 
 
 class NoTrackError(MediaError):
-    """A file that can be read, but has no pictures, no sound or no captions, where they are needed."""
+    """A file that can be read, but has no pictures, sound or captions where they are needed; or not at that time."""

@@ -51,8 +51,8 @@ def read_subtitles(path: str | Path) -> Subtitles:
 
     The encoding is UTF-8 (UTF-16 with a byte order mark), else Windows-1252. Hours may be left out; cues without text
     are. A cue whose times cannot be read, or that ends before it begins, is skipped and told in ``skipped``: a single
-    one should not cost a video. Raises :class:`MediaError` where there is no such file, and where none of its cues can
-    be read.
+    one should not cost a video. A WebVTT file may have no cues at all. Raises :class:`MediaError` where there is no
+    such file, where none of its cues can be read, and where another file has none.
     """
     check_file(path)
     lines = re.split(r"\r\n|\r|\n", _decoded(Path(path).read_bytes()))
@@ -66,7 +66,7 @@ def read_subtitles(path: str | Path) -> Subtitles:
             skipped.append(MediaError(str(path), None, f"{why}; the cue is left out"))
         elif text := _plain(" ".join(cue.text)):
             captions.append(Caption(start, end, text))
-    if not captions and (skipped or not cues):
+    if not captions and (skipped or not (cues or lines[0].startswith("WEBVTT"))):
         reason = skipped[0].reason if skipped else "there are no cues in it: lines such as 00:01.500 --> 00:03.000"
         raise MediaError(str(path), None, f"no subtitles that can be read; {reason}")
     return Subtitles(tuple(sorted(captions, key=lambda caption: caption[:2])), tuple(skipped))

@@ -71,7 +71,7 @@ def _augmentations(augment: Augmentation, *, sound: bool) -> Iterator[str]:
     if sound:
         said = {
             "loudness": augment.gain,
-            "noise": augment.noise,
+            "noise": augment.noise or augment.peak_noise,
             "speed": augment.tempo,
             "start and end": augment.time_shift,
             "pitch": augment.frequency_warp,
@@ -80,7 +80,7 @@ def _augmentations(augment: Augmentation, *, sound: bool) -> Iterator[str]:
         }
     else:
         said = {
-            "crop": augment.crop,
+            "crop": augment.crop or augment.area[1],
             "scale": augment.scale_jitter or augment.zoom,
             "place": augment.shift,
             "rotation": augment.rotate,
