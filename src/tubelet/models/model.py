@@ -24,13 +24,14 @@ MASK = "_mask"
 class Encoder(nn.Module, ABC):
     """Normalized inputs to features: tokenizer(s) and transformer(s), one class per paper.
 
-    ``inputs`` names and describes what the encoder takes; ``width`` is the D of its features. ``may_miss``: see
-    :class:`~tubelet.models.family.ModelConfig`.
+    ``inputs`` names and describes what the encoder takes; ``width`` is the D of its features, and ``widths`` that of
+    each input's own, where inputs have their own. ``may_miss``: see :class:`~tubelet.models.family.ModelConfig`.
     """
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
         self.config, self.inputs, self.width, self.may_miss = config, config.inputs, width, config.may_miss
+        self.widths = dict.fromkeys(config.inputs, width)
 
     def forward(self, inputs: Inputs, interpolate: bool = False) -> Features:
         """Encode float inputs, which must have the shapes that their specs say.

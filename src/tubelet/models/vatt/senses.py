@@ -55,7 +55,7 @@ class SenseTower(nn.Module):
         tokens = self.position_dropout(self.before(patches.flatten(1, 3)) + self.positions(places))
         boxes = grid_boxes((t, h, w))
         if (kept := self.drop_token(tokens)) is not None:
-            tokens, boxes = tokens[:, kept], boxes[kept.to(boxes.device)]
+            tokens, boxes = tokens[:, kept], boxes.to(kept.device)[kept]
         z = with_aggregator(self.agg, tokens)
         y = self.after(self.dropout((self.transformer or shared)(z)))  # pyright: ignore[reportOptionalCall]
         return Features(y[:, 1:], y[:, 0], boxes)
