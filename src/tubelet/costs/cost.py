@@ -70,8 +70,12 @@ class Cost(Work):
 
 
 def costs(config: ModelConfig, classes: int = 400) -> list[Cost]:
-    """The cost for every set of inputs that ``config`` takes: one, or one for each modality of a PolyViT."""
-    return [cost(config, classes, inputs) for inputs in config.input_sets]
+    """The cost for every set of inputs that ``config`` takes: one, or one for each modality of a PolyViT. Where any may
+    be missing: of all of them, and of each alone."""
+    sets = config.input_sets
+    if config.may_miss:
+        sets = [inputs for inputs in sets if inputs == sets[0] or len(inputs) == 1]
+    return [cost(config, classes, inputs) for inputs in sets]
 
 
 def cost(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Cost:
