@@ -85,6 +85,7 @@ CHECKS: dict[str, Check] = {
     "vatt.heads.FACHead": vatt.check_head,
     "vatt.VideoModel": vatt.check_video_classifier,
     "vatt.AudioModel": vatt.check_audio_classifier,
+    "vatt.EndToEnd": vatt.check_end_to_end,
 }
 
 # Systems that are still to be built, by the beginning of the module's name: strict expected failures.

@@ -29,12 +29,13 @@ from tubelet.nn.heads import LinearHead
 from tubelet.nn.relative_bias import relative_buckets
 from tubelet.specs import SpectrogramSpec, TextSpec, VideoSpec, WaveformSpec
 from tubelet.training.classification import balanced_cross_entropy, softmax_cross_entropy
-from tubelet.weights.formats import vatt
+from tubelet.weights.formats import scenic, vatt
 from tubelet.weights.loaded import load_state
 
 # The released code solves for its splines in float32, which is ill-conditioned: the goldens' own notes put the error at
 # up to 1e-2, and it grows with the length of the table. Those of few rows are met within the usual tolerance.
 SPLINE_TOLERANCE, FEW = 5e-3, 8
+GRADIENT_TOLERANCE = 1e-4
 
 
 def check_positions(golden: Golden) -> None:
@@ -124,7 +125,7 @@ def drawing(*orders: Tensor) -> Generator[None]:
 
 def with_drop_token(golden: Golden, encoder: Encoder, config: VattConfig) -> Encoder:
     """The same weights with DropToken, and without dropout of any other kind."""
-    share = golden.config.get("patch_sampling_rate", 0.5)
+    share = golden.config.get("patch_sampling_rate", 0.5)  # where nothing says it, half
     other = replace(config.without_regularizers(), kept=share).build()
     other.load_state_dict(encoder.state_dict())
     return other
@@ -222,7 +223,7 @@ def check_text(golden: Golden) -> None:
 @torch.no_grad()
 def check_unified(golden: Golden) -> None:
     inputs = agnostic_inputs(golden)
-    config = agnostic(golden, inputs)
+    config = agnostic(golden.config, inputs)
     tree = golden.tree("param/")
     encoder = config.build().eval()
     load_state(encoder, vatt.unified(tree, config), tree.origin)
@@ -247,8 +248,7 @@ def check_parts(golden: Golden, prefix: str, features: Features) -> None:
                 close(found, expected, INNER_TOLERANCE, what=f"{prefix}{name}/{key}")
 
 
-def agnostic(golden: Golden, inputs: Mapping[str, Tensor]) -> VattConfig:
-    c = golden.config
+def agnostic(c: dict[str, Any], inputs: Mapping[str, Tensor]) -> VattConfig:
     t, side, samples = c["vid_temporal_patch_size"], c["vid_spatial_patch_size"], c["aud_temporal_patch_size"]
     size = (c["max_vid_spatial_buckets"] * side,) * 2
     _, captions, words = inputs["text"].shape
@@ -342,3 +342,74 @@ def view_logits(golden: Golden, name: str) -> tuple[Tensor, Encoder]:
     logits = head(encoder({name: x})).unflatten(0, (-1, golden.config["num_test_samples"])).mean(1)
     close(logits, golden.arrays["output/logits"], what="logits")
     return logits, encoder
+
+
+# The whole model -----------------------------------------------------------------------------------------------------
+
+HEADS = "_head_layer/_bridge_heads/0/"
+
+
+def check_end_to_end(golden: Golden) -> None:
+    """Towers, common spaces and loss, at test and in training; the gradient of every parameter."""
+    inputs = agnostic_inputs(golden)
+    config = whole_config(golden.config, inputs)
+    tree = golden.tree("param/")
+    encoder = config.build().eval()
+    load_state(encoder, vatt.vatt(tree, config), tree.origin)
+    vectors = golden.under("output/eval/")
+    head = CommonSpace(encoder.widths, vectors["audio/tovid"].shape[1], vectors["text/tovid"].shape[1]).eval()
+    load_state(head, vatt.common_space(tree, HEADS), tree.origin)
+    assert tree.finish() == (), "the golden's parameters are all used"
+    with torch.no_grad():
+        check_pass(golden, "output/eval/", encoder, head, inputs)
+    kept = with_drop_token(golden, encoder, config).train()
+    with drawing(golden.tensor("input/droptoken_perm_video"), golden.tensor("input/droptoken_perm_audio")):
+        loss = check_pass(golden, "output/train/", kept, head.train(), inputs)
+    check_statistics(golden, f"output/after_train_step/{HEADS}", head)
+    loss.backward()
+    check_gradients(golden, config, kept, head)
+
+
+def whole_config(c: dict[str, Any], inputs: Mapping[str, Tensor]) -> VattConfig:
+    """A tower for each modality, or one transformer for all; the goldens learn the word vectors, too."""
+    if "video" in c and "audio" in c:
+        _, captions, words = inputs["text"].shape
+        text = words_of(c["text"], words, captions)
+        modalities = {name: sense_of(c[name], name, inputs[name]) for name in ("video", "audio")}
+        return VattConfig(modalities={**modalities, "text": replace(text, learned=True)})
+    config = agnostic(c if "d_model" in c else next(iter(c.values())), inputs)
+    text = replace(config.modalities["text"], learned=True)
+    return replace(config, modalities={**config.modalities, "text": text})
+
+
+def check_pass(
+    golden: Golden, prefix: str, encoder: Encoder, head: CommonSpace, inputs: Mapping[str, Tensor]
+) -> Tensor:
+    """The pooled features, the vectors and the losses of one forward pass; its loss."""
+    from goldens_contrastive import losses
+
+    from tubelet.training.contrastive import Contrastive
+
+    features = encoder(inputs)
+    check_parts(golden, prefix, features)
+    vectors = head(features)
+    check_vectors(golden, prefix, vectors)
+    masks = {f"{name}_mask": golden.tensor(f"input/{name}_mask") for name in ("text", "audio")}
+    ((loss, found),) = losses(vectors, {**masks, "text": inputs["text"]}, 1, Contrastive())
+    released = golden.under(f"{prefix}loss/bridge_losses/")
+    close(loss, released["total_loss"], INNER_TOLERANCE, what=f"{prefix}loss")
+    for name, key in {"video_text_loss": "vidtxt_loss", "video_audio_loss": "vidaud_loss"}.items():
+        close(found[name], released[f"asymmetric_nce/{key}"], INNER_TOLERANCE, what=f"{prefix}{name}")
+    return loss
+
+
+def check_gradients(golden: Golden, config: VattConfig, encoder: Encoder, head: CommonSpace) -> None:
+    """Those of all parameters, by our names. What the released code does not learn has none."""
+    gradients = golden.under("grad/")
+    zeros = {name: np.zeros_like(x) for name, x in golden.under("param/").items()}
+    tree = scenic.as_tree({**zeros, **gradients}, golden.path.name)
+    expected = {**vatt.vatt(tree, config), **vatt.common_space(tree, HEADS)}
+    ours = {**dict(encoder.named_parameters()), **dict(head.named_parameters())}
+    for name, parameter in ours.items():
+        assert parameter.grad is not None, name
+        close(parameter.grad, expected[name], GRADIENT_TOLERANCE, what=f"gradient of {name}")
