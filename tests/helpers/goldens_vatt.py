@@ -35,7 +35,8 @@ from tubelet.weights.loaded import load_state
 # The released code solves for its splines in float32, which is ill-conditioned: the goldens' own notes put the error at
 # up to 1e-2, and it grows with the length of the table. Those of few rows are met within the usual tolerance.
 SPLINE_TOLERANCE, FEW = 5e-3, 8
-GRADIENT_TOLERANCE = 1e-4
+# Batch norms over three clips enlarge what float32 rounds off on either side, and gradients go through all of them.
+SMALL_BATCH_TOLERANCE, GRADIENT_TOLERANCE = 5e-5, 1e-4
 
 
 def check_positions(golden: Golden) -> None:
@@ -294,10 +295,12 @@ VECTORS = {
 }
 
 
-def check_vectors(golden: Golden, prefix: str, vectors: Mapping[str, Tensor]) -> None:
+def check_vectors(
+    golden: Golden, prefix: str, vectors: Mapping[str, Tensor], tolerance: float = INNER_TOLERANCE
+) -> None:
     for theirs, ours in VECTORS.items():
         expected = golden.arrays[f"{prefix}{theirs}"]
-        close(vectors[ours].reshape(expected.shape), expected, INNER_TOLERANCE, what=f"{prefix}{theirs}")
+        close(vectors[ours].reshape(expected.shape), expected, tolerance, what=f"{prefix}{theirs}")
 
 
 def check_statistics(golden: Golden, prefix: str, head: CommonSpace) -> None:
@@ -393,7 +396,7 @@ def check_pass(
     features = encoder(inputs)
     check_parts(golden, prefix, features)
     vectors = head(features)
-    check_vectors(golden, prefix, vectors)
+    check_vectors(golden, prefix, vectors, SMALL_BATCH_TOLERANCE if head.training else INNER_TOLERANCE)
     masks = {f"{name}_mask": golden.tensor(f"input/{name}_mask") for name in ("text", "audio")}
     ((loss, found),) = losses(vectors, {**masks, "text": inputs["text"]}, 1, Contrastive())
     released = golden.under(f"{prefix}loss/bridge_losses/")

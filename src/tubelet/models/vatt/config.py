@@ -125,7 +125,7 @@ class VattConfig(ModelConfig):
     """
 
     examples = ("vatt-bbs", "vatt-mbs", "vatt-lbs", "vatt-ma-medium", "vatt-tiny", "vatt-ma-tiny")
-    own = ("*.positions.*", "*.wave.*", "*.before.*", "*.after.*", "modalities.text.*")
+    own = ("*.positions.*", "*.before.*", "*.after.*", "modalities.text.*")
     keep_apart = "start it from one modality by Init.into"
 
     modalities: dict[str, Tokens]
@@ -238,6 +238,12 @@ class VattConfig(ModelConfig):
             for name, m in self.modalities.items()
             if not isinstance(m, LinearWords)
         )
+
+    def fresh_from(self, source: ModelConfig) -> tuple[str, ...]:
+        """Of other models also the tokenizer of waveforms, which none of them has."""
+        waves = (f"modalities.{n}.tokenizer.*" for n, spec in self.inputs.items() if isinstance(spec, WaveformSpec))
+        fresh = super().fresh_from(source)
+        return (*fresh, *waves) if fresh else ()
 
     def _modules(self, name: str) -> dict[str, str]:
         modality, prefix = self.modalities[name], f"modalities.{name}"
