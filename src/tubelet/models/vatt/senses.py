@@ -74,7 +74,7 @@ def axes_of(spec: InputSpec) -> Sequence[str]:
 
 def with_aggregator(agg: Float[Tensor, "1 D"], tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
     """The token that aggregates, before each sequence of tokens."""
-    return torch.cat([agg.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], dim=1)
+    return torch.cat([agg.expand(tokens.shape[0], 1, -1).to(tokens.dtype), tokens], dim=1)
 
 
 def dense_gelu(source: int, width: int, bias: bool = True) -> nn.Sequential:
