@@ -13,6 +13,7 @@ from tubelet.models.vatt import LinearWords, Sense, Words
 from tubelet.nn.attention import capture_attention
 from tubelet.nn.axial_positions import AxialPositions, resize_table
 from tubelet.nn.common_space import CommonSpace
+from tubelet.nn.joint_space import JointSpace
 from tubelet.specs import ImageSpec, SpectrogramSpec, TextSpec, VideoSpec, WaveformSpec
 from tubelet.training.classification import balanced_cross_entropy, sigmoid_cross_entropy
 from tubelet.training.optimizers import choose_trainable
@@ -235,6 +236,29 @@ def test_common_spaces_take_what_is_there() -> None:
         "text_video": (2, 3, 4),
     }
     assert list(head(model({"text": x["text"]}))) == ["text_video"]
+
+
+def test_a_joint_space_brings_all_to_one_width() -> None:
+    model, x = encoder(config()), example(config())
+    vectors = JointSpace(model.widths, 8)(model(x))
+    assert {name: v.shape[-1] for name, v in vectors.items()} == dict.fromkeys(
+        ("video_audio", "video_text", "audio_video", "text_video"), 8
+    )
+    assert torch.equal(vectors["video_audio"], vectors["video_text"])
+    torch.testing.assert_close(vectors["text_video"].mean((0, 1)), torch.zeros(8), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["vatt", "vatt-agnostic"])
+def test_bfloat16_says_nearly_the_same(name: str) -> None:
+    model, x = encoder(config(name)), example(config(name))
+    expected = model(x).parts
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(x).parts
+    narrow = {key: value.bfloat16() if value.is_floating_point() else value for key, value in x.items()}
+    low = model.bfloat16()(narrow).parts
+    for key, part in expected.items():
+        for found in (mixed[key], low[key]):
+            torch.testing.assert_close(found.pooled.float(), part.pooled, atol=0.1, rtol=0.1)
 
 
 def test_rare_labels_count_more_when_balanced() -> None:
