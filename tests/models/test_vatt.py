@@ -258,7 +258,7 @@ def test_bfloat16_says_nearly_the_same(name: str) -> None:
     low = model.bfloat16()(narrow).parts
     for key, part in expected.items():
         for found in (mixed[key], low[key]):
-            torch.testing.assert_close(found.pooled.float(), part.pooled, atol=0.1, rtol=0.1)
+            assert (found.pooled.float() - part.pooled).norm() < 0.04 * part.pooled.norm()
 
 
 def test_rare_labels_count_more_when_balanced() -> None:
