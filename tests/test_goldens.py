@@ -74,7 +74,7 @@ CHECKS: dict[str, Check] = {
     "scenic.projects.token_learner.model.TokenFuser": token_learner.check_fuser,
     "scenic.projects.token_learner.model.TokenLearnerViT": token_learner.check_model,
     "TokenLearnerViTRepresentation": token_learner.check_representation,
-    "vatt.video.": vatt.check_sense,
+    "vatt.video.ViTx3D": vatt.check_sense,
     "vatt.audio.": vatt.check_sense,
     "vatt.text.": vatt.check_text,
     "vatt.unified.": vatt.check_unified,
