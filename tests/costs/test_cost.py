@@ -99,6 +99,48 @@ def test_tubevits_backbones_are_met_and_its_other_rows_say_why_not() -> None:
     assert [bool(row.reason) for row in tubevit.values()] == [True, True]
 
 
+def test_vatts_figures_are_met_in_its_own_count_and_all_products_stand_beside_them() -> None:
+    """Its count is of TensorFlow's operations, and holds up to 1.4 % of element-wise work, which ours leaves out."""
+    vatt = [row for row in published_rows() if row.source.startswith("VATT")]
+    assert len(vatt) == 4 + 4 + 6 + 4
+    for row in vatt:
+        ((quantity, ratio),) = row.ratio.items()
+        wide = 0.001 if quantity == "params_m" else 0.015
+        assert (ratio == pytest.approx(1, abs=wide)) == (not row.reason), (row.model, row.input)
+    assert [row.model for row in vatt if row.reason] == ["Small, text"]
+    proper = {row.input: row.multiply_adds_g for row in vatt if row.model == "VATT-Medium, 100 % of tokens kept"}
+    assert {key: round(2 * value) for key, value in proper.items()} == {
+        "32x224x224": 605,
+        "64x224x224": 1451,
+        "32x320x320": 1490,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "video", "audio", "text", "shared"),
+    [
+        ("vatt-bbs", 87_446_016, 86_078_976, 38_699_052, 0),
+        ("vatt-mbs", 154_343_424, 86_078_976, 38_699_052, 0),
+        ("vatt-lbs", 305_498_112, 86_078_976, 38_699_052, 0),
+        ("vatt-ma-medium", 5_285_888, 3_463_168, 21_038_080, 151_156_736),
+    ],
+)
+def test_vatts_parameters_are_the_released_ones(name: str, video: int, audio: int, text: int, shared: int) -> None:
+    config = model_config(name)
+    counted = work(config, 1, ("video", "audio", "text"))
+    parts = {part.name: part.parameters for part in counted.parts if part.name != "head"}
+    expected = {f"encoder.modalities.{n}": x for n, x in {"video": video, "audio": audio, "text": text}.items()}
+    assert parts == expected | ({"encoder.shared": shared} if shared else {})
+    if shared:
+        assert sum(parts.values()) == 180_943_872, "of which the released code learns all but 19,660,800"
+    assert [sorted(cost.inputs) for cost in costs(config)] == [
+        ["audio", "text", "video"],
+        ["video"],
+        ["audio"],
+        ["text"],
+    ]
+
+
 def _block(tokens: int, attended: int) -> int:
     """Multiply-adds of one block of the zoo's width on ``tokens`` tokens that attend to ``attended`` each."""
     d, m = SMALL.width, SMALL.mlp
@@ -121,7 +163,8 @@ def test_multiply_adds_equal_counting_by_hand() -> None:
 @pytest.mark.parametrize("config", ZOO.values(), ids=ZOO.keys())
 def test_parameters_are_the_models_and_the_parts_sum_up(config: ModelConfig) -> None:
     counted = work(config, 5, whole(config))
-    assert counted.parameters == sum(p.numel() for p in build(config).parameters())
+    encoder = build(config).encoder
+    assert counted.parameters == sum(p.numel() for p in encoder.parameters()) + (encoder.width + 1) * 5
     assert sum(part.parameters for part in counted.parts) == counted.parameters
     assert sum(part.multiply_adds for part in counted.parts) == counted.multiply_adds
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tubelet.configs import registered
 from tubelet.models import (
@@ -19,20 +20,26 @@ from tubelet.models import (
     PolyViTConfig,
     TokenLearnerConfig,
     TubeViTConfig,
+    VattConfig,
     ViTConfig,
     ViViTConfig,
 )
+from tubelet.models.family import map_transformers
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, MLPFusion, Stream
 from tubelet.models.tubevit import Tube
+from tubelet.models.vatt import Sense, Words
 from tubelet.nn.blocks import TransformerConfig
+from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead
 from tubelet.plugins import load_plugin
-from tubelet.specs import ImageSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import ImageSpec, SpectrogramSpec, TextSpec, VideoSpec, WaveformSpec
 
 SMALL = TransformerConfig(width=16, depth=2, heads=2, mlp=32)
 IMAGE = ImageSpec(size=(16, 24), short_side=24)
 VIDEO = VideoSpec(frames=6, size=(16, 24), short_side=24)
 AUDIO = SpectrogramSpec(frames=24, bins=16)
+SOUND = WaveformSpec(samples=100, rate=1000)
+TEXT = TextSpec(captions=3, words=5, ids=40)
 _MODALITIES = {
     "image": Modality(spec=IMAGE, patch=(1, 8, 8)),
     "video": Modality(spec=VIDEO, patch=(2, 8, 8)),
@@ -73,6 +80,24 @@ _MBT = MBTConfig(
     modalities={name: _MODALITIES[name] for name in ("video", "audio")},
     fusion_layer=1,
     bottlenecks=2,
+)
+
+# Its sound leaves a ragged tail, its captions have pads.
+_VATT = VattConfig(
+    modalities={
+        "video": Sense(spec=VIDEO, patch=(2, 8, 8), backbone=SMALL),
+        "audio": Sense(spec=SOUND, patch=(1, 1, 16), backbone=replace(SMALL, width=8, head_width=6)),
+        "text": Words(spec=TEXT, backbone=replace(SMALL, width=24), vectors=10, learned=True),
+    }
+)
+_AGNOSTIC = VattConfig(
+    modalities={
+        "video": Sense(spec=VIDEO, patch=(2, 8, 8), backbone=SMALL),
+        "audio": Sense(spec=SOUND, patch=(1, 1, 16), backbone=SMALL),
+        "text": Words(spec=TEXT, backbone=SMALL, vectors=10),
+    },
+    projection=12,
+    kept=0.5,
 )
 
 ZOO: dict[str, ModelConfig] = {
@@ -119,6 +144,13 @@ ZOO: dict[str, ModelConfig] = {
     "token-learner-video-fused": replace(_VIDEO_LEARNER, fuse=True, layer=0),
     "token-learner-clip": replace(_VIDEO_LEARNER, over="clip", form="conv"),
     "token-learner-clip-fused": replace(_VIDEO_LEARNER, over="clip", form="attention", fuse=True),
+    "vatt": _VATT,
+    "vatt-agnostic": _AGNOSTIC,
+    "vatt-video": _VATT.with_only(["video"]),
+    "vatt-image": _VATT.for_images(IMAGE),
+    "vatt-sound-agnostic": _AGNOSTIC.with_only(["audio"]),
+    "vatt-spectrogram": VattConfig(modalities={"audio": Sense(spec=AUDIO, patch=(1, 8, 8), backbone=SMALL)}),
+    "vatt-text": _VATT.with_only(["text"]),
 }
 
 
@@ -127,11 +159,27 @@ load_plugin(Path(__file__).parents[2] / "examples" / "add_a_paper" / "timesforme
 ZOO["timesformer"] = registered(ModelConfig)["timesformer"](backbone=SMALL, patch=(8, 8), video=VIDEO)
 
 
+class EveryPart(nn.Module):
+    """A linear head on the features of every modality, each of which answers for itself."""
+
+    def __init__(self, widths: dict[str, int], classes: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(sum(widths.values()), classes)
+
+    def forward(self, features: Features) -> Tensor:
+        pooled = [part.pooled.unflatten(0, (-1, 1)).flatten(1, -2).mean(1) for part in features.parts.values()]
+        return self.projection(torch.cat(pooled, dim=1))
+
+
 def build(config: ModelConfig, classes: int = 5) -> Model:
     """A model whose every parameter is random, heads included, so that gradients reach all of it."""
     torch.manual_seed(0)
     encoder = config.build()
-    model = Model(encoder, {"task": LinearHead(encoder.width, classes, init="lecun")})
+    if isinstance(config, VattConfig) and len(config.inputs) > 1:
+        head: nn.Module = EveryPart(encoder.widths, classes)
+    else:
+        head = LinearHead(encoder.width, classes, init="lecun")
+    model = Model(encoder, {"task": head})
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -141,8 +189,30 @@ def build(config: ModelConfig, classes: int = 5) -> Model:
 def example(config: ModelConfig, batch: int = 2) -> dict[str, Tensor]:
     """Inputs for one forward pass that goes through all of the model."""
     generator = torch.Generator().manual_seed(1)
-    shapes = {name: config.inputs[name].shape for name in whole(config)}
-    return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}
+    made: dict[str, Tensor] = {}
+    for name in whole(config):
+        spec = config.inputs[name]
+        if isinstance(spec, TextSpec):
+            made[name] = torch.randint(spec.ids, (batch, *spec.shape), generator=generator)
+        else:
+            made[name] = torch.randn(batch, *spec.shape, generator=generator)
+    return made
+
+
+def larger(config: ModelConfig) -> dict[str, Tensor]:
+    """The example with more pixels, frames, windows or samples; captions stay as they are."""
+    x = example(config)
+    for name, value in x.items():
+        match config.inputs[name]:
+            case TextSpec():
+                pass
+            case WaveformSpec():
+                x[name] = F.pad(value, (0, 40))
+            case VideoSpec():
+                x[name] = torch.cat([F.pad(value, (0, 8, 0, 16))] * 2, dim=1)
+            case _:
+                x[name] = F.pad(value, (0, 8, 0, 16))
+    return x
 
 
 def whole(config: ModelConfig) -> tuple[str, ...]:
@@ -153,7 +223,4 @@ def whole(config: ModelConfig) -> tuple[str, ...]:
 def noisy(config: ModelConfig, rate: float = 0.4) -> ModelConfig:
     """The config with dropout of every kind."""
     drops = {"dropout": rate, "attention_dropout": rate, "stochastic_depth": rate}
-    if isinstance(config, MTVConfig):
-        streams = {n: replace(s, backbone=replace(s.backbone, **drops)) for n, s in config.streams.items()}
-        return replace(config, streams=streams, global_encoder=replace(config.global_encoder, **drops))
-    return replace(config, backbone=replace(SMALL, **drops))
+    return map_transformers(config, lambda backbone: replace(backbone, **drops))

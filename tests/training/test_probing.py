@@ -43,7 +43,7 @@ def scales(config: ModelConfig, decay: float = 0.5) -> dict[str, float]:
     built = build_optimizer(optimizer, model.parameters(), parameter_groups(optimizer, model, config))
     by_parameter = {p: group.get("scale", 1.0) for group in built.param_groups for p in group["params"]}
     assert len(built.param_groups) == len(set(by_parameter.values()))
-    return {name: by_parameter[parameter] for name, parameter in model.named_parameters()}
+    return {name: by_parameter[p] for name, p in model.named_parameters() if p.requires_grad}
 
 
 POLYVIT = PolyViTConfig(

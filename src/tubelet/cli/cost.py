@@ -99,13 +99,22 @@ def _parts(costs: Sequence[Cost]) -> Table:
 
 
 def _published_table(rows: Sequence[PublishedRow]) -> Table:
-    """A line per printed figure; below the table, why some cannot be reproduced."""
+    """A line per printed figure, and all multiply-adds of one view; below the table, why some cannot be reproduced."""
     lines = [
-        (row.source, row.model, row.input, name, f"{value:g}", f"{row.ours[name]:.5g}", f"{row.ratio[name]:.4f}")
+        (
+            *(row.source, row.model, row.input, name),
+            *(f"{value:g}", f"{row.ours[name]:.5g}", f"{row.ratio[name]:.4f}"),
+            "" if row.multiply_adds_g is None else f"{row.multiply_adds_g:.1f}",
+        )
         for row in rows
         for name, value in row.published.items()
     ]
-    made = table(("source", "model", "input", "quantity", "published", "ours", "ratio"), lines, numbers=(4, 5, 6))
+    columns = ("source", "model", "input", "quantity", "published", "ours", "ratio", "multiply-adds G")
+    made = table(columns, lines, numbers=(4, 5, 6, 7))
     reasons = [f"{row.source}, {row.model}: cannot be met, {row.reason}" for row in rows if row.reason]
+    reasons.append(
+        "gflops_tf, tflops_tf_12_views: as VATT counts, in TensorFlow's operations: two for a multiply-add, and none "
+        "for the products of queries and keys"
+    )
     made.caption, made.caption_justify = escape("\n".join(reasons)), "left"
     return made

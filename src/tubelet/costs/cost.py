@@ -70,8 +70,12 @@ class Cost(Work):
 
 
 def costs(config: ModelConfig, classes: int = 400) -> list[Cost]:
-    """The cost for every set of inputs that ``config`` takes: one, or one for each modality of a PolyViT."""
-    return [cost(config, classes, inputs) for inputs in config.input_sets]
+    """The cost for every set of inputs that ``config`` takes: one, or one for each modality of a PolyViT. Where any may
+    be missing: of all of them, and of each alone."""
+    sets = config.input_sets
+    if config.may_miss:
+        sets = [inputs for inputs in sets if inputs == sets[0] or len(inputs) == 1]
+    return [cost(config, classes, inputs) for inputs in sets]
 
 
 def cost(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Cost:
@@ -79,14 +83,16 @@ def cost(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) ->
     takes only one set of inputs.
     """
     counted = work(config, classes, inputs)
-    return Cost(**vars(counted), activation_bytes=_activation_bytes(_unallocated(config, classes), counted.inputs))
+    return Cost(
+        **vars(counted), activation_bytes=_activation_bytes(_unallocated(config, classes, inputs), counted.inputs)
+    )
 
 
 def work(config: ModelConfig, classes: int = 400, inputs: Sequence[str] = ()) -> Work:
     """:func:`cost` without the bytes of activations, which take most of the time to count."""
     if not inputs and len(config.input_sets) > 1:
         raise ValueError(f"say which inputs: {', '.join(' and '.join(names) for names in config.input_sets)}")
-    model = _unallocated(config, classes)
+    model = _unallocated(config, classes, inputs)
     shapes = {name: config.inputs[name].shape for name in inputs or config.inputs}
     count = _Count(model)
     count.run(shapes)
@@ -104,10 +110,12 @@ def parameters(config: ModelConfig, classes: int) -> int:
     return _numbers(_unallocated(config, classes))
 
 
-def _unallocated(config: ModelConfig, classes: int) -> Model:
+def _unallocated(config: ModelConfig, classes: int, inputs: Sequence[str] = ()) -> Model:
+    """The head is for the first of ``inputs``, whose features are the result where inputs have their own."""
     with torch.device("meta"), _NoInitialization():
         encoder = config.build()
-        return Model(encoder, {"head": LinearHead(encoder.width, classes)}).train()
+        first = next(name for name in config.inputs if name in (inputs or config.inputs))
+        return Model(encoder, {"head": LinearHead(encoder.widths[first], classes)}).train()
 
 
 class _NoInitialization(TorchFunctionMode):
@@ -120,6 +128,12 @@ class _NoInitialization(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         return (*args, *kwargs.values())[0] if func in self._DRAWS else func(*args, **kwargs)
+
+
+def _inputs(model: Model, shapes: Mapping[str, tuple[int, ...]], device: str | None = None) -> dict[str, Tensor]:
+    """Inputs of no particular numbers; ids of words are integers."""
+    kinds = {name: torch.int64 if model.encoder.inputs[name].integers else torch.float32 for name in shapes}
+    return {name: torch.empty(1, *shape, dtype=kinds[name], device=device) for name, shape in shapes.items()}
 
 
 def _numbers(module: nn.Module) -> int:
@@ -141,7 +155,7 @@ class _Count:
 
     def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Call this once only: it changes the blocks of the model."""
-        inputs = {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
+        inputs = _inputs(self.model, shapes, "meta")
         with FlopCounterMode(display=False) as counter:
             for name, module in self.model.named_modules():
                 module.register_forward_pre_hook(partial(self._enter, counter, name))
@@ -177,7 +191,13 @@ class _Count:
         self._counted = now
 
     def _block(
-        self, counter: FlopCounterMode, name: str, block: Block, forward: Callable[[Tensor], Tensor], x: Tensor
+        self,
+        counter: FlopCounterMode,
+        name: str,
+        block: Block,
+        forward: Callable[..., Tensor],
+        x: Tensor,
+        *bias: Tensor,
     ) -> Tensor:
         parts = tuple((n, p.shape) for n, p in block.named_parameters())
         alike = (type(block), block.attention.heads, parts, x.shape)
@@ -185,7 +205,7 @@ class _Count:
             self.products[name] += self._known[alike]
             return x
         before = counter.get_total_flops()
-        y = forward(x)
+        y = forward(x, *bias)
         self._known[alike] = (counter.get_total_flops() - before) // 2
         return y
 
@@ -223,7 +243,7 @@ def _activation_bytes(model: Model, shapes: dict[str, tuple[int, ...]]) -> int:
     with FakeTensorMode():
         state = {name: torch.empty(p.shape, requires_grad=True) for name, p in model.named_parameters()}
         state |= {name: torch.empty(b.shape) for name, b in model.named_buffers()}
-        inputs = {name: torch.empty(1, *shape) for name, shape in shapes.items()}
+        inputs = _inputs(model, shapes)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             functional_call(model, state, (inputs, "head"))
         given = {id(x.untyped_storage()) for x in (*state.values(), *inputs.values())}

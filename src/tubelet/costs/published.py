@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,6 +16,7 @@ from tubelet.models import ModelConfig, model_config
 from tubelet.models.mtv import CrossViewFusion, MTVConfig
 from tubelet.models.polyvit import PolyViTConfig
 from tubelet.models.tubevit import TubeViTConfig
+from tubelet.models.vatt import LinearWords, Sense, VattConfig, Words
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
 
@@ -27,7 +29,9 @@ class PublishedRow:
     """A printed row: ``published``, ``ours`` and ``ratio`` (ours / published) by quantity.
 
     Quantities: ``gflops`` (1e9 multiply-adds, one view), ``params_m`` (1e6), ``tokens``, or those of a modality, such
-    as ``tokens of video``. ``reason``: why ours must differ from the published figure, if it must.
+    as ``tokens of video``; ``gflops_tf`` and ``tflops_tf_12_views``, in VATT's own count (see :func:`_tensorflow`).
+    ``multiply_adds_g``: ours of all matrix products, one view, where work was counted. ``reason``: why ours must differ
+    from the published figure, if it must.
     """
 
     source: str
@@ -36,6 +40,7 @@ class PublishedRow:
     published: Quantities
     ours: Quantities
     ratio: Quantities
+    multiply_adds_g: float | None = None
     reason: str = ""
 
 
@@ -143,6 +148,48 @@ def _image_vit(name: str) -> Callable[[Row], Quantities]:
     return lambda _: {"params_m": parameters(model_config(name), 1000) / 1e6}
 
 
+def _vatt(name: str, *inputs: str) -> Callable[[Row], Quantities]:
+    """One tower, or several at once; the share of tokens that DropToken keeps stands in the row's name."""
+
+    def count(row: Row) -> Quantities:
+        frames, height, _ = (int(n) for n in row["input"].split(",")[0].split("x"))
+        kept = float(match[1]) / 100 if (match := re.search(r"(\d+) % of tokens kept", row["model"])) else 1.0
+        config = cast("VattConfig", model_config(name, frames=frames, size=height)).with_only(inputs)
+        config = replace(config, kept=kept)
+        counted = _count(config, row["classes"] or 1, *inputs)
+        operations = _tensorflow(config, counted["gflops"])
+        return {**counted, "gflops_tf": operations, "tflops_tf_12_views": operations * 12 / 1000}
+
+    return count
+
+
+def _tensorflow(config: VattConfig, gflops: float) -> float:
+    """VATT's figures are TensorFlow's: two operations for a multiply-add, and the products of queries and keys, which
+    it computes as an einsum, are not counted."""
+    scores = 0
+    for modality in config.modalities.values():
+        match modality:
+            case Sense():
+                times, tokens = 1, int(config.kept * math.prod(modality.grid))
+            case _:
+                times, tokens = modality.spec.shape
+        if not isinstance(modality, LinearWords):
+            scores += times * modality.backbone.depth * (tokens + 1) ** 2 * modality.backbone.inner
+    return 2 * (gflops - scores / 1e9)
+
+
+def _vatt_size(name: str, modality: str) -> Callable[[Row], Quantities]:
+    """Table 7 prints the sizes of towers, those of video with Kinetics 600's head; word vectors are not counted."""
+
+    def count(row: Row) -> Quantities:
+        config = cast("VattConfig", model_config(name)).with_only([modality])
+        words = config.modalities[modality]
+        frozen = words.spec.ids * words.vectors if isinstance(words, Words) else 0
+        return {"params_m": (parameters(config, row["classes"]) - frozen) / 1e6}
+
+    return count
+
+
 # How the library counts a printed row, by its (source, model).
 _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
     ("ViViT Tab. 2", "ViViT-B/16x2 Model 1 spatio-temporal"): _named("vivit-b/16x2"),
@@ -190,6 +237,22 @@ _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
     ("PolyViT Tab. 8", "PolyViT-Large, 9 tasks, L_adapt=L/2"): _one_for_all("polyvit-l/16x4", adaptors=12),
     ("PolyViT Tab. 5", "PolyViT-L/16x2, K400+K600+MiT"): _one_modality("polyvit-l/16x2", "video", 400, 600, 339),
     ("PolyViT Tab. 4", "PolyViT-Base, AS-500k+VGGSound"): _one_modality("polyvit-b/16x4", "audio", 527, 309),
+    ("VATT Tab. 1", "VATT-Base"): _vatt("vatt-bbs", "video"),
+    ("VATT Tab. 1", "VATT-Medium"): _vatt("vatt-mbs", "video"),
+    ("VATT Tab. 1", "VATT-Large"): _vatt("vatt-lbs", "video"),
+    ("VATT Tab. 1", "VATT-MA-Medium"): _vatt("vatt-ma-medium", "video"),
+    **{
+        ("VATT Tab. 5", f"VATT-MBS, {kept} % of tokens kept"): _vatt("vatt-mbs", "video", "audio", "text")
+        for kept in (25, 50, 75, 100)
+    },
+    **{
+        ("VATT Tab. 6", f"VATT-Medium, {kept} % of tokens kept"): _vatt("vatt-mbs", "video")
+        for kept in (25, 50, 75, 100)
+    },
+    ("VATT Tab. 7", "Small, text"): _vatt_size("vatt-bbs", "text"),
+    ("VATT Tab. 7", "Base"): _vatt_size("vatt-bbs", "video"),
+    ("VATT Tab. 7", "Medium"): _vatt_size("vatt-mbs", "video"),
+    ("VATT Tab. 7", "Large"): _vatt_size("vatt-lbs", "video"),
     ("PolyViT Tab. 7", "sequence lengths, patches of 16x16 and 4x16x16"): _sequence_lengths,
 }
 
@@ -210,6 +273,7 @@ def published_rows() -> tuple[PublishedRow, ...]:
                 published=published,
                 ours=ours,
                 ratio={name: ours[name] / published[name] for name in published},
+                multiply_adds_g=counted.get("gflops"),
                 reason=row.get("reason", ""),
             )
         )
@@ -219,7 +283,7 @@ def published_rows() -> tuple[PublishedRow, ...]:
 def _published(row: Row) -> Quantities:
     """The row's figures; sequence lengths are by modality."""
     found: Quantities = {}
-    for name in ("gflops", "params_m", "tokens"):
+    for name in ("gflops", "gflops_tf", "tflops_tf_12_views", "params_m", "tokens"):
         if isinstance(value := row.get(name), dict):
             found |= {f"{name} of {modality}": float(n) for modality, n in cast("dict[str, float]", value).items()}
         elif value is not None:

@@ -100,7 +100,7 @@ def capture_attention(model: nn.Module) -> Generator[dict[str, Tensor]]:
     """
     maps: dict[str, Tensor] = {}
 
-    def remember(name: str, module: Any, inputs: tuple[Tensor, ...]) -> None:
+    def remember(name: str, module: Any, inputs: tuple[Tensor | None, ...]) -> None:
         for part, weights in module.attention_maps(*inputs).items():
             key = f"{name}.{part}" if part else name
             again = sum(known.partition(":")[0] == key for known in maps)

@@ -149,11 +149,12 @@ def fill_missing_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def choose_trainable(model: nn.Module, patterns: Sequence[str]) -> None:
     """Freeze every parameter whose name no pattern (``encoder.blocks.1?.*``) matches.
 
-    Raises ConfigError for a pattern that matches nothing, naming parameters near to it.
+    What the model itself keeps frozen, such as VATT's word vectors, stays so. Raises ConfigError for a pattern that
+    matches nothing, naming parameters near to it.
     """
     _check_patterns("trainable", patterns, [name for name, _ in model.named_parameters()])
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+        parameter.requires_grad_(parameter.requires_grad and any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def _check_patterns(field: str, patterns: Iterable[str], names: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ from tubelet.configs.convert import name_of
 from tubelet.models import Encoder, Model, ModelConfig, Tower
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.inflation import Inflation
-from tubelet.specs import InputSpec
+from tubelet.specs import InputSpec, TextSpec
 from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import LoadedModel, listed
@@ -289,7 +289,7 @@ def plan_transfer(
     _check_can_start(source, target, name)
     fresh = target.fresh_from(source)
     theirs, ours = source.towers(), _chosen(target.towers(), into, name)
-    pairs = tuple((a, b) for b in ours if (a := best_source(theirs, b.spec, b.name)).modules.keys() & b.modules.keys())
+    pairs = tuple((a, b) for b in ours if _can_start(a := best_source(theirs, b.spec, b.name), b))
     if not pairs:
         raise WeightsError(f"{name} holds a {source.variant}, which has nothing for {into!r} of a {target.variant}")
     aside = _apart(ours, wanted)
@@ -315,6 +315,12 @@ def plan_transfer(
     )
 
 
+def _can_start(source: Tower, target: Tower) -> bool:
+    """Whether a tower has something for another. Captions start from captions alone."""
+    words = [isinstance(tower.spec, TextSpec) for tower in (source, target)]
+    return words[0] == words[1] and bool(source.modules.keys() & target.modules.keys())
+
+
 def _chosen(of: Sequence[Tower], into: str, name: str) -> tuple[Tower, ...]:
     chosen = tuple(tower for tower in of if into in ("", tower.name))
     if not chosen:
@@ -325,8 +331,9 @@ def _chosen(of: Sequence[Tower], into: str, name: str) -> tuple[Tower, ...]:
 
 
 def _unwanted(parameter: str, source: Tower, target: Tower) -> bool:
-    """A final norm, for a stream that has none; learned positions, for a model whose positions are fixed."""
-    missing = {"norm", "positions"} & source.modules.keys() - target.modules.keys()
+    """A final norm, for a stream that has none; learned positions, for a model whose positions are fixed or are others;
+    a tokenizer of pixels, for waveforms."""
+    missing = {"norm", "positions", "tokenizer"} & source.modules.keys() - target.modules.keys()
     return any(parameter.startswith(f"{source.modules[part]}.") for part in missing)
 
 

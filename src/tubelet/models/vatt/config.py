@@ -125,7 +125,7 @@ class VattConfig(ModelConfig):
     """
 
     examples = ("vatt-bbs", "vatt-mbs", "vatt-lbs", "vatt-ma-medium", "vatt-tiny", "vatt-ma-tiny")
-    own = ("*.positions.*", "*.wave.*", "*.before.*", "*.after.*", "modalities.text.*")
+    own = ("*.positions.*", "*.before.*", "*.after.*", "modalities.text.*")
     keep_apart = "start it from one modality by Init.into"
 
     modalities: dict[str, Tokens]
@@ -199,14 +199,17 @@ class VattConfig(ModelConfig):
         return config.with_inputs({**config.inputs, "video": video})
 
     def spelled(self) -> str | None:
-        plain = self.without_regularizers()
+        plain, kinds = self.without_regularizers(), {name: type(spec) for name, spec in self.inputs.items()}
         for name in self.examples:
             named = type(self).parse(name)
             assert named is not None
-            if (
-                list(named.inputs) == list(self.inputs)
-                and plain.with_inputs(named.inputs) == named.without_regularizers()
-            ):
+            if kinds != {key: type(spec) for key, spec in named.inputs.items()}:
+                continue
+            if {key: m.patch for key, m in named.modalities.items() if isinstance(m, Sense)} != {
+                key: m.patch for key, m in self.modalities.items() if isinstance(m, Sense)
+            }:
+                continue
+            if plain.with_inputs(named.inputs) == named.without_regularizers():
                 return name
         return None
 
@@ -238,6 +241,12 @@ class VattConfig(ModelConfig):
             for name, m in self.modalities.items()
             if not isinstance(m, LinearWords)
         )
+
+    def fresh_from(self, source: ModelConfig) -> tuple[str, ...]:
+        """Of other models also the tokenizer of waveforms, which none of them has."""
+        waves = (f"modalities.{n}.tokenizer.*" for n, spec in self.inputs.items() if isinstance(spec, WaveformSpec))
+        fresh = super().fresh_from(source)
+        return (*fresh, *waves) if fresh else ()
 
     def _modules(self, name: str) -> dict[str, str]:
         modality, prefix = self.modalities[name], f"modalities.{name}"

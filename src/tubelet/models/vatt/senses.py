@@ -55,7 +55,7 @@ class SenseTower(nn.Module):
         tokens = self.position_dropout(self.before(patches.flatten(1, 3)) + self.positions(places))
         boxes = grid_boxes((t, h, w))
         if (kept := self.drop_token(tokens)) is not None:
-            tokens, boxes = tokens[:, kept], boxes[kept.to(boxes.device)]
+            tokens, boxes = tokens[:, kept], boxes.to(kept.device)[kept]
         z = with_aggregator(self.agg, tokens)
         y = self.after(self.dropout((self.transformer or shared)(z)))  # pyright: ignore[reportOptionalCall]
         return Features(y[:, 1:], y[:, 0], boxes)
@@ -74,7 +74,7 @@ def axes_of(spec: InputSpec) -> Sequence[str]:
 
 def with_aggregator(agg: Float[Tensor, "1 D"], tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
     """The token that aggregates, before each sequence of tokens."""
-    return torch.cat([agg.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], dim=1)
+    return torch.cat([agg.expand(tokens.shape[0], 1, -1).to(tokens.dtype), tokens], dim=1)
 
 
 def dense_gelu(source: int, width: int, bias: bool = True) -> nn.Sequential:

@@ -56,7 +56,7 @@ class TextTower(nn.Module):
         self.bias = RelativeBias(backbone.heads, words.buckets, words.farthest)
         self.dropout = nn.Dropout(backbone.dropout)
         self.transformer = Transformer(backbone, TextBlock)
-        self.transformer.norm = rms_norm(backbone)  # pyright: ignore[reportAttributeAccessIssue]
+        self.transformer.norm = RMSNorm(backbone)  # pyright: ignore[reportAttributeAccessIssue]
 
     def forward(self, ids: Ids, shared: Transformer | None) -> Features:
         captions = ids.flatten(0, 1)
@@ -70,16 +70,23 @@ class TextBlock(BiasedBlock):
 
     def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
         super().__init__(config, drop_rate)
-        self.norm_attention = rms_norm(config)  # pyright: ignore[reportAttributeAccessIssue]
+        self.norm_attention = RMSNorm(config)  # pyright: ignore[reportAttributeAccessIssue]
         self.attention = BiasedAttention(
             config.width, config.heads, config.attention_dropout, inner=config.inner, bias=False, scale=1.0
         )
         self.mlp = MLP(config, bias=False)
 
 
-def rms_norm(config: TransformerConfig) -> nn.Module:
+class RMSNorm(nn.Module):
     """x / sqrt(mean x^2), scaled."""
-    return nn.RMSNorm(config.width, eps=config.norm_eps)
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.eps, self.weight = config.norm_eps, nn.Parameter(torch.ones(config.width))
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        wide = x.float()
+        return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight).to(x.dtype)
 
 
 class SharedTextTower(nn.Module):

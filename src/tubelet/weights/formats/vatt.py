@@ -80,12 +80,21 @@ def common_space(tree: Tree, theirs: str = "", others: Sequence[str] = ("audio",
         "video_text.weight": tree.take(f"{theirs}va_to_vat/dense/kernel").T,
     }
     norms = {"video_in": "hid_to_va/pre_bn", "video_audio": "hid_to_va/bn", "video_text": "va_to_vat/bn"}
-    numbers = {"weight": "gamma", "bias": "beta", "mean": "moving_mean", "variance": "moving_variance"}
     for ours, norm in norms.items():
-        state |= {f"{ours}_norm.{n}": tree.take(f"{theirs}{norm}/{number}") for n, number in numbers.items()}
+        state |= _batch_norm(tree, f"{theirs}{norm}", f"{ours}_norm")
     for name in others:
         released = {"audio": "aud_to_va", "text": "txt_to_vat"}[name]
         state |= _dense(tree, f"{theirs}{released}", f"others.{name}")
+    return state
+
+
+def joint_space(tree: Tree, theirs: str = "", names: Sequence[str] = ("video", "audio", "text")) -> State:
+    """The state of a :class:`~tubelet.nn.joint_space.JointSpace`."""
+    state: State = {}
+    for name in names:
+        released = f"{theirs}{_SHORT[name]}_to_vat"
+        state[f"maps.{name}.weight"] = tree.take(f"{released}/dense/kernel").T
+        state |= _batch_norm(tree, f"{released}/bn", f"norms.{name}")
     return state
 
 
@@ -176,6 +185,11 @@ def _mlp(tree: Tree, theirs: str, block: str) -> State:
 
 def _norm(tree: Tree, theirs: str, ours: str) -> State:
     return {f"{ours}.weight": tree.take(f"{theirs}/gamma"), f"{ours}.bias": tree.take(f"{theirs}/beta")}
+
+
+def _batch_norm(tree: Tree, theirs: str, ours: str) -> State:
+    numbers = {"weight": "gamma", "bias": "beta", "mean": "moving_mean", "variance": "moving_variance"}
+    return {f"{ours}.{number}": tree.take(f"{theirs}/{released}") for number, released in numbers.items()}
 
 
 def _dense(tree: Tree, theirs: str, ours: str) -> State:
