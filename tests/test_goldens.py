@@ -78,12 +78,12 @@ CHECKS: dict[str, Check] = {
     "vatt.audio.": vatt.check_sense,
     "vatt.text.": vatt.check_text,
     "vatt.unified.": vatt.check_unified,
-    "vatt.EndToEnd": vatt.check_end_to_end,
     "vatt.positions": vatt.check_positions,
     "vatt.relative_buckets": vatt.check_buckets,
     "vatt.heads.": vatt.check_head,
     "vatt.VideoModel": vatt.check_video_classifier,
     "vatt.AudioModel": vatt.check_audio_classifier,
+    "vatt.EndToEnd": vatt.check_end_to_end,
 }
 
 # Systems that are still to be built, by the beginning of the module's name: strict expected failures.
