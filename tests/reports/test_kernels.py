@@ -36,6 +36,7 @@ def saved(config: ModelConfig, folder: Path) -> Path:
         ),
         ("model1", {"tokenizer": (16, 2, 8, 8, 3)}),
         ("ast", {}),
+        ("vatt", {"modalities.video.tokenizer": (16, 2, 8, 8, 3)}),
     ],
 )
 def test_kernels_of_what_is_seen(tmp_path: Path, name: str, shapes: dict[str, tuple[int, ...]]) -> None:

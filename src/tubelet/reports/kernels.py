@@ -20,7 +20,7 @@ def learned_kernels(source: str | Path) -> dict[str, NDArray[np.float32]]:
     """
     loaded = load_model(source)
     towers = loaded.config.towers()
-    heard = {tower.modules.get("tokenizer") for tower in towers if tower.spec.modality == "audio"}
+    heard = {module for tower in towers if tower.spec.modality == "audio" for module in tower.modules.values()}
     return {
         name: layer.projection.weight.detach().unflatten(1, (-1, *layer.tubelet)).movedim(1, -1).float().numpy()
         for name, layer in loaded.model.encoder.named_modules()
