@@ -24,6 +24,7 @@ from tubelet.nn.inflation import Inflation
 from tubelet.specs import InputSpec, TextSpec
 from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
+from tubelet.weights.formats.word_vectors import is_word_vectors, load_word_vectors
 from tubelet.weights.loaded import LoadedModel, listed
 
 _OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone
@@ -98,10 +99,30 @@ def initialize(
 ) -> list[InitReport]:
     """Start ``model`` from every one of ``inits`` in turn, in place.
 
-    A head is loaded where the source has one of the same name whose classes are those in ``tasks``. Raises
-    WeightsError, naming keys and shapes, where a source does not fit; the model is then as it was before that source.
+    A source may also be a text file of word vectors, for a model that takes captions. A head is loaded where the source
+    has one of the same name whose classes are those in ``tasks``. Raises WeightsError, naming keys and shapes, where a
+    source does not fit; the model is then as it was before that source.
     """
-    return [initialize_from(load_model(init.source), model, config, init, tasks) for init in inits]
+    return [
+        _from_word_vectors(model, init)
+        if is_word_vectors(init.source)
+        else initialize_from(load_model(init.source), model, config, init, tasks)
+        for init in inits
+    ]
+
+
+def _from_word_vectors(model: Model, init: Init) -> InitReport:
+    found = load_word_vectors(model.encoder, init.source)
+    return InitReport(
+        source=init.source,
+        into=init.into,
+        loaded=("modalities.text.words.table",),
+        zeroed=(),
+        resized=(),
+        fresh=(),
+        dropped=(),
+        notes=(str(found),),
+    )
 
 
 @torch.no_grad()

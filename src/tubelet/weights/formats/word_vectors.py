@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tubelet.models.vatt import VattEncoder
+from tubelet.models.model import Encoder
 from tubelet.models.vatt.text import WordVectors
 from tubelet.specs import TextSpec
 from tubelet.weights.files import WeightsError
@@ -32,8 +32,13 @@ class FoundWords:
         return f"{self.source} has {self.found:,} of the vocabulary's {total:,} words{rest}"
 
 
+def is_word_vectors(source: str) -> bool:
+    """Whether it is named like a text file of word vectors: .txt or .vec, compressed or not."""
+    return source.removesuffix(".gz").endswith((".txt", ".vec"))
+
+
 @torch.no_grad()
-def load_word_vectors(encoder: VattEncoder, path: str | Path) -> FoundWords:
+def load_word_vectors(encoder: Encoder, path: str | Path) -> FoundWords:
     """Fill the encoder's word vectors from a text file, which may be compressed (``.gz``).
 
     A first line of two numbers, the words and the width, is allowed. Words that the file lacks keep their random
