@@ -250,7 +250,7 @@ def talking(
 
 def folder(
     data: Annotated[str, Doc("a folder of videos with sound, at any depth, or a manifest; no labels are needed")],
-    minutes: Annotated[float, Doc("how long it may train on this machine")] = 10.0,
+    minutes: Annotated[float, Doc("how long it may train on this machine")] = 5.0,
     seconds: Annotated[float, Doc("the length of a clip; files are cut into parts of it")] = 2.0,
     size: Annotated[int, Doc("the side of the square picture that the model sees, pixels")] = 64,
     steps: Annotated[int, Doc("number of updates; measured and planned if 0")] = 0,
