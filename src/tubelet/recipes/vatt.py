@@ -56,9 +56,7 @@ def pretrain(
         "data/audioset.parquet"
     ),
     vocabulary: Annotated[str, Doc("a text file of words, one a line; empty: the most frequent of the captions")] = "",
-    word_vectors: Annotated[
-        str, Doc("a text file of word vectors, as of word2vec and GloVe; empty: random")
-    ] = "",
+    word_vectors: Annotated[str, Doc("a text file of word vectors, as of word2vec and GloVe; empty: random")] = "",
     size: Annotated[Size, Doc("video, sound and text transformers; ma-medium: one for all")] = "mbs",
     keep: Annotated[float, Doc("the share of tokens that DropToken keeps")] = 0.5,
 ) -> Experiment:

@@ -37,6 +37,7 @@ _TITLES = {
     "mean_class_accuracy": "mean of the classes, each counted the same",
     "r2": "of the numbers' variance explained (R2)",
     "mae": "mean absolute error",
+    "r1": "of the sounds and sentences find their own video at the first try",
 }
 _NOTHING = "Nothing stands out. Try it on files of your own: <code>tubelet predict RUN FILE</code>."
 _LONG = 30  # rows above which a table scrolls
