@@ -249,7 +249,7 @@ def talking(
 def folder(
     data: Annotated[str, Doc("a folder of videos with sound, at any depth, or a manifest; no labels are needed")],
     minutes: Annotated[float, Doc("how long it may train on this machine")] = 5.0,
-    seconds: Annotated[float, Doc("the length of a clip; files are cut into parts of it")] = 2.0,
+    seconds: Annotated[float, Doc("files are cut into parts of this length; a clip is half of one")] = 2.4,
     size: Annotated[int, Doc("the side of the square picture that the model sees, pixels")] = 64,
     steps: Annotated[int, Doc("number of updates; measured and planned if 0")] = 0,
     keep: Annotated[float, Doc("the share of tokens that DropToken keeps")] = 0.5,
@@ -259,19 +259,19 @@ def folder(
 
     tubelet train vatt.folder VIDEOS --out runs/mine
 
-    Files are cut into parts, the end of each (or whole files, where there are 20 or more) is the test: how often does
-    the sound of a clip find its picture among all others? `tubelet probe` then tells what the features are worth, and
+    Files are cut into parts, in which clips begin at random in training; the end of each file (or whole files, where there
+    are 20 or more) is the test: how often does the sound of a clip find its picture among all others? `tubelet probe` then tells what the features are worth, and
     `tubelet.load(RUN).similarity(...)` compares files and sentences. The model is small, for a small machine.
     """
     manifest = read_parts(data, seconds, "val")
-    said = list(manifest.notes)
+    said, span = list(manifest.notes), seconds / 2
     specs: dict[str, InputSpec] = {
-        "video": VideoSpec(frames=8, stride=1, fps=8 / seconds, size=(size, size), short_side=size),
-        "audio": SpectrogramSpec(frames=round(100 * seconds), bins=64, low=60.0, loudness=-25.0),
+        "video": VideoSpec(frames=8, stride=1, fps=8 / span, size=(size, size), short_side=size),
+        "audio": SpectrogramSpec(frames=round(100 * span), bins=64, low=60.0, loudness=-25.0),
     }
     texts = _captions(manifest.split("train")) if captions else []
     if texts:
-        specs["text"] = _small_text(build_vocabulary(texts, 8_192), captions=2, seconds=seconds)
+        specs["text"] = _small_text(build_vocabulary(texts, 8_192), captions=2, seconds=span)
         said.append(f"Captions: {len(texts):,} texts found, so that sentences find videos, too.")
     else:
         said.append("No captions found (text columns, .srt or .vtt files, subtitle tracks): video and sound alone.")
@@ -311,7 +311,20 @@ def folder(
 
 _SHARE = 0.85  # of the time that is for updates
 _AUGMENT = Augmentation(
-    scale_jitter=0.0, crop=1.0, area=(0.4, 1.0), aspect=(0.75, 1.33), flip=0.5, color=0.5, grayscale=0.0, gain=3.0
+    scale_jitter=0.0,
+    crop=1.0,
+    area=(0.4, 1.0),
+    aspect=(0.75, 1.33),
+    flip=0.5,
+    color=0.5,
+    grayscale=0.0,
+    gain=3.0,
+    noise=0.3,
+    frequency_warp=0.1,
+    frequency_masks=1,
+    frequency_mask_bins=10,
+    time_masks=2,
+    time_mask_share=0.12,
 )
 _LOOKED_AT = 200  # files whose subtitles are looked for
 
