@@ -259,9 +259,10 @@ def folder(
 
     tubelet train vatt.folder VIDEOS --out runs/mine
 
-    Files are cut into parts, in which clips begin at random in training; the end of each file (or whole files, where there
-    are 20 or more) is the test: how often does the sound of a clip find its picture among all others? `tubelet probe` then tells what the features are worth, and
-    `tubelet.load(RUN).similarity(...)` compares files and sentences. The model is small, for a small machine.
+    Files are cut into parts, in which clips begin at random in training. The end of each file (or whole files, where
+    there are 20 or more) is the test: how often does the sound of a clip find its picture among all others? `tubelet
+    probe` then tells what the features are worth, and `tubelet.load(RUN).similarity(...)` compares files and sentences.
+    The model is small, for a small machine.
     """
     manifest = read_parts(data, seconds, "val")
     said, span = list(manifest.notes), seconds / 2
