@@ -174,6 +174,10 @@ class VattConfig(ModelConfig):
 
         return VattEncoder(self)
 
+    @property
+    def kind(self) -> str:
+        return "VATT"
+
     # Names -----------------------------------------------------------------------------------------------------------
 
     @classmethod
