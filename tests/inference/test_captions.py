@@ -80,10 +80,11 @@ def run(tmp_path_factory):
     )
     config = ListenerConfig()
     card = ClassCard(classes=NAMES, inputs=("video", "text"), views="2x1")
-    head = card.head(3)
+    encoder = config.build()
+    head = card.head(encoder)
     order = [("red", "green", "blue").index(name) for name in NAMES]
     head.load_state_dict({"projection.weight": torch.eye(3)[order], "projection.bias": torch.zeros(3)})
-    loaded = LoadedModel(Model(config.build(), {"color": head}), config, {"color": card})
+    loaded = LoadedModel(Model(encoder, {"color": head}), config, {"color": card})
     task = Task(
         source=Source(path=str(folder / "films.csv"), train="val"),
         objective=Classification(classes=NAMES),

@@ -214,7 +214,7 @@ def talking(
     data: Annotated[str, Doc("the folder of Talking Digits; `tubelet data digits` makes it")] = "runs/talking_digits",
     keep: Annotated[float, Doc("the share of tokens that DropToken keeps")] = 0.5,
 ) -> Experiment:
-    """Talking Digits without labels: a small VATT on moving digits, the voice that names them, and their captions.
+    """Talking Digits without labels: a small VATT on moving digits, their voices and their captions.
 
     tubelet train vatt.talking
 
@@ -255,7 +255,7 @@ def folder(
     keep: Annotated[float, Doc("the share of tokens that DropToken keeps; they are few here")] = 1.0,
     captions: Annotated[bool, Doc("learn from captions, too, where there are any")] = True,
 ) -> Experiment:
-    """Any folder of videos with sound, without labels: what is seen, heard and (in subtitles) said belongs together.
+    """Any folder of videos with sound, without labels: what is seen, heard and said belongs together.
 
     tubelet train vatt.folder VIDEOS --out runs/mine
 
