@@ -9,6 +9,7 @@ from time import monotonic
 from rich.table import Table
 
 from tubelet.data.talking_digits import make
+from tubelet.data.views import Views
 from tubelet.evaluation.run import evaluator
 from tubelet.probing.probe import probe
 from tubelet.probing.training import ProbeOptions
@@ -76,7 +77,7 @@ def _shown(
 ) -> Shown:
     probes: dict[str, float] = {}
     for task in _PROBED.values():
-        options = ProbeOptions(fast=True, seed=seed)
+        options = ProbeOptions(fast=True, seed=seed, views=Views(clips=1))
         found = probe(model, f"{data}/{task}.csv", model.parent / f"probe_{model.name}_{task}", options=options)
         probes[task] = found.rows[0].value
     return Shown(
