@@ -58,9 +58,9 @@ class AxialPositions(nn.Module):
 def resize_table(table: Float[Tensor, "n D"], places: int) -> Float[Tensor, "m D"]:
     """A table of n places for m = ``places``, by a polyharmonic spline of order 3.
 
-    sum_i w_i |x - i/n|^3 + a + b x goes through all rows at i/n, and is read at j/m. The last places lie beyond the
-    last row, and are extrapolated, as in the released code (the paper says bi-cubic interpolation). For one place this
-    is the first row. Differentiable; the weights are computed in float64.
+    ``sum_i w_i |x - i/n|^3 + a + b x`` goes through all rows at i/n, and is read at j/m. The last places lie beyond
+    the last row, and are extrapolated, as in the released code (the paper says bi-cubic interpolation). For one place
+    this is the first row. Differentiable; the weights are computed in float64.
     """
     if len(table) == places:
         return table

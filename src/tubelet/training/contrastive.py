@@ -150,5 +150,5 @@ def nce(
 
 
 def normalized(x: Float[Tensor, "*any C"]) -> Float[Tensor, "*any C"]:
-    """x / |x|; zeros stay zeros."""
+    """x over its length; zeros stay zeros."""
     return x * x.square().sum(-1, keepdim=True).clamp(min=_TINY).rsqrt()
