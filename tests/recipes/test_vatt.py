@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tubelet.data.manifest import Record, write_manifest
 from tubelet.data.talking_digits import make
 from tubelet.models.vatt.config import VattConfig
 from tubelet.recipes import vatt, vatt_demo
+from tubelet.recipes.folder.pace import Pace
 from tubelet.recipes.run import run
 from tubelet.specs import TextSpec, VideoSpec, WaveformSpec
 from tubelet.training.contrastive import Contrastive
@@ -108,16 +110,27 @@ def test_a_folder_without_labels(digits: Path, tmp_path: Path) -> None:
         shutil.copy(digits / "motion" / "train" / f"{i:05d}.mp4", films / f"{i}.mp4")
     (films / "0.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nA dog barks.\n")
     (films / "broken.mp4").write_bytes(b"nothing")
-    made = vatt.folder(str(tmp_path / "films"), steps=3, seconds=1.0, size=32)
+    made = vatt.folder(str(tmp_path / "films"), steps=3, part=1.0, size=32)
     assert tuple(made.model.inputs) == ("video", "audio", "text")
     assert "Captions: 1 texts" in made.notes
     assert "broken.mp4" in made.notes
     result = run(shortened(made, "clips", 3, 8), tmp_path / "run", progress=False)
     metrics = result.results["tasks"]["clips"]["metrics"]
     assert metrics["audio_to_video_pool"] == result.results["tasks"]["clips"]["coverage"]["scored"] > 1
-    alone = vatt.folder(str(tmp_path / "films"), steps=3, seconds=1.0, captions=False)
+    alone = vatt.folder(str(tmp_path / "films"), steps=3, part=1.0, captions=False)
     assert tuple(alone.model.inputs) == ("video", "audio")
     assert "Captions" not in alone.notes
+
+
+def test_what_was_measured_is_kept_for_a_resume(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command gives the recipe back what it chose under the names of parameters: the same experiment comes out."""
+    shutil.copytree(digits / "motion" / "train", tmp_path / "films")
+    monkeypatch.setattr(vatt, "measure", lambda experiment, ranks: {"clips": Pace(update=2.0, first_read=0.0)})
+    made = vatt.folder(str(tmp_path / "films"), minutes=10.0, part=1.0)
+    assert made.tasks["clips"].length.steps == 255
+    kept = {key: value for key, value in made.chosen.items() if key in signature(vatt.folder).parameters}
+    again = vatt.folder(str(tmp_path / "films"), minutes=10.0, part=1.0, **kept)  # pyright: ignore[reportArgumentType]
+    assert replace(again, chosen=made.chosen) == made
 
 
 def test_the_demo_shows_what_was_learned(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,11 @@ _JITTER = Augmentation(scale_jitter=0.8, min_scale=0.8, max_scale=1.2, flip=0.5,
 _INCEPTION = Augmentation(
     scale_jitter=0.0, crop=1.0, area=(0.08, 1.0), aspect=(0.5, 2.0), flip=0.5, color=0.8, grayscale=0.0
 )
+_SHARE = 0.85  # of the time that is for updates
+_LIGHT = Augmentation(
+    scale_jitter=0.0, crop=1.0, area=(0.6, 1.0), aspect=(0.75, 1.33), flip=0.5, color=0.5, grayscale=0.0, gain=3.0
+)
+_LOOKED_AT = 200  # files whose subtitles are looked for
 
 
 def pretrain(
@@ -115,25 +120,17 @@ def kinetics(
     released code clips the backbone's alone, and has dropout 0.5 before the classifier, which this recipe leaves out.
     """
     spec = VideoSpec(frames=32, stride=2, fps=25.0, size=(320, 320), short_side=320)
-    return Experiment(
-        model=_tower(size, {"video": spec}),
-        tasks={
-            "kinetics": Task(
-                source=Source(path=data),
-                objective=Classification(smoothing=0.1, head_init="lecun"),
-                augment=_INCEPTION,
-                batch_size=64,
-                length=Length(steps=steps),
-                warmup=Length(steps=2_500),
-                learning_rate=0.005,
-                views=Views(clips=4, crops=3),
-            )
-        },
-        optimizer=SGD(momentum=0.9),
-        training=Training(clip_norm=0.75),
-        init=_started(init),
-        notes=_scratch(init),
+    task = Task(
+        source=Source(path=data),
+        objective=Classification(smoothing=0.1, head_init="lecun"),
+        augment=_INCEPTION,
+        batch_size=64,
+        length=Length(steps=steps),
+        warmup=Length(steps=2_500),
+        learning_rate=0.005,
+        views=Views(clips=4, crops=3),
     )
+    return _fine_tuned("kinetics", _tower(size, {"video": spec}), task, init)
 
 
 def audioset(
@@ -158,26 +155,18 @@ def audioset(
         head_init="lecun",
         head_bias=-6.27,  # -log(C - 1) of 527 classes, so that each begins as rare as it is among them
     )
-    return Experiment(
-        model=_tower(size, {"audio": spec}),
-        tasks={
-            "audioset": Task(
-                source=Source(path=data),
-                objective=objective,
-                inputs=("audio",),
-                augment=Augmentation.none(),
-                batch_size=1024,
-                length=Length(steps=50_000),
-                warmup=Length(steps=5_000),
-                learning_rate=0.2,
-                views=Views(clips=4),
-            )
-        },
-        optimizer=SGD(momentum=0.9),
-        training=Training(clip_norm=0.75),
-        init=_started(init),
-        notes=_scratch(init),
+    task = Task(
+        source=Source(path=data),
+        objective=objective,
+        inputs=("audio",),
+        augment=Augmentation.none(),
+        batch_size=1024,
+        length=Length(steps=50_000),
+        warmup=Length(steps=5_000),
+        learning_rate=0.2,
+        views=Views(clips=4),
     )
+    return _fine_tuned("audioset", _tower(size, {"audio": spec}), task, init)
 
 
 def imagenet(data: Data = "data/imagenet", init: Pretrained = "") -> Experiment:
@@ -188,26 +177,18 @@ def imagenet(data: Data = "data/imagenet", init: Pretrained = "") -> Experiment:
     The paper's figures (Table 3): Base 78.7 % top-1, 93.9 % top-5; from scratch 64.7 and 83.9. The paper does not state
     a warm-up: there is none.
     """
-    return Experiment(
-        model=_tower("base", {"image": ImageSpec(size=(384, 384), short_side=384)}),
-        tasks={
-            "imagenet": Task(
-                source=Source(path=data),
-                objective=Classification(smoothing=0.1, head_init="lecun"),
-                inputs=("image",),
-                augment=_INCEPTION,
-                batch_size=512,
-                length=Length(epochs=50),
-                warmup=Length(),
-                learning_rate=0.08,
-                views=Views(clips=1),
-            )
-        },
-        optimizer=SGD(momentum=0.9),
-        training=Training(clip_norm=0.75),
-        init=_started(init),
-        notes=_scratch(init),
+    task = Task(
+        source=Source(path=data),
+        objective=Classification(smoothing=0.1, head_init="lecun"),
+        inputs=("image",),
+        augment=_INCEPTION,
+        batch_size=512,
+        length=Length(epochs=50),
+        warmup=Length(),
+        learning_rate=0.08,
+        views=Views(clips=1),
     )
+    return _fine_tuned("imagenet", _tower("base", {"image": ImageSpec(size=(384, 384), short_side=384)}), task, init)
 
 
 def talking(
@@ -249,7 +230,7 @@ def talking(
 def folder(
     data: Annotated[str, Doc("a folder of videos with sound, at any depth, or a manifest; no labels are needed")],
     minutes: Annotated[float, Doc("how long it may train on this machine")] = 5.0,
-    seconds: Annotated[float, Doc("files are cut into parts of this length; a clip is half of one")] = 2.4,
+    part: Annotated[float, Doc("seconds: files are cut into parts of this length; a clip is half of one")] = 2.4,
     size: Annotated[int, Doc("the side of the square picture that the model sees, pixels")] = 64,
     steps: Annotated[int, Doc("number of updates; measured and planned if 0")] = 0,
     keep: Annotated[float, Doc("the share of tokens that DropToken keeps; they are few here")] = 1.0,
@@ -264,19 +245,18 @@ def folder(
     probe` then tells what the features are worth, and `tubelet.load(RUN).similarity(...)` compares files and sentences.
     The model is small, for a small machine.
     """
-    manifest = read_parts(data, seconds, "val")
-    said, span = list(manifest.notes), seconds / 2
+    manifest = read_parts(data, part, "val")
+    training, said, span = manifest.split("train"), list(manifest.notes), part / 2
     specs: dict[str, InputSpec] = {
         "video": VideoSpec(frames=8, stride=1, fps=8 / span, size=(size, size), short_side=size),
         "audio": SpectrogramSpec(frames=round(100 * span), bins=64, low=60.0, loudness=-25.0),
     }
-    texts = _captions(manifest.split("train")) if captions else []
+    texts = _captions(training) if captions else []
     if texts:
         specs["text"] = _small_text(build_vocabulary(texts, 8_192), captions=2, seconds=span)
         said.append(f"Captions: {len(texts):,} texts found, so that sentences find videos, too.")
     else:
         said.append("No captions found (text columns, .srt or .vtt files, subtitle tracks): video and sound alone.")
-    training = manifest.split("train")
     batch = max(2, min(64, len(training) // 4))
     patches = {"video": (2, size // 4, size // 4), "audio": (1, 4, 64)}
 
@@ -285,10 +265,10 @@ def folder(
             model=_small(specs, patches, keep),
             tasks={
                 "clips": Task(
-                    source=Source(path=data, parts=seconds),
+                    source=Source(path=data, parts=part),
                     objective=Contrastive(empty_captions="ignored"),
                     inputs=tuple(specs),
-                    augment=_AUGMENT,
+                    augment=_LIGHT,
                     batch_size=batch,
                     length=Length(steps=updates),
                     warmup=Length(steps=max(1, updates // 10)),
@@ -308,13 +288,6 @@ def folder(
         (pace,) = measure(experiment(1_000), ranks).values()
     updates = max(20, round(60 * minutes * _SHARE / pace.update))
     return replace(experiment(updates), chosen={"steps": updates, "seconds": round(60 * minutes, 1)})
-
-
-_SHARE = 0.85  # of the time that is for updates
-_AUGMENT = Augmentation(
-    scale_jitter=0.0, crop=1.0, area=(0.6, 1.0), aspect=(0.75, 1.33), flip=0.5, color=0.5, grayscale=0.0, gain=3.0
-)
-_LOOKED_AT = 200  # files whose subtitles are looked for
 
 
 def _small(specs: dict[str, InputSpec], patches: dict[str, tuple[int, int, int]], keep: float) -> VattConfig:
@@ -362,9 +335,13 @@ def _tower(size: str, specs: dict[str, InputSpec]) -> VattConfig:
     return config.with_only((name,)).with_inputs(specs)
 
 
-def _started(init: str) -> tuple[Init, ...]:
-    return (Init(source=init),) if init else ()
-
-
-def _scratch(init: str) -> str:
-    return "" if init else "From scratch: the paper starts from pre-training, and reaches far less without it."
+def _fine_tuned(name: str, model: VattConfig, task: Task, init: str) -> Experiment:
+    notes = "" if init else "From scratch: the paper starts from pre-training, and reaches far less without it."
+    return Experiment(
+        model=model,
+        tasks={name: task},
+        optimizer=SGD(momentum=0.9),
+        training=Training(clip_norm=0.75),
+        init=(Init(source=init),) if init else (),
+        notes=notes,
+    )
