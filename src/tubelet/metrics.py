@@ -93,6 +93,13 @@ def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> list[ClassR
     return rows
 
 
+def share_error(share: float, examples: int) -> float:
+    """The standard error of a share of so many examples, to which one success and one failure are added: ten right of
+    ten is not certain."""
+    share = (share * examples + 1) / (examples + 2)
+    return math.sqrt(share * (1 - share) / max(1, examples))
+
+
 def retrieval(similarities: Array, own: NDArray[np.int64]) -> dict[str, float]:
     """How well M queries find the candidate ``own`` (M,) of each, by their ``similarities`` (M, N) to N candidates.
 
@@ -137,7 +144,7 @@ def multi_label(scores: Array, targets: Array) -> dict[str, float]:
     VATT code averages d' over classes as well; the d' of the mean area is another number. Left out where no class has
     both; d' also where a class is told apart without a mistake, as it is infinite then.
     """
-    from scipy.stats import norm  # half a second of imports
+    from scipy.special import ndtri
     from sklearn.metrics import roc_auc_score
 
     values = average_precisions(scores, targets)
@@ -150,7 +157,7 @@ def multi_label(scores: Array, targets: Array) -> dict[str, float]:
         return found
     areas = np.array([roc_auc_score(targets[:, c], scores[:, c]) for c in both])
     found["auc"] = float(areas.mean())
-    d_prime = float((math.sqrt(2) * norm.ppf(areas)).mean())
+    d_prime = float((math.sqrt(2) * ndtri(areas)).mean())
     return found | ({"d_prime": d_prime} if math.isfinite(d_prime) else {})
 
 

@@ -38,7 +38,7 @@ def test_the_end_of_a_few_long_files_is_the_test(tmp_path: Path) -> None:
 
 def test_whole_files_are_held_out_of_many(tmp_path: Path) -> None:
     films(tmp_path, {f"{i}": 2.0 for i in range(20)})
-    records = Source(path=str(tmp_path), parts=1.0).read()[0].records
+    records = Source(path=str(tmp_path), parts=1.0).read().records
     splits = {r.path: {o.split for o in records if o.path == r.path} for r in records}
     assert all(len(found) == 1 for found in splits.values())
     assert sum(found == {"val"} for found in splits.values()) == 2

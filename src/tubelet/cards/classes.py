@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tubelet.cards.card import Answer, Answers, Arrays, ClassTables, Panel, TaskCard
 from tubelet.data.labels import Classes, ClassLabels
 from tubelet.data.records import LABEL
-from tubelet.metrics import average_precisions, confusion_matrix, measure, per_class, softmax
+from tubelet.metrics import average_precisions, confusion_matrix, measure, per_class, share_error, softmax
 from tubelet.models.model import Encoder
 from tubelet.nn.heads import LinearHead, MultiHead, build_head
 
@@ -67,9 +67,7 @@ class ClassCard(TaskCard):
         return measure(next(iter(outputs.values())), next(iter(targets.values())))
 
     def standard_error(self, value: float, examples: int) -> float:
-        """Of a share, to which one success and one failure are added: ten right of ten is not certain."""
-        share = (value * examples + 1) / (examples + 2)
-        return math.sqrt(share * (1 - share) / max(1, examples))
+        return share_error(value, examples)
 
     def probabilities(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         """Of logits (..., K): softmax, or sigmoid where an example may have several labels."""

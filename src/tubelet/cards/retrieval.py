@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from tubelet.cards.card import Answers, Arrays, TaskCard
 from tubelet.data.dataset import VideoViews
-from tubelet.metrics import cosine, retrieval
+from tubelet.metrics import cosine, retrieval, share_error
 from tubelet.models.model import Encoder
 from tubelet.nn.common_space import CommonSpace
 
@@ -102,9 +101,7 @@ class RetrievalCard(TaskCard):
         return {"r1": sum(firsts) / len(firsts), **found}
 
     def standard_error(self, value: float, examples: int) -> float:
-        """Of a share, to which one success and one failure are added."""
-        share = (value * examples + 1) / (examples + 2)
-        return math.sqrt(share * (1 - share) / max(1, examples))
+        return share_error(value, examples)
 
     def answers(self, outputs: Arrays, top: int) -> Answers:
         """None: a vector says nothing by itself."""

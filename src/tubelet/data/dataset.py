@@ -101,10 +101,12 @@ class TrainSet:
             try:
                 inputs[name] = reader.train(files, self.augment, Random(seed))
             except NoTrackError as error:
+                if not self.may_miss:
+                    return error
                 missing.append(error)
             except MediaError as error:
                 return error
-        if missing and not (self.may_miss and inputs):
+        if not inputs:
             return missing[0]
         if self.may_miss:
             inputs = {

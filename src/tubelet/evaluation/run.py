@@ -236,7 +236,7 @@ def test_data(
         raise ConfigError(f"{source}: is no run with test data for task {name!r}; give the data (--data)")
     if not Path(task.source.path).exists():
         raise ConfigError(f"{source}: the run's data {task.source.path} is not here: give it (--data)")
-    records = task.source.read()[0].split(split or task.source.test)
+    records = task.source.read().split(split or task.source.test)
     return TestData(records=records, views=views, inputs=inputs)
 
 

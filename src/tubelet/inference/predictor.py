@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -284,10 +284,7 @@ class Predictor(Model):
         names = self._input_set(info, inputs)
         tested = (card.views for card in self.tasks.values() if set(self._specs(card.inputs)) >= set(names))
         seen, _ = self._look(info, names, views or next(tested, ""))
-        parts = torch.arange(views_in(seen.inputs)).split(self.views_per_forward)
-        with self._running():
-            pooled = [self._encode({name: x[rows] for name, x in seen.inputs.items()}).pooled for rows in parts]
-        return torch.cat(pooled).float().cpu().mean(0)
+        return self._mean(seen, lambda features: features.pooled)
 
     def embed_text(self, sentence: str) -> Float[Tensor, " C"]:
         """The vector of a sentence in the space of video and captions, of length 1: float32, on the CPU.
@@ -310,11 +307,15 @@ class Predictor(Model):
         other = beside if input == "video" else input
         task, card = self._comparing(other)
         seen, _ = self._look(probe(path), (input,), views or card.views)
-        parts = torch.arange(views_in(seen.inputs)).split(self.views_per_forward)
         name = f"video_{other}" if input == "video" else f"{input}_video"
+        return F.normalize(self._mean(seen, lambda features: self.heads[task](features)[name]), dim=0)
+
+    def _mean(self, seen: VideoViews, made_of: Callable[[Features], Tensor]) -> Float[Tensor, " D"]:
+        """What is ``made_of`` the features of each view (V, D), averaged: float32, on the CPU."""
+        parts = torch.arange(views_in(seen.inputs)).split(self.views_per_forward)
         with self._running():
-            vectors = [self.heads[task](self._encode({input: seen.inputs[input][rows]}))[name] for rows in parts]
-        return F.normalize(torch.cat(vectors).float().cpu().mean(0), dim=0)
+            made = [made_of(self._encode({name: x[rows] for name, x in seen.inputs.items()})) for rows in parts]
+        return torch.cat(made).float().cpu().mean(0)
 
     def similarity(self, path: Path_, other: Path_ = "", *, text: str = "") -> float:
         """The cosine of what a file shows with a sentence (``text``), or with what ``other`` sounds like.

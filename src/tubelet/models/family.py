@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from jaxtyping import Float
@@ -196,6 +197,12 @@ class ModelConfig(ABC):
         spectrogram's grid is (1, time, frequency). Raises TypeError for a model whose rollout is not written.
         """
         raise TypeError(f"attention rollout is not written for {self.kind}: its config has no rollout()")
+
+
+def all_subsets(inputs: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """The ``input_sets`` of a model whose inputs may be missing: all of them, then all smaller sets."""
+    names = tuple(inputs)
+    return tuple(chosen for count in range(len(names), 0, -1) for chosen in combinations(names, count))
 
 
 def map_transformers(value: T, change: Callable[[TransformerConfig], TransformerConfig]) -> T:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.models.family import PATCH_NAME, SIZES, ModelConfig, Tower, block_modules, matched, size_letters
+from tubelet.models.family import (
+    PATCH_NAME,
+    SIZES,
+    ModelConfig,
+    Tower,
+    all_subsets,
+    block_modules,
+    matched,
+    size_letters,
+)
 from tubelet.models.model import MASK, Encoder
 from tubelet.models.polyvit import Modality, with_specs
 from tubelet.models.rollout import Maps, Shares, back
@@ -71,8 +79,7 @@ class MBTConfig(ModelConfig):
     @property
     def input_sets(self) -> tuple[tuple[str, ...], ...]:
         """All modalities, and, as any may be missing, all smaller sets."""
-        names = tuple(self.modalities)
-        return tuple(chosen for count in range(len(names), 0, -1) for chosen in combinations(names, count))
+        return all_subsets(self.modalities)
 
     @property
     def may_miss(self) -> bool:

@@ -74,7 +74,7 @@ def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
             card = task.objective.card()
             if not card.panel:
                 continue
-            test = task.source.read()[0].split(task.source.test)
+            test = task.source.read().split(task.source.test)
             train, validation = prepared.training[name], prepared.validation.get(name, [])
             console = Console(stderr=True, quiet=not progress)
             try:
@@ -109,7 +109,7 @@ def report(folder: str | Path) -> Path | None:
 def check_test_data(experiment: Experiment) -> None:
     """Raises ManifestError or ValueError where a task's test split is missing or shows what its training never did."""
     for task in resolve(experiment).resolved.experiment.tasks.values():
-        records = task.source.read()[0].split(task.source.test)
+        records = task.source.read().split(task.source.test)
         specs = {name: experiment.model.inputs[name] for name in task.inputs}
         may_miss = experiment.model.may_miss and len(specs) > 1
         ViewSet(records, task.objective.card().targets(), specs, task.views, may_miss=may_miss)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -23,7 +23,7 @@ from tubelet.training.run import MODEL, initial_model, train
 from tubelet.weights.folder import save_model
 
 UNTRAINED = "untrained"
-_PROBED = {"video": "motion", "audio": "spoken"}
+_PROBED = "motion", "spoken"
 _KEPT = {"DropToken 50 %": ("half", 0.5), "all tokens": ("all", 1.0)}
 
 
@@ -68,7 +68,7 @@ def run_vatt_demo(
         write_report(run)
         metrics = result.results["tasks"]["talking"]["metrics"]
         shown.append(_shown(name, run / MODEL, data, seed, minutes, metrics))
-    write_json(out / "demo.json", {one.name: {**vars(one)} for one in shown})
+    write_json(out / "demo.json", {one.name: asdict(one) for one in shown})
     return shown
 
 
@@ -76,7 +76,7 @@ def _shown(
     name: str, model: Path, data: str | Path, seed: int, minutes: float | None, metrics: dict[str, float]
 ) -> Shown:
     probes: dict[str, float] = {}
-    for task in _PROBED.values():
+    for task in _PROBED:
         options = ProbeOptions(fast=True, seed=seed, views=Views(clips=1))
         found = probe(model, f"{data}/{task}.csv", model.parent / f"probe_{model.name}_{task}", options=options)
         probes[task] = found.rows[0].value
@@ -99,7 +99,7 @@ def table(shown: list[Shown]) -> Table:
         made.add_column(column, justify="left" if not column else "right")
     made.add_row("chance", "", f"{1 / pool:.1%}", f"{(pool + 1) / 2:g}", "12.5%", "10.0%")
     for one in shown:
-        probes = (f"{one.probes[task]:.1%}" for task in _PROBED.values())
+        probes = (f"{one.probes[task]:.1%}" for task in _PROBED)
         found = ((one.minutes, ".1f"), (one.r1, ".1%"), (one.median_rank, "g"))
         made.add_row(one.name, *("" if value is None else format(value, form) for value, form in found), *probes)
     return made

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from tubelet.cards import NumberCard
 from tubelet.data.manifest import LABEL
 from tubelet.evaluation.predictions import Scored
+from tubelet.metrics import share_error
 
 Outcome = Literal["better", "as good", "worse", "not compared"]
 Trend = Literal["rising", "flat", "falling", "unknown"]
@@ -228,12 +229,8 @@ class Verdict:
 
     @property
     def error(self) -> float:
-        """The standard error of the accuracy, computed as if one more file were right and one more wrong.
-
-        Otherwise ten right out of ten would look certain.
-        """
-        share = (self.model * self.examples + 1) / (self.examples + 2)
-        return math.sqrt(share * (1 - share) / max(1, self.examples))
+        """The standard error of the accuracy."""
+        return share_error(self.model, self.examples)
 
     @property
     def outcome(self) -> Outcome:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -21,7 +22,7 @@ Formula = Literal["released", "paper"]
 Gather = Callable[[Tensor], Tensor]
 
 _NEVER = -1e9  # the similarity of what is left out, as in the released code
-_TINY = 1e-12  # under the squared length of a vector
+_SHORTEST = 1e-6  # that a vector is taken for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,11 @@ class Contrastive(Objective):
                 said = said & (given | (self.empty_captions == "positives"))
                 present = said.any(1)
             candidates = vectors[f"{other}_video"].float()
+            candidates = candidates if candidates.ndim == 3 else candidates[:, None]
             each, right = nce(
                 vectors[f"video_{other}"].float(),
-                candidates if candidates.ndim == 3 else candidates[:, None],
-                said.expand(-1, candidates.shape[1] if candidates.ndim == 3 else 1),
+                candidates,
+                said.expand(candidates.shape[:2]),
                 temperature=self.temperature,
                 formula=self.formula,
                 gather=ranks.gather,
@@ -131,24 +133,14 @@ def nce(
     ``gather`` puts the rows of all ranks one after the other; ``first`` is where this rank's rows then begin. A clip
     of which nothing is present has a value that means nothing.
     """
-    video, other = normalized(video), normalized(other)
-    rows = len(video)
+    video, other = (F.normalize(x, dim=-1, eps=_SHORTEST) for x in (video, other))
     videos, others, there = gather(video), gather(other), gather(present.to(video.dtype)) > 0
-    left_out = ~there
-    row = (torch.einsum("ic,jlc->ijl", video, others) / temperature).masked_fill(left_out, _NEVER)
-    column = torch.einsum("kc,ilc->ikl", videos, other) / temperature
-    column = column.masked_fill(~present[:, None], _NEVER)
-    own = torch.arange(first, first + rows, device=video.device)
-    positives = row[torch.arange(rows, device=video.device), own]
-    right = row.detach().amax(-1).argmax(-1) == own
+    row = (torch.einsum("ic,jlc->ijl", video, others) / temperature).masked_fill(~there, _NEVER)
+    column = (torch.einsum("kc,ilc->ikl", videos, other) / temperature).masked_fill(~present[:, None], _NEVER)
+    place = torch.arange(len(videos), device=video.device)
+    own = place == place[first : first + len(video), None]
+    right = row.detach().amax(-1).argmax(-1) == place[first : first + len(video)]
     if formula == "paper":
-        others_only = torch.ones(rows, len(videos), 1, dtype=torch.bool, device=video.device)
-        others_only[torch.arange(rows, device=video.device), own] = False
-        column = column.masked_fill(~others_only, _NEVER)
+        column = column.masked_fill(own[..., None], _NEVER)
     everything = torch.cat([row.flatten(1), column.flatten(1)], 1)
-    return everything.logsumexp(1) - positives.logsumexp(1), right.to(video.dtype)
-
-
-def normalized(x: Float[Tensor, "*any C"]) -> Float[Tensor, "*any C"]:
-    """x over its length; zeros stay zeros."""
-    return x * x.square().sum(-1, keepdim=True).clamp(min=_TINY).rsqrt()
+    return everything.logsumexp(1) - row[own].logsumexp(1), right.to(video.dtype)

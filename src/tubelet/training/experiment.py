@@ -55,10 +55,16 @@ class Source:
         if not 0 <= self.held_out < 1 or (self.held_out and self.validation):
             raise ValueError(f"{self.held_out=} must be in [0, 1), and 0 beside the split {self.validation=}")
 
-    def read(self) -> tuple[Manifest, ...]:
-        """The manifests, the first of which has the test examples. Raises ManifestError."""
-        paths = (self.path, *self.also)
-        return tuple(read_parts(path, self.parts, self.test) if self.parts else read_manifest(path) for path in paths)
+    def read(self) -> Manifest:
+        """The manifest, which has the validation and test examples. Raises ManifestError."""
+        return self._read(self.path)
+
+    def read_others(self) -> list[Manifest]:
+        """The further manifests that only train. Raises ManifestError."""
+        return [self._read(path) for path in self.also]
+
+    def _read(self, path: str) -> Manifest:
+        return read_parts(path, self.parts, self.test) if self.parts else read_manifest(path)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ def resolve(experiment: Experiment) -> Prepared:
     notes: list[str] = []
     for name, task in experiment.tasks.items():
         _check_inputs(experiment, name, task)
-        manifest, *more = task.source.read()
+        manifest, more = task.source.read(), task.source.read_others()
         notes += [note for note in manifest.notes if note not in notes]
         records, held_out = split_training(manifest, task)
         notes += [note for other in more for note in other.notes if note not in notes]

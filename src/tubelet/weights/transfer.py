@@ -24,7 +24,7 @@ from tubelet.nn.inflation import Inflation
 from tubelet.specs import InputSpec, TextSpec
 from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
-from tubelet.weights.formats.word_vectors import is_word_vectors, load_word_vectors
+from tubelet.weights.formats.word_vectors import TABLE, is_word_vectors, load_word_vectors
 from tubelet.weights.loaded import LoadedModel, listed
 
 _OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone
@@ -116,7 +116,7 @@ def _from_word_vectors(model: Model, init: Init) -> InitReport:
     return InitReport(
         source=init.source,
         into=init.into,
-        loaded=("modalities.text.words.table",),
+        loaded=(TABLE,),
         zeroed=(),
         resized=(),
         fresh=(),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from itertools import combinations
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tubelet.models.family import ModelConfig, Tower, block_modules
+from tubelet.models.family import ModelConfig, Tower, all_subsets, block_modules
 from tubelet.models.rollout import Maps, Shares, plain
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.positions import Grid
@@ -158,8 +157,7 @@ class VattConfig(ModelConfig):
     @property
     def input_sets(self) -> tuple[tuple[str, ...], ...]:
         """All modalities, and, as any may be missing, all smaller sets."""
-        names = tuple(self.modalities)
-        return tuple(chosen for count in range(len(names), 0, -1) for chosen in combinations(names, count))
+        return all_subsets(self.modalities)
 
     @property
     def may_miss(self) -> bool:
@@ -203,17 +201,11 @@ class VattConfig(ModelConfig):
         return config.with_inputs({**config.inputs, "video": video})
 
     def spelled(self) -> str | None:
-        plain, kinds = self.without_regularizers(), {name: type(spec) for name, spec in self.inputs.items()}
+        mine = _sizes(self.without_regularizers())
         for name in self.examples:
             named = type(self).parse(name)
             assert named is not None
-            if kinds != {key: type(spec) for key, spec in named.inputs.items()}:
-                continue
-            if {key: m.patch for key, m in named.modalities.items() if isinstance(m, Sense)} != {
-                key: m.patch for key, m in self.modalities.items() if isinstance(m, Sense)
-            }:
-                continue
-            if plain.with_inputs(named.inputs) == named.without_regularizers():
+            if _sizes(named.without_regularizers()) == mine:
                 return name
         return None
 
@@ -279,3 +271,11 @@ class VattConfig(ModelConfig):
         if input != names[0]:
             return torch.zeros(len(next(iter(seen.values()))), *modality.grid)
         return plain(seen, modality.grid)
+
+
+def _sizes(config: VattConfig) -> dict[str, dict[str, Any]]:
+    """What a name says of each modality: all but the lengths and sizes in its spec."""
+    return {
+        name: {f.name: getattr(m, f.name) for f in fields(m) if f.name != "spec"} | {"spec": type(m.spec)}
+        for name, m in config.modalities.items()
+    }

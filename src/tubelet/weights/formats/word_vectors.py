@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from tubelet.models.model import Encoder
-from tubelet.models.vatt.text import WordVectors
 from tubelet.specs import TextSpec
 from tubelet.weights.files import WeightsError
+
+TABLE = "modalities.text.words.table"
+"""The parameter of an encoder that has them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,12 @@ def load_word_vectors(encoder: Encoder, path: str | Path) -> FoundWords:
     spec = encoder.inputs.get("text")
     if not isinstance(spec, TextSpec) or not spec.id_of:
         raise WeightsError("word vectors need a model of captions whose TextSpec has a vocabulary")
-    words = encoder.get_submodule("modalities.text.words")
-    assert isinstance(words, WordVectors)
-    vectors = read_word_vectors(path, spec.id_of, words.table.shape[1])
+    table = encoder.get_parameter(TABLE)
+    vectors = read_word_vectors(path, spec.id_of, table.shape[1])
     if not vectors:
         raise WeightsError(f"{path}: none of the vocabulary's {len(spec.id_of):,} words is there")
     for word, vector in vectors.items():
-        words.table[spec.id_of[word]] = vector.to(words.table)
+        table[spec.id_of[word]] = vector.to(table)
     missing = tuple(word for word in spec.id_of if word not in vectors)
     return FoundWords(str(path), len(vectors), missing)
 
