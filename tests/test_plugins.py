@@ -1,4 +1,4 @@
-"""Families from outside the library: TimeSformer in one file works everywhere, and a model folder chooses no code."""
+"""Families from outside the library, in one file each, work everywhere, and a model folder chooses no code."""
 
 from __future__ import annotations
 
@@ -18,37 +18,41 @@ from tubelet.specs import ImageSpec
 from tubelet.weights.files import WeightsError
 from zoo import SMALL, ZOO, example
 
-FILE = Path(__file__).parents[1] / "examples" / "add_a_paper" / "timesformer.py"
+PAPERS = Path(__file__).parents[1] / "examples" / "add_a_paper"
+FILE = PAPERS / "timesformer.py"
+both = pytest.mark.parametrize("family", ["timesformer", "xvit"])
 
 
-def test_its_names_work_as_any_others():
-    assert "timesformer-s/16" in list_models("timesformer*")
-    config = model_config("timesformer-b/16", frames=16)
-    assert config.inputs["video"].frames == 16
-    assert config.name == "timesformer-b/16"
+@both
+def test_its_names_work_as_any_others(family):
+    assert f"{family}-s/16" in list_models(f"{family}*")
+    config = model_config(f"{family}-b/16", frames=12)
+    assert config.inputs["video"].frames == 12
+    assert config.name == f"{family}-b/16"
 
 
-def test_it_starts_from_an_image_model_and_sees_every_frame_as_that_does(tmp_path):
+@both
+def test_it_starts_from_an_image_model_and_sees_every_frame_as_that_does(tmp_path, family):
     torch.manual_seed(0)
     image = tubelet.create_model(ViTConfig(backbone=SMALL, patch=(8, 8), image=ImageSpec(size=(16, 24), short_side=16)))
     with torch.no_grad():
         for parameter in image.parameters():
             parameter.normal_(std=0.3)
     image.save(tmp_path / "image")
-    video = tubelet.create_model(ZOO["timesformer"], weights=tmp_path / "image").eval()
+    video = tubelet.create_model(ZOO[family], weights=tmp_path / "image").eval()
     report = str(video.started_from)
-    assert "left fresh: time" in report
+    assert "time.table" in report.partition("left fresh: ")[2]
     assert "dropped" not in report
     with torch.no_grad():
         video.encoder.time.table.zero_()
-        still = example(ZOO["timesformer"])["video"][:, :1].expand(-1, 6, -1, -1, -1)
+        still = example(ZOO[family])["video"][:, :1].expand(-1, 6, -1, -1, -1)
         expected = image.eval().forward_features(still[:, 0]).tokens
         tokens = video.forward_features(still).tokens.unflatten(1, (6, -1))
     for t in range(6):
         torch.testing.assert_close(tokens[:, t], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_its_rollout_is_the_product_of_its_layers():
+def test_rollout_of_divided_attention_is_the_product_of_its_layers():
     config = ZOO["timesformer"]
     torch.manual_seed(0)
     model = tubelet.create_model(config).eval()
@@ -75,15 +79,54 @@ def test_its_rollout_is_the_product_of_its_layers():
     torch.testing.assert_close(shares, expected / expected.sum(), atol=1e-6, rtol=1e-5)
 
 
-def test_the_command_line_trains_evaluates_predicts_and_explains_it(tmp_path, capsys, monkeypatch):
+def test_rollout_of_mixing_attention_is_the_product_of_its_layers():
+    config = ZOO["xvit"]
+    torch.manual_seed(0)
+    model = tubelet.create_model(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+        with tubelet.capture_attention(model.encoder) as maps:
+            model(example(config)["video"])
+    t, m = 6, 1 + 6
+    mixed = config.mixed_channels / (config.backbone.width / config.backbone.heads)
+    total = torch.eye(t * m)
+    for layer in range(2):
+        over = torch.zeros(t, m, t, m)
+        for frame, weights in enumerate(maps[f"transformer.blocks.{layer}.attention"][:t].mean(1)):
+            for source, share in ((frame, 1 - 2 * mixed), (max(frame - 1, 0), mixed), (min(frame + 1, t - 1), mixed)):
+                over[frame, :, source] += share * weights
+        total = (torch.eye(t * m) + over.flatten(2).flatten(0, 1)) / 2 @ total
+    time = ((torch.eye(1 + t) + maps["temporal.blocks.0.attention"][0].mean(0)) / 2)[0, 1:]
+    expected = (time / time.sum()) @ total.unflatten(0, (t, m))[:, 0].unflatten(1, (t, m))[:, :, 1:].flatten(1)
+    shares = config.rollout(maps, "video")[0].flatten()
+    torch.testing.assert_close(shares, expected / expected.sum(), atol=1e-6, rtol=1e-5)
+
+
+def test_a_frame_sees_one_neighbor_further_with_each_layer():
+    config = ZOO["xvit"]
+    torch.manual_seed(0)
+    model = tubelet.create_model(config).eval()
+    video = example(config)["video"][:1]
+    changed = video.clone()
+    changed[:, 5] += 1.0
+    with torch.no_grad():
+        tokens, others = (model.forward_features(x).tokens.unflatten(1, (6, -1)) for x in (video, changed))
+    moved = (tokens - others).abs().amax((0, 2, 3))
+    assert (moved[:3] == 0).all()  # two layers: frames 3 and 4 see frame 5
+    assert (moved[3:] > 0).all()
+
+
+@both
+def test_the_command_line_trains_evaluates_predicts_and_explains_it(tmp_path, capsys, monkeypatch, family):
     data = manifest(tmp_path / "clips.csv", 1.0, 8)
     monkeypatch.chdir(tmp_path)
-    plugin = ["--plugin", str(FILE)]
-    assert main([*plugin, "cost", "timesformer-b/16", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["tokens"] == 8 * 197
-    flags = ["--model", "timesformer-ti/16", "--epochs", "1", "--no-baseline", "--model.backbone.depth", "1"]
+    plugin = ["--plugin", str(PAPERS / f"{family}.py")]
+    assert main([*plugin, "cost", f"{family}-b/16", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == {"timesformer": 8 * 197, "xvit": 16 * 197}[family]
+    flags = ["--model", f"{family}-ti/16", "--epochs", "1", "--no-baseline", "--model.backbone.depth", "1"]
     assert main([*plugin, "train", "folder", data, "--out", "run", *flags]) == 0
-    assert json.loads((tmp_path / "run" / "model" / "tubelet.json").read_text())["model"]["kind"] == "timesformer"
+    assert json.loads((tmp_path / "run" / "model" / "tubelet.json").read_text())["model"]["kind"] == family
     assert main([*plugin, "eval", "run", "--views", "2x3", "--json"]) == 0
     clip = next(tmp_path.rglob("*.mp4"))
     assert main([*plugin, "predict", "run", str(clip), "--json"]) == 0

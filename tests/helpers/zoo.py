@@ -154,9 +154,10 @@ ZOO: dict[str, ModelConfig] = {
 }
 
 
-# A family from outside the library: the example of docs and CONTRIBUTING, in one file.
-load_plugin(Path(__file__).parents[2] / "examples" / "add_a_paper" / "timesformer.py")
-ZOO["timesformer"] = registered(ModelConfig)["timesformer"](backbone=SMALL, patch=(8, 8), video=VIDEO)
+# Families from outside the library: the examples of docs and CONTRIBUTING, in one file each.
+for name in ("timesformer", "xvit"):
+    load_plugin(Path(__file__).parents[2] / "examples" / "add_a_paper" / f"{name}.py")
+    ZOO[name] = registered(ModelConfig)[name](backbone=SMALL, patch=(8, 8), video=VIDEO)
 
 
 class EveryPart(nn.Module):
