@@ -44,7 +44,9 @@ from tubelet.costs.cost import cost, work
 from tubelet.hardware import bfloat16_fault
 from tubelet.models import Model, model_config
 from tubelet.models.tubevit import TubeViT
+from tubelet.models.vatt.config import VattConfig
 from tubelet.nn.heads import LinearHead
+from tubelet.specs import InputSpec
 from tubelet.weights.formats.huggingface import from_state
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,6 +64,7 @@ FAMILIES = (
     "mtv-b/2+s/4+ti/8",
     "mbt-b/16x2",
     "tubevit-b/16",
+    "vatt-bbs",
 )
 
 # ViViT, Table 2: milliseconds on a TPU.
@@ -84,16 +87,24 @@ def ceiling(dtype: torch.dtype, tokens: int, width: int, runs: int, device: str 
     return tokens * width * 4 * width / min(times[1:])
 
 
+def random_input(spec: InputSpec, batch: int, device: str, dtype: torch.dtype) -> Tensor:
+    if spec.integers:
+        return torch.randint(1, 100, (batch, *spec.shape), device=device)
+    return torch.randn(batch, *spec.shape, device=device, dtype=dtype)
+
+
 def family(name: str, inputs: tuple[str, ...], batch: int, runs: int, device: str, mode: str) -> dict[str, Any]:
     """One line: ``mode`` is float32, bfloat16 or compiled (bfloat16, too)."""
     config = model_config(name)
+    if isinstance(config, VattConfig):
+        config = config.with_only(inputs)
     counted = work(config, inputs=inputs)
     encoder = config.build()
     model = Model(encoder, {"label": LinearHead(encoder.width, 400)}).eval().to(device)
     dtype = torch.float32 if mode == "float32" else torch.bfloat16
     model = model.to(dtype)
     run = torch.compile(model) if mode == "compiled" else model
-    example = {i: torch.randn(batch, *config.inputs[i].shape, device=device, dtype=dtype) for i in inputs}
+    example = {i: random_input(config.inputs[i], batch, device, dtype) for i in inputs}
     width = min(1024, max(m.in_features for m in model.modules() if isinstance(m, torch.nn.Linear)))
     tokenizing = None
     with torch.inference_mode():
@@ -123,6 +134,14 @@ def family(name: str, inputs: tuple[str, ...], batch: int, runs: int, device: st
     }
 
 
+def inputs_of(name: str) -> tuple[tuple[str, ...], ...]:
+    """What is timed together: MBT with all of its inputs, VATT's towers one by one."""
+    config = model_config(name)
+    if isinstance(config, VattConfig):
+        return tuple((tower.name,) for tower in config.towers())
+    return config.input_sets[: 1 if name.startswith("mbt") else None]
+
+
 def families(options: argparse.Namespace) -> None:
     modes = ("float32",) if options.device == "cpu" else ("float32", "bfloat16", "compiled")
     rows = [
@@ -130,7 +149,7 @@ def families(options: argparse.Namespace) -> None:
         for mode in modes
         for batch in options.batch
         for name in track(options.names, description=f"{mode}, batch {batch}", console=Console(stderr=True))
-        for inputs in model_config(name).input_sets[: 1 if name.startswith("mbt") else None]
+        for inputs in inputs_of(name)
     ]
     where = f"{torch.get_num_threads()} threads" if options.device == "cpu" else torch.cuda.get_device_name()
     table = Table(title=f"milliseconds per clip, median of {options.runs} (fastest to slowest); {where}", box=None)
