@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tubelet.cli import completion, cost, data, demo, doctor, evaluate, predict, probe, recipes, train
+from tubelet.cli import completion, cost, data, demo, doctor, evaluate, pictures, predict, probe, recipes, train
 from tubelet.cli.command import Commands, Status, choose
 from tubelet.cli.terminal import print_versions, warn
 from tubelet.configs import ConfigError
@@ -20,6 +20,7 @@ COMMANDS: Commands = {
     "eval": evaluate.evaluate,
     "predict": predict.predict,
     "probe": probe.probe,
+    "pictures": pictures.pictures,
     "cost": cost.cost,
     "doctor": doctor.doctor,
     "data": data.data,

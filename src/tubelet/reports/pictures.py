@@ -20,7 +20,7 @@ from tubelet.evaluation.predictions import Scored
 from tubelet.reports.verdict import Learning
 
 ACCENT, SECOND = "#3b6fe0", "#e0803b"
-_INK = "#80808f"  # readable on white and on black; svg() turns it into the page's own color
+INK = "#80808f"  # readable on white and on black; svg() turns it into the page's own color
 _SHADES = LinearSegmentedColormap.from_list("shades", [(0.231, 0.435, 0.878, 0.0), (0.231, 0.435, 0.878, 1.0)])
 _CELLS_WITH_NUMBERS, _CLASSES_WITH_NAMES = 16, 50
 _STRETCHES = 160  # columns of a plan's picture
@@ -31,7 +31,7 @@ _LONGEST_NAME = 24  # characters
 
 def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str]) -> Figure:
     """Rows are the true classes, columns the answers; a cell's shade is its share of the row."""
-    names = [_plain_name(name) for name in names]
+    names = [plain_name(name) for name in names]
     classes = len(names)
     side = min(3.0 + 0.42 * classes, 9.0)
     figure = Figure(figsize=(side, side), layout="constrained")
@@ -47,10 +47,10 @@ def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str]) -> Fig
         axes.set_yticks(np.arange(classes) + 0.5, names)
     if classes <= _CELLS_WITH_NUMBERS:
         for row, column in np.argwhere(confusion):
-            color = "white" if shares[row, column] > 0.5 else _INK
+            color = "white" if shares[row, column] > 0.5 else INK
             place = (column + 0.5, row + 0.5)
             axes.annotate(str(confusion[row, column]), place, color=color, ha="center", va="center", fontsize=8)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -61,12 +61,12 @@ def numbers_picture(examples: Sequence[Scored], name: str) -> Figure:
     figure = Figure(figsize=(4.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
     ends = [min(truth.min(), answers.min()), max(truth.max(), answers.max())]
-    axes.plot(ends, ends, color=_INK, linewidth=1)
+    axes.plot(ends, ends, color=INK, linewidth=1)
     axes.plot(truth, answers, "o", color=ACCENT, alpha=0.4, markersize=4, rasterized=len(truth) > _DOTS)
     axes.set_xlabel("truth" if name == LABEL else f"truth: {name}")
     axes.set_ylabel("answer")
     axes.set_aspect("equal")
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -115,16 +115,16 @@ def _draw_loss(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> list[tuple[lis
         axes.plot(steps, smooth(values, width=max(1, len(values) // 20)), color=color, linewidth=1.8, label=task)
         drawn.append((of_task, color))
     if len(tasks) > 1:
-        axes.legend(frameon=False, labelcolor=_INK)
+        axes.legend(frameon=False, labelcolor=INK)
     _panel(axes, "loss")
     return drawn
 
 
 def _panel(axes: Axes, title: str) -> None:
-    axes.set_title(title, color=_INK, fontsize=10)
+    axes.set_title(title, color=INK, fontsize=10)
     _over_updates(axes)
     axes.set_ylim(bottom=0)
-    axes.grid(color=_INK, alpha=0.2, linewidth=0.6)
+    axes.grid(color=INK, alpha=0.2, linewidth=0.6)
 
 
 def plan_picture(plan: Sequence[str], minibatches: int = 1) -> Figure:
@@ -162,7 +162,7 @@ def kernels_picture(kernels: Mapping[str, NDArray[np.float32]], rows: int = 12) 
     panels = figure.subplots(1, len(kernels), squeeze=False, width_ratios=widths)[0]
     for axes, (name, found) in zip(panels, kernels.items(), strict=True):
         axes.imshow(_tiles(_components(found)[: rows * columns[name]], rows), aspect="auto", interpolation="nearest")
-        axes.set_title("x".join(map(str, found.shape[1:4])), fontsize=8, color=_INK)
+        axes.set_title("x".join(map(str, found.shape[1:4])), fontsize=8, color=INK)
         axes.set_axis_off()
     return figure
 
@@ -196,7 +196,7 @@ def _colors(count: int) -> list[str]:
 def _over_updates(axes: Axes) -> None:
     axes.set_xlabel("update")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _plain(axes)
+    plain(axes)
 
 
 def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -211,19 +211,19 @@ def svg(figure: Figure) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tubelet", "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r"<svg[^>]*>", lambda tag: re.sub(r' (width|height)="[^"]*"', "", tag[0]), text, count=1)
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """The name, shortened, without the dollar sign that would begin a formula."""
     short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
     return short.replace("$", r"\$")
 
 
-def _plain(axes: Axes) -> None:
-    axes.tick_params(colors=_INK, labelsize=8, length=0)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+def plain(axes: Axes) -> None:
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     for spine in axes.spines.values():
         spine.set_visible(False)

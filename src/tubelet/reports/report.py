@@ -24,6 +24,7 @@ from tubelet.models import ModelConfig
 from tubelet.reports.comparison import Comparison, comparison_cells, read_comparison
 from tubelet.reports.examples import report_examples
 from tubelet.reports.kernels import learned_kernels
+from tubelet.reports.learned import PICTURES, read_learned
 from tubelet.reports.verdict import Evidence, Learning, Verdict, percent
 from tubelet.training.logger import LOG
 from tubelet.training.resolve import CONFIG, read_run
@@ -40,6 +41,7 @@ _TITLES = {
     "r1": "of the sounds and sentences find their own video at the first try",
 }
 _NOTHING = "Nothing stands out. Try it on files of your own: <code>tubelet predict RUN FILE</code>."
+_INSTALL = '<span class="soft">Pictures need matplotlib: pip install "tubelet[demo]"</span>'
 _LONG = 30  # rows above which a table scrolls
 
 
@@ -47,7 +49,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
     """Write ``report.html``, and the media it shows in ``report_media/``, into a run's folder; returns the page's path.
 
     It reads what is there: ``results.json`` (needed), ``predictions.jsonl``, ``classes.json``, ``comparison.json``,
-    ``log.jsonl``, ``config.json`` and ``model/``.
+    ``log.jsonl``, ``config.json``, ``model/`` and ``pictures/``.
 
     ``notes``: paragraphs about the data (what is real, what is synthetic); if empty, the experiment's own notes.
     ``clips``: how many mistakes, and how many right answers, are shown per task.
@@ -77,6 +79,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
         cards if several else "",
         *told,
         _comparison(read_comparison(run)),
+        _learned(run),
         _curves(run, lines, _learning(lines, next(iter(tasks), ""), config, several=False), several),
         "" if several else f"<h2>All numbers</h2>{cards}",
         _kernels(run),
@@ -198,12 +201,31 @@ def _row(tag: str, cells: Sequence[str]) -> str:
     return f"<tr><{tag}>{first}</{tag}>{numbers}</tr>"
 
 
+def _learned(run: Path) -> str:
+    """What ``tubelet pictures`` found, drawn."""
+    learned = read_learned(run / PICTURES)
+    if learned is None:
+        return ""
+    said = f"Each picture shows the model before any training, too. {learned.about()}."
+    notes = "".join(f"<li>{escape(note)}</li>" for note in learned.notes)
+    head = f'<h2>What it learned</h2><p class="soft">{escape(said)}</p>{f"<ul>{notes}</ul>" if notes else ""}'
+    try:
+        from tubelet.reports.learned_pictures import CAPTIONS, TITLES, draw_learned
+    except ModuleNotFoundError:
+        return head + _INSTALL
+    return head + "".join(
+        f'<h3>{escape(TITLES[name])}</h3><p class="soft">{escape(CAPTIONS[name])}</p>'
+        f'<div class="picture">{_drawn(lambda _, figure=figure: figure)}</div>'
+        for name, figure in draw_learned(learned).items()
+    )
+
+
 def _drawn(figure: Callable[[Any], Any]) -> str:
     """The SVG of the figure that ``figure`` makes, or a note about what to install for it."""
     try:
         from tubelet.reports import pictures
     except ModuleNotFoundError:
-        return '<span class="soft">Pictures need matplotlib: pip install "tubelet[demo]"</span>'
+        return _INSTALL
     return pictures.svg(figure(pictures))
 
 
