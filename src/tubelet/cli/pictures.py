@@ -32,6 +32,8 @@ def pictures(
     if not find_spec("matplotlib"):
         raise ModuleNotFoundError('pictures need matplotlib: pip install "tubelet[demo]"')
     from tubelet.configs import ConfigError, to_json
+    from tubelet.evaluation.results import RESULTS
+    from tubelet.recipes.run import report
     from tubelet.reports.learned import PICTURES, learn, write_learned
 
     if not out and not Path(run).is_dir():
@@ -40,6 +42,8 @@ def pictures(
         run, data=data, split=split, task=task, clips=clips, seed=seed, perplexity=perplexity, progress=not json
     )
     written = write_learned(learned, out or Path(run, PICTURES))
+    if not out and Path(run, RESULTS).is_file() and (page := report(run)):
+        written.append(page)
     if json:
         return print_json(to_json(learned))
     print(f"{learned.about()}.\n")

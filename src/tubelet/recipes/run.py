@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tubelet.cards import RetrievalCard
 from tubelet.configs import ConfigError
 from tubelet.data.dataset import ViewSet
 from tubelet.data.kinds import kind_of
@@ -56,6 +57,7 @@ def run(experiment: Experiment, out: str | Path, *, changed: Collection[str] = (
                 file=sys.stderr,
             )
         else:
+            draw(out, progress=progress)
             report(out)
     return result
 
@@ -88,6 +90,24 @@ def compare(prepared: Prepared, folder: Path, *, progress: bool = True) -> str:
         write_json(path, found)
     baselines = json.loads(path.read_text(encoding="utf-8"))
     return "; ".join(f"baseline {baseline['validation']:.1%}" for baseline in baselines.values())
+
+
+def draw(folder: str | Path, *, progress: bool = True) -> None:
+    """Draw for the report what a run has learned that compares video with sound or captions; once, and no other run.
+
+    Nothing is drawn without matplotlib. If it fails, the reason is printed on stderr, and nothing else is lost.
+    """
+    tasks = read_run(folder).experiment.tasks
+    compared = [name for name, task in tasks.items() if isinstance(task.objective.card(), RetrievalCard)]
+    if not compared or not find_spec("matplotlib"):
+        return
+    from tubelet.reports.learned import PICTURES, learn, read_learned, write_learned
+
+    try:
+        if read_learned(Path(folder, PICTURES)) is None:
+            write_learned(learn(folder, task=compared[0], progress=progress), Path(folder, PICTURES))
+    except Exception as error:
+        print(f"tubelet: {folder}: no pictures of what it learned ({type(error).__name__}: {error})", file=sys.stderr)
 
 
 def report(folder: str | Path) -> Path | None:

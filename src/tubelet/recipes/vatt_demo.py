@@ -14,6 +14,7 @@ from tubelet.evaluation.run import evaluator
 from tubelet.probing.probe import probe
 from tubelet.probing.training import ProbeOptions
 from tubelet.recipes.demo import DATA
+from tubelet.recipes.run import draw
 from tubelet.recipes.vatt import talking
 from tubelet.reports.report import write_report
 from tubelet.training.experiment import Experiment
@@ -65,6 +66,7 @@ def run_vatt_demo(
         run = out / folder
         result = train(experiment(keep), run, evaluate=evaluator(run, progress=progress), progress=progress)
         minutes = (monotonic() - began) / 60
+        draw(run, progress=progress)
         write_report(run)
         metrics = result.results["tasks"]["talking"]["metrics"]
         shown.append(_shown(name, run / MODEL, data, seed, minutes, metrics))

@@ -179,7 +179,7 @@ def learn(
     names = choose(str(source), tuple(loaded.tasks), task, data)
     if len(names) > 1:
         raise ConfigError(f"{source}: pictures are of one task; say which of {', '.join(names)} (--task)")
-    name = names[0]
+    name = next(iter(names))
     card, run = loaded.tasks[name], tasks_of_run(source).get(name)
     test = test_data(name, card, loaded.model, run, str(source), data, split, Views())
     every = Records.of(test.records)
@@ -349,23 +349,23 @@ def _similarities(model: str, other: str, pair: Sequence[Array], seed: int) -> S
     true, random = cosines[own], cosines[~own]
     if len(random) > _RANDOM_PAIRS:
         random = np.random.default_rng(seed).choice(random, _RANDOM_PAIRS, replace=False)
+    width = max(float(true.std()) * len(true) ** -0.2, 1e-3)  # Scott's rule; one for both, so that shapes compare
     order = np.sort(random)
     below = np.searchsorted(order, true, "left") + np.searchsorted(order, true, "right")
     return Similarities(
         model=model,
         of=("video", other),
         pairs=len(true),
-        true=_density(true),
-        random=_density(random),
+        true=_density(true, width),
+        random=_density(random, width),
         true_mean=float(true.mean()),
         random_mean=float(random.mean()),
         above=float(below.mean() / 2 / len(random)),
     )
 
 
-def _density(values: Array) -> tuple[tuple[float, float], ...]:
-    """A curve (cosine, density): a sum of Gaussians at the values, as wide as Scott's rule says."""
-    width = max(float(values.std()) * len(values) ** -0.2, 1e-3)
+def _density(values: Array, width: float) -> tuple[tuple[float, float], ...]:
+    """A curve (cosine, density): the mean of Gaussians of that width at the values."""
     at = np.linspace(values.min() - 3 * width, values.max() + 3 * width, _POINTS)
     bells = np.exp(-0.5 * ((at[:, None] - values[None]) / width) ** 2)
     return tuple(zip(_rounded(at), _rounded(bells.mean(1) / (width * np.sqrt(2 * np.pi))), strict=True))

@@ -32,9 +32,9 @@ _SHADES = LinearSegmentedColormap.from_list("active", [(0.0, 0.447, 0.698, 0.0),
 
 CLASSES, INPUTS, PAIRS, UNITS = "classes", "inputs", "pairs", "units"
 TITLES = {
-    CLASSES: "Features by class",
-    INPUTS: "Common spaces by input",
-    PAIRS: "True pairs and random pairs",
+    CLASSES: "Features by class, by t-SNE",
+    INPUTS: "Common spaces by input, by t-SNE",
+    PAIRS: "Similarity of true pairs and of random pairs",
     UNITS: "Units of the shared transformer",
 }
 _NOT_TO_SCALE = "t-SNE keeps neighbors together: distances and the sizes of clusters are not to scale."
@@ -43,10 +43,10 @@ CAPTIONS = {
     "on the features themselves.",
     INPUTS: f"A point is the vector of what is seen, heard or said in a clip, in the space in which it is compared. "
     f"{_NOT_TO_SCALE} The share is measured among the ten nearest vectors in the space itself.",
-    PAIRS: "How alike two vectors are that belong to one clip, and two of different clips. The further apart the "
-    "curves, the more surely one finds the other. Vertical lines: means.",
-    UNITS: "Mean size of what each unit of an MLP adds to the tokens. Left to right below: the units of the middle "
-    "layer, first those that are at least twice as active for one input as for any other.",
+    PAIRS: "How alike two vectors are that belong to one clip, and two of different clips. The less the "
+    "curves overlap, the more surely one finds the other. Vertical lines: means.",
+    UNITS: "Mean size of what the units of the MLPs add to the tokens of each input, by layer. Below, the units of the "
+    "middle layer: first those that one input leads, which are at least twice as active for it as for any other.",
 }
 
 
@@ -69,7 +69,7 @@ def write_pngs(learned: Learned, folder: Path) -> list[Path]:
         about = _wrapped(f"{learned.source}: {learned.about()}", width)
         figure.suptitle(f"{TITLES[name]}\n{about}", fontsize=10, ha="left", x=0.01)
         figure.supxlabel(_wrapped(CAPTIONS[name], width), fontsize=8, ha="left", x=0.01)
-        for text in figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_color() == INK):
+        for text in figure.findobj(Text):
             text.set(color=_DARK)
         paths.append(folder / f"{name}.png")
         figure.savefig(paths[-1], dpi=150, facecolor="white")
@@ -77,7 +77,7 @@ def write_pngs(learned: Learned, folder: Path) -> list[Path]:
 
 
 def _wrapped(text: str, inches: float) -> str:
-    return fill(plain_name(text, len(text)), round(inches * 13))
+    return fill(text, round(inches * 13)).replace("$", r"\$")
 
 
 def classes_picture(learned: Learned) -> Figure:
@@ -85,7 +85,7 @@ def classes_picture(learned: Learned) -> Figure:
     labels = np.array(learned.labels)
     counts = Counter(label for label in learned.labels if label)
     named = sorted([label for label, _ in counts.most_common(_CLASSES)])
-    figure, rows = _grid(learned.features, 3.3)
+    figure, rows = _grid(learned.features, 3.2)
     for panels, maps in rows:
         for axes, one in zip(panels, maps, strict=True):
             x, y, own = np.array(one.x), np.array(one.y), labels[list(one.clips)]
@@ -102,7 +102,7 @@ def classes_picture(learned: Learned) -> Figure:
 
 def inputs_picture(learned: Learned) -> Figure:
     """t-SNE of the common spaces: a row for each pair of inputs, untrained and trained side by side (VATT Fig. 5)."""
-    figure, rows = _grid(learned.spaces, 3.3)
+    figure, rows = _grid(learned.spaces, 3.2)
     for panels, maps in rows:
         for axes, one in zip(panels, maps, strict=True):
             x, y, own = np.array(one.x), np.array(one.y), np.array(one.inputs)
@@ -127,8 +127,8 @@ def pairs_picture(learned: Learned) -> Figure:
                 axes.axvline(mean, color=color, linestyle=dashes, linewidth=1)
             axes.set_ylim(bottom=0)
             axes.set_yticks([])
-            axes.set_xlabel("similarity (cosine)")
-            axes.set_ylabel("density")
+            axes.set_xlabel("similarity (cosine)", fontsize=9)
+            axes.set_ylabel("density", fontsize=9)
             how = f"a true pair is the more alike one in {one.above:.0%}; chance 50%"
             axes.set_title(f"{_of(one)}, {one.pairs:,} clips\n{how}", color=INK, fontsize=9)
             plain(axes)
@@ -144,15 +144,15 @@ def units_picture(learned: Learned) -> Figure:
     for layers, middle, one in zip(above, below, learned.activations, strict=True):
         for name, units in one.units.items():
             color, shape = _look_of_input(name)
-            layers.plot(np.arange(1, len(units) + 1), np.mean(units, axis=1), color=color, marker=shape, label=name)
+            layers.plot(np.arange(1, len(units) + 1), np.mean(units, axis=1), color=color, marker=shape, label=name, clip_on=False)
         layers.set_title(one.model, color=INK, fontsize=9)
-        layers.set_xlabel("layer")
+        layers.set_xlabel("layer", fontsize=9)
         layers.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         layers.set_ylim(bottom=0)
         layers.grid(color=INK, alpha=0.2, linewidth=0.6)
         plain(layers)
         _middle(middle, one, most)
-    above[0].set_ylabel("mean activation")
+    above[0].set_ylabel("mean activation", fontsize=9)
     bar = figure.colorbar(below[-1].collections[0], ax=list(below), pad=0.01)
     bar.set_label("mean activation", color=INK, fontsize=8)
     bar.ax.tick_params(colors=INK, labelsize=8, length=0)
@@ -168,11 +168,11 @@ def _middle(axes: Axes, one: Activations, most: float) -> None:
     order = np.lexsort((-first / np.maximum(second, 1e-12), units.argmax(0), first < 2 * second))
     axes.pcolormesh(units[:, order], cmap=_SHADES, vmin=0, vmax=most, rasterized=True)
     axes.set_yticks(np.arange(len(units)) + 0.5, list(one.units))
-    axes.invert_yaxis()
+    axes.set_ylim(len(units), 0)
     led = ", ".join(f"{name} {count}" for name, count in one.led.items())
     shared = units.shape[1] - sum(one.led.values())
-    axes.set_title(f"layer {one.middle + 1}, units led by {led}; shared {shared}", color=INK, fontsize=9)
-    axes.set_xlabel("units of the middle layer")
+    axes.set_title(f"layer {one.middle + 1}: units led by {led}; shared {shared}", color=INK, fontsize=8)
+    axes.set_xlabel("unit, sorted", fontsize=9)
     plain(axes)
 
 
@@ -213,7 +213,7 @@ def _map_panel(axes: Axes, one: Map, count: str, share: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_box_aspect(0.85)
+    axes.set_box_aspect(0.72)
     for spine in axes.spines.values():
         spine.set_color(INK)
         spine.set_alpha(0.4)
