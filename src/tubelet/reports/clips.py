@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 from torch import Tensor
 
 from tubelet.cards import RetrievalCard, TaskCard
@@ -83,19 +83,18 @@ def look(
 
 def _batches(videos: ViewSet, errors: list[MediaError], workers: int, progress: bool) -> Iterator[list[VideoViews]]:
     waiting: list[VideoViews] = []
-    with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        line = bar.add_task("looking at clips", total=len(videos))
-        for example in view_batches(videos, workers=workers):
-            bar.advance(line)
-            if isinstance(example, MediaError):
-                errors.append(example)
-                continue
-            waiting.append(example)
-            if len(waiting) == _AT_ONCE:
-                yield waiting
-                waiting = []
-        if waiting:
+    read = view_batches(videos, workers=workers)
+    console = Console(stderr=True)
+    for example in track(read, "looking at clips", len(videos), console=console, transient=True, disable=not progress):
+        if isinstance(example, MediaError):
+            errors.append(example)
+            continue
+        waiting.append(example)
+        if len(waiting) == _AT_ONCE:
             yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 def _together(examples: Sequence[VideoViews], videos: ViewSet) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

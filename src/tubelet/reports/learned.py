@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from tubelet.configs import ConfigError, from_json, renamed, to_json
 from tubelet.data.dataset import ViewSet
@@ -233,8 +233,9 @@ def _untrained(loaded: LoadedModel, seed: int) -> tuple[Model, str]:
             made = build_model(loaded.config, loaded.tasks)
             return made, "The model does not say what trained it: the untrained one has other random weights."
         began = from_json(Experiment, renamed(experiment))
-        note = f"The training began with weights of {', '.join(init.source for init in began.init)}; untrained means "
-        return initial_model(began), f"{note} random ones." if began.init else ""
+        sources = " and ".join(init.source for init in began.init)
+        note = f"The training began with weights of {sources}: the untrained model has random ones."
+        return initial_model(began), note if sources else ""
 
 
 def _labels(records: Records, keys: Sequence[str]) -> tuple[str, ...]:
@@ -250,61 +251,46 @@ def _unread(found: Clips) -> str:
 
 def _measured(learned: Learned, clips: Clips, perplexity: float, progress: bool) -> Learned:
     """With the maps, curves and activations of the clips."""
-    seed, labels, notes = learned.seed, np.array(learned.labels), list(learned.notes)
-    features, spaces = list[Callable[[], Map]](), list[Callable[[], Map]]()
-    similarities = list[Similarities]()
-    labeled = labels != "" if len(labels) else np.zeros(len(learned.keys), bool)
-    if not labeled.any():
+    notes, first = list(learned.notes), next(iter(clips.seen.values()))
+    features, spaces, similarities = list[partial[Map]](), list[partial[Map]](), list[Similarities]()
+
+    def enough(rows: Array, what: str) -> bool:
+        if len(rows) < _FEWEST:
+            notes.append(f"{len(rows)} clips have {what}: a picture takes {_FEWEST} at least.")
+        return len(rows) >= _FEWEST
+
+    labels = np.array(learned.labels)
+    if not learned.labels:
         notes.append("No clip has a label: there is no picture of features by class.")
-    for name in next(iter(clips.seen.values())).features:
-        rows = np.flatnonzero(labeled & np.logical_and.reduce([clips.present[key] for key in name.split(" and ")]))
-        if _enough(rows, f"{name} and a label", notes if labeled.any() else []):
+    for name in first.features if learned.labels else ():
+        rows = np.flatnonzero(np.logical_and.reduce([labels != "", *(clips.present[i] for i in name.split(" and "))]))
+        if enough(rows, f"{name} and a label"):
             features += [
-                _later(_class_map, model, name, rows, seen.features[name][rows], labels[rows], perplexity, seed)
+                partial(
+                    _class_map, model, name, rows, seen.features[name][rows], labels[rows], perplexity, learned.seed
+                )
                 for model, seen in clips.seen.items()
             ]
-    for other in next(iter(clips.seen.values())).spaces:
+    for other in first.spaces:
         rows = np.flatnonzero(clips.present["video"] & clips.present[other])
-        if _enough(rows, f"video and {other}", notes):
+        if enough(rows, f"video and {other}"):
             for model, seen in clips.seen.items():
                 pair = [x[rows] for x in seen.spaces[other]]
-                spaces.append(_later(_space_map, model, other, rows, pair, perplexity, seed))
-                similarities.append(_similarities(model, other, pair, seed))
-    with _bar("drawing maps", len(features) + len(spaces), progress) as advance:
-        done = [[advance(make()) for make in maps] for maps in (features, spaces)]
-    activations = tuple(
-        _activations(model, seen.activations) for model, seen in clips.seen.items() if len(seen.activations) > 1
-    )
+                spaces.append(partial(_space_map, model, other, rows, pair, perplexity, learned.seed))
+                similarities.append(similarities_of(model, other, pair, learned.seed))
+    makers = [*features, *spaces]
+    bar = track(makers, "drawing maps", console=Console(stderr=True), transient=True, disable=not progress)
+    maps = tuple(make() for make in bar)
     return replace(
         learned,
-        features=tuple(done[0]),
-        spaces=tuple(done[1]),
+        features=maps[: len(features)],
+        spaces=maps[len(features) :],
         similarities=tuple(similarities),
-        activations=activations,
+        activations=tuple(
+            _activations(model, seen.activations) for model, seen in clips.seen.items() if len(seen.activations) > 1
+        ),
         notes=tuple(notes),
     )
-
-
-def _later(make: Callable[..., Map], *values: Any) -> Callable[[], Map]:
-    return lambda: make(*values)
-
-
-def _enough(rows: Array, what: str, notes: list[str]) -> bool:
-    if len(rows) < _FEWEST:
-        notes.append(f"{len(rows)} clips have {what}: a picture takes {_FEWEST} at least.")
-    return len(rows) >= _FEWEST
-
-
-@contextmanager
-def _bar(what: str, total: int, progress: bool) -> Generator[Callable[[Map], Map]]:
-    with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        line = bar.add_task(what, total=total)
-
-        def advance(done: Map) -> Map:
-            bar.advance(line)
-            return done
-
-        yield advance
 
 
 def _class_map(model: str, name: str, rows: Array, x: Array, labels: Array, perplexity: float, seed: int) -> Map:
@@ -343,7 +329,8 @@ def _map(unit: Array, perplexity: float, seed: int, **about: Any) -> Map:
     )
 
 
-def _similarities(model: str, other: str, pair: Sequence[Array], seed: int) -> Similarities:
+def similarities_of(model: str, other: str, pair: Sequence[Array], seed: int) -> Similarities:
+    """Of the vectors (N, C) of N clips, of video and of the other input: row i of both is one clip."""
     cosines = cosine(*pair)
     own = np.eye(len(cosines), dtype=bool)
     true, random = cosines[own], cosines[~own]

@@ -144,7 +144,14 @@ def units_picture(learned: Learned) -> Figure:
     for layers, middle, one in zip(above, below, learned.activations, strict=True):
         for name, units in one.units.items():
             color, shape = _look_of_input(name)
-            layers.plot(np.arange(1, len(units) + 1), np.mean(units, axis=1), color=color, marker=shape, label=name, clip_on=False)
+            layers.plot(
+                np.arange(1, len(units) + 1),
+                np.mean(units, axis=1),
+                color=color,
+                marker=shape,
+                label=name,
+                clip_on=False,
+            )
         layers.set_title(one.model, color=INK, fontsize=9)
         layers.set_xlabel("layer", fontsize=9)
         layers.xaxis.set_major_locator(MaxNLocator(8, integer=True))
