@@ -18,7 +18,7 @@ def pictures(
     data: Annotated[str, arg(help="a manifest or folder to look at, instead of the run's own test data")] = "",
     split: Annotated[str, arg(help="a split to look at, instead of the run's test split")] = "",
     task: Annotated[str, arg(help="the task whose inputs and common spaces are shown, if there are several")] = "",
-    clips: Annotated[int, arg(help="how many clips at most, a random choice of all")] = 500,
+    clips: Annotated[int, arg(help="how many clips at most, a random choice of all")] = 300,
     seed: Annotated[int, arg(help="random seed: of the choice of clips, and of t-SNE")] = 0,
     perplexity: Annotated[float, arg(help="t-SNE's: about how many neighbors count; less for few clips")] = 30.0,
     out: Annotated[str, arg(help="folder for the pictures and their numbers; RUN/pictures if empty")] = "",

@@ -123,9 +123,11 @@ class Learned:
     def about(self) -> str:
         """What was used, in a sentence."""
         split = f"split {self.split!r} of " if self.split else ""
-        used = sorted({f"{one.perplexity:g}" for one in (*self.features, *self.spaces)}, key=float)
-        perplexity = f", perplexity {' and '.join(used)}" if used else ""
-        return f"{len(self.keys):,} of {self.available:,} clips of {split}{self.data}; seed {self.seed}{perplexity}"
+        said = f"{len(self.keys):,} of {self.available:,} clips of {split}{self.data}; seed {self.seed}"
+        used = [one.perplexity for one in (*self.features, *self.spaces)]
+        if not used:
+            return said
+        return f"{said}, perplexity {min(used):g}{f' to {max(used):g}' if max(used) > min(used) else ''}"
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """A table of what was measured: what, untrained, trained, chance."""
@@ -159,7 +161,7 @@ def learn(
     data: str = "",
     split: str = "",
     task: str = "",
-    clips: int = 500,
+    clips: int = 300,
     seed: int = 0,
     perplexity: float = 30.0,
     workers: int = 2,
@@ -246,7 +248,8 @@ def _labels(records: Records, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def _unread(found: Clips) -> str:
-    return f"{len(found.errors)} clips cannot be read; the first: {found.errors[0]}" if found.errors else ""
+    of = len(found.keys) + len(found.errors)
+    return f"{len(found.errors)} of {of} clips cannot be read; the first: {found.errors[0]}" if found.errors else ""
 
 
 def _measured(learned: Learned, clips: Clips, perplexity: float, progress: bool) -> Learned:
@@ -336,7 +339,8 @@ def similarities_of(model: str, other: str, pair: Sequence[Array], seed: int) ->
     true, random = cosines[own], cosines[~own]
     if len(random) > _RANDOM_PAIRS:
         random = np.random.default_rng(seed).choice(random, _RANDOM_PAIRS, replace=False)
-    width = max(float(true.std()) * len(true) ** -0.2, 1e-3)  # Scott's rule; one for both, so that shapes compare
+    # The wider one by Scott's rule, for both: else the same values, fewer of them, would make another curve.
+    width = max(1e-3, *(float(x.std()) * len(x) ** -0.2 for x in (true, random)))
     order = np.sort(random)
     below = np.searchsorted(order, true, "left") + np.searchsorted(order, true, "right")
     return Similarities(

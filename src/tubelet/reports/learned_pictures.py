@@ -129,7 +129,7 @@ def pairs_picture(learned: Learned) -> Figure:
             axes.set_yticks([])
             axes.set_xlabel("similarity (cosine)", fontsize=9)
             axes.set_ylabel("density", fontsize=9)
-            how = f"a true pair is the more alike one in {one.above:.0%}; chance 50%"
+            how = f"a true pair more alike than a random one: {one.above:.0%}; chance 50%"
             axes.set_title(f"{_of(one)}, {one.pairs:,} clips\n{how}", color=INK, fontsize=9)
             plain(axes)
     _curves_legend(figure, rows[0][0][0])
@@ -140,7 +140,8 @@ def units_picture(learned: Learned) -> Figure:
     """The activation of every layer by input, and of the middle layer's units (VATT Fig. 6), untrained and trained."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     above, below = figure.subplots(2, len(learned.activations), squeeze=False, sharey="row", height_ratios=(3, 2))
-    most = max(float(np.max(x[one.middle])) for one in learned.activations for x in one.units.values())
+    every = [np.array(x) for one in learned.activations for x in one.units.values()]
+    top, most = max(x.mean(1).max() for x in every), max(float(x[len(x) // 2].max()) for x in every)
     for layers, middle, one in zip(above, below, learned.activations, strict=True):
         for name, units in one.units.items():
             color, shape = _look_of_input(name)
@@ -155,7 +156,7 @@ def units_picture(learned: Learned) -> Figure:
         layers.set_title(one.model, color=INK, fontsize=9)
         layers.set_xlabel("layer", fontsize=9)
         layers.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        layers.set_ylim(bottom=0)
+        layers.set_ylim(0, 1.05 * top)
         layers.grid(color=INK, alpha=0.2, linewidth=0.6)
         plain(layers)
         _middle(middle, one, most)
