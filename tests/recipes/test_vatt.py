@@ -32,6 +32,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pictures of what was learned: they take seconds, and one test here has them."""
+    for module in ("tubelet.recipes.run", "tubelet.recipes.vatt_demo"):
+        monkeypatch.setattr(f"{module}.draw", lambda *_, **__: None)
+
+
 def shortened(experiment: Experiment, task: str, steps: int, batch: int) -> Experiment:
     made = experiment.tasks[task]
     length = replace(made.length, steps=steps)
@@ -74,6 +81,7 @@ def test_fine_tuning_has_one_tower_and_all_its_tokens(recipe: str, input: str, t
     assert made.optimizer.momentum == 0.9  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_video_alone_starts_from_all_three(digits: Path, tmp_path: Path) -> None:
     """The chain of the documentation: pre-train, then fine-tune one tower."""
     result = run(shortened(vatt.talking(str(digits)), "talking", 2, 8), tmp_path / "pre", progress=False)
@@ -117,6 +125,8 @@ def test_a_folder_without_labels(digits: Path, tmp_path: Path) -> None:
     result = run(shortened(made, "clips", 3, 8), tmp_path / "run", progress=False)
     metrics = result.results["tasks"]["clips"]["metrics"]
     assert metrics["audio_to_video_pool"] == result.results["tasks"]["clips"]["coverage"]["scored"] > 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "No clip has a label" in page.partition("<h2>What it learned</h2>")[2].partition("<h2>")[0]
     alone = vatt.folder(str(tmp_path / "films"), steps=3, part=1.0, captions=False)
     assert tuple(alone.model.inputs) == ("video", "audio")
     assert "Captions" not in alone.notes
@@ -133,6 +143,7 @@ def test_what_was_measured_is_kept_for_a_resume(digits: Path, tmp_path: Path, mo
     assert replace(again, chosen=made.chosen) == made
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_demo_shows_what_was_learned(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vatt_demo, "make", partial(make, train=40, val=20))
     shown = vatt_demo.run_vatt_demo(tmp_path / "demo", data=digits, updates=2, progress=False)

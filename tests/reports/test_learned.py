@@ -121,9 +121,7 @@ def test_each_picture_has_only_the_clips_that_have_what_it_compares(learned: Lea
         assert one.clips == (*range(pairs), *range(pairs))
         assert one.inputs == ("video",) * pairs + (one.of[1],) * pairs
     assert {one.of: len(one.x) for one in learned.features} == {("video",): 12, ("audio",): SOUND, ("text",): SAID}
-    assert learned.about() == (
-        f"12 of 13 clips of split 'val' of {learned.data}; seed 0, perplexity 2 to 6.3"
-    )
+    assert learned.about() == (f"12 of 13 clips of split 'val' of {learned.data}; seed 0, perplexity 2 to 6.3")
     assert "broken.mp4" in learned.notes[0]
     assert len(learned.rows()) == 7
 
