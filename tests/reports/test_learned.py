@@ -161,7 +161,7 @@ def test_units_are_measured_before_they_are_added(run: Path, data: Path, learned
     with torch.no_grad():
         for i in range(SAID):
             ids = torch.tensor([[["red", "green", "blue"].index(NAMES[i % 3]) + 2, 5]])
-            x = tower.before(tower.words(ids[0])) + tower.positions([3])[..., :2, :]
+            x = tower.before(tower.words(ids)) + tower.positions([3])[..., :2, :]
             z = torch.cat([tower.agg[None], x], dim=1)
             block = shared.blocks[0]
             z = z + block.attention(block.norm_attention(z), None)

@@ -129,7 +129,7 @@ def pairs_picture(learned: Learned) -> Figure:
             axes.set_yticks([])
             axes.set_xlabel("similarity (cosine)", fontsize=9)
             axes.set_ylabel("density", fontsize=9)
-            how = f"a true pair more alike than a random one: {one.above:.0%}; chance 50%"
+            how = f"true pair more alike than random: {one.above:.0%}; chance 50%"
             axes.set_title(f"{_of(one)}, {one.pairs:,} clips\n{how}", color=INK, fontsize=9)
             plain(axes)
     _curves_legend(figure, rows[0][0][0])
