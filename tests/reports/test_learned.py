@@ -207,8 +207,10 @@ def test_a_classifier_has_features_by_class_alone(data: Path, tmp_path: Path) ->
     assert set(draw_learned(found)) == {"classes"}
 
 
-def test_the_command_writes_pictures_numbers_and_the_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate_run(run, workers=0, progress=False)
+def test_the_command_writes_pictures_numbers_and_the_page(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_run(run, data=str(data / "bare.csv"), out=run, workers=0, progress=False)
     assert "What it learned" not in write_report(run).read_text()
     assert main(["pictures", str(run), "--perplexity", "2"]) == 0
     out = capsys.readouterr().out

@@ -103,7 +103,7 @@ def _together(examples: Sequence[VideoViews], videos: ViewSet) -> tuple[dict[str
     inputs = {name: torch.cat([one[name] for one in whole]) for name in whole[0]}
     has: dict[str, Tensor] = {}
     for name, spec in videos.specs.items():
-        has[name] = torch.tensor([name in example.inputs for example in examples])
+        has[name] = torch.tensor([name not in example.missing for example in examples])
         if spec.modality == "text":
             has[name] &= (inputs[name] != 0).flatten(1).any(1)
     return inputs, has
