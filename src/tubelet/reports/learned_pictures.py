@@ -1,4 +1,4 @@
-"""Pictures of what a model has learned, by matplotlib: maps by class and by input, similarities, units (VATT Fig. 4-6).
+"""Pictures of what a model has learned, by matplotlib: maps by class and by input, similarities, units (VATT Sec. 4.2.5-6).
 
 The colors are those of Okabe and Ito, which color-blind people tell apart; shapes and dashes say the same again.
 """
@@ -81,7 +81,7 @@ def _wrapped(text: str, inches: float) -> str:
 
 
 def classes_picture(learned: Learned) -> Figure:
-    """t-SNE of the features by class: a row for each input, untrained and trained side by side (VATT Fig. 4)."""
+    """t-SNE of the features by class: a row for each input, untrained and trained side by side."""
     labels = np.array(learned.labels)
     counts = Counter(label for label in learned.labels if label)
     named = sorted([label for label, _ in counts.most_common(_CLASSES)])
@@ -101,7 +101,7 @@ def classes_picture(learned: Learned) -> Figure:
 
 
 def inputs_picture(learned: Learned) -> Figure:
-    """t-SNE of the common spaces: a row for each pair of inputs, untrained and trained side by side (VATT Fig. 5)."""
+    """t-SNE of the common spaces: a row for each pair of inputs, untrained and trained side by side."""
     figure, rows = _grid(learned.spaces, 3.2)
     for panels, maps in rows:
         for axes, one in zip(panels, maps, strict=True):
@@ -115,7 +115,7 @@ def inputs_picture(learned: Learned) -> Figure:
 
 
 def pairs_picture(learned: Learned) -> Figure:
-    """Densities of the similarities of true and of random pairs, untrained and trained side by side (VATT Fig. 5)."""
+    """Densities of the similarities of true and of random pairs, untrained and trained side by side."""
     figure, rows = _grid(learned.similarities, 2.6, sharex="row")
     for panels, found in rows:
         for axes, one in zip(panels, found, strict=True):
@@ -137,7 +137,7 @@ def pairs_picture(learned: Learned) -> Figure:
 
 
 def units_picture(learned: Learned) -> Figure:
-    """The activation of every layer by input, and of the middle layer's units (VATT Fig. 6), untrained and trained."""
+    """The activation of every layer by input, and of the middle layer's units, untrained and trained."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     above, below = figure.subplots(2, len(learned.activations), squeeze=False, sharey="row", height_ratios=(3, 2))
     every = [np.array(x) for one in learned.activations for x in one.units.values()]
