@@ -1,4 +1,4 @@
-"""Pictures of what a model has learned, by matplotlib: maps by class and by input, similarities, units (VATT Sec. 4.2.5-6).
+"""Pictures of what a model has learned, by matplotlib: maps, similarities, units (VATT Sec. 4.2.5-6).
 
 The colors are those of Okabe and Ito, which color-blind people tell apart; shapes and dashes say the same again.
 """
