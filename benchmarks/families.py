@@ -29,8 +29,8 @@ from tubelet.evaluation.run import evaluator
 from tubelet.recipes.families import Senses, mbt_duet, mtv_duet, mtv_motion, token_learner_motion, tubevit_motion
 from tubelet.reports.comparison import compare
 from tubelet.training.experiment import Experiment
-from tubelet.training.outcome import write_json
 from tubelet.training.run import train
+from tubelet.writing import write_json
 
 MOTION = {"MTV": mtv_motion, "TokenLearner in ViViT": token_learner_motion, "TubeViT": tubevit_motion}
 DUET = {"MBT": mbt_duet, "multimodal MTV": mtv_duet}

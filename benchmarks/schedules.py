@@ -29,9 +29,9 @@ from tubelet.data.talking_digits import make
 from tubelet.evaluation.run import evaluator
 from tubelet.recipes.demo import TASKS, Name, demo
 from tubelet.training.experiment import Experiment, Length
-from tubelet.training.outcome import write_json
 from tubelet.training.run import train
 from tubelet.training.schedules import Accumulated, Alternating, Schedule, TaskByTask, Uniform, Weighted
+from tubelet.writing import write_json
 
 SCHEDULES: dict[str, Schedule] = {
     "task by task": TaskByTask(),

@@ -36,8 +36,8 @@ from tubelet.recipes.tubevit import last_layers
 from tubelet.reports.comparison import compare
 from tubelet.training.experiment import Experiment, Init, Length
 from tubelet.training.optimizers import choose_trainable
-from tubelet.training.outcome import write_json
 from tubelet.training.run import initial_model, train
+from tubelet.writing import write_json
 
 # Of the recipe's model, the tubes that are needed, set further apart: 64 tokens.
 TUBES = (

@@ -1,6 +1,7 @@
-"""Trains what a list of JSON objects on the command line says, one after the other: {"experiment", "out", "kill_at"}.
+"""Trains what a list of JSON objects on the command line says, one after the other: {"experiment", "out"}.
 
-Under torchrun or alone. At update ``kill_at`` every process of the run is killed with SIGKILL.
+Under torchrun or alone. Two more keys: at update ``kill_at`` every process of the run is killed with SIGKILL, or the
+one of rank ``kill_rank`` alone.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 
 from tubelet.configs import from_json
 from tubelet.evaluation.run import validator
 from tubelet.training.experiment import Experiment
+from tubelet.training.ranks import Ranks
 from tubelet.training.run import train
 
 
-def killed(*_: object) -> dict[str, object]:
-    os.killpg(0, signal.SIGKILL)
-    raise AssertionError
+def killed(_: object, __: object, ranks: Ranks, rank: int | None) -> dict[str, object]:
+    if rank is None:
+        os.killpg(0, signal.SIGKILL)
+    elif rank == ranks.rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
 
 
 def main() -> None:
@@ -30,7 +36,7 @@ def main() -> None:
             train(
                 replace(experiment, training=training),
                 job["out"],
-                evaluate=killed,
+                evaluate=partial(killed, rank=job.get("kill_rank")),
                 validate=validator(),
                 progress=False,
             )

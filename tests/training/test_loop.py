@@ -18,7 +18,7 @@ from training_tiny import (
 from tubelet.configs import ConfigError
 from tubelet.hardware import bfloat16_fault
 from tubelet.nn.depth import depth_rates
-from tubelet.training.checkpoints import latest
+from tubelet.training.checkpoints import last_whole
 from tubelet.training.classification import Classification, one_hot, sigmoid_cross_entropy, softmax_cross_entropy
 from tubelet.training.experiment import SGD, AdamW, Experiment, Optimizer, Training
 from tubelet.training.module import TrainingModule
@@ -44,7 +44,7 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     first.checkpoints.save(3, {}, keep=1)
     torch.rand(7)  # whatever else a process did with its random numbers
     second = Session(made, tmp_path)
-    second.checkpoints.load(latest(tmp_path))
+    second.checkpoints.load(last_whole(tmp_path)[0])
     second.run(3, 7)
     assert first.losses + second.losses == whole.losses
     assert same(second.weights, whole.weights)

@@ -1,12 +1,15 @@
 """Losses, mixup, lengths and optimizers as pure functions."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tubelet.configs import ConfigError
+from training_tiny import experiment
+from tubelet.configs import ConfigError, override
 from tubelet.training.classification import (
     Classification,
     multi_head_cross_entropy,
@@ -91,6 +94,39 @@ def test_lengths_resolve_as_the_released_code_counts():
     assert Length().resolve(10, 64) == 0
     with pytest.raises(ValueError, match="either epochs or steps"):
         Length(epochs=1.0, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("tasks.motion.learning_rate", "-1", "tasks.motion: learning_rate=-1 must be above 0"),
+        ("tasks.motion.learning_rate", "nan", "tasks.motion.learning_rate: must be a number; got nan"),
+        ("tasks.motion.length.steps", "-1", "tasks.motion.length: steps=-1 must be at least 0"),
+        ("tasks.motion.batch_size", "0", "tasks.motion: batch_size=0 must be at least 1"),
+        ("tasks.motion.objective.mixup.alpha", "-1", "mixup self.alpha=-1.0 must be at least 0"),
+        ("optimizer.momentum", "1", "optimizer: momentum=1 must be at least 0 and below 1"),
+        ("optimizer.weight_decay", "-0.1", "optimizer: weight_decay=-0.1 must be at least 0"),
+        ("training.clip_norm", "-1", "training: clip_norm=-1 must be at least 0"),
+        ("training.keep_checkpoints", "0", "training: keep_checkpoints=0 must be at least 1"),
+    ],
+)
+def test_a_hyper_parameter_out_of_its_range_is_named(key: str, value: str, says: str):
+    with pytest.raises(ConfigError) as caught:
+        override(experiment(), {key: value})
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_optimizers_refuse_what_they_cannot_use():
+    for make in (lambda: Adam(betas=(0.9, 1.0)), lambda: AdamW(betas=(-0.1, 0.9))):
+        with pytest.raises(ValueError, match=r"betas=.* below 1"):
+            make()
+    with pytest.raises(ValueError, match=r"rates\['heads.\*'\]=-1 must be at least 0"):
+        SGD(rates={"heads.*": -1.0})
+    with pytest.raises(ValueError, match="eps=nan"):
+        AdamW(eps=math.nan)
+    with pytest.raises(ValueError, match="epochs=inf"):
+        Length(epochs=math.inf)
 
 
 def test_lengths_are_read_as_they_are_said():

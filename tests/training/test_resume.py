@@ -128,6 +128,14 @@ def test_a_checkpoint_of_two_ranks_resumes_on_one(
     assert_close(out, alone / "weighted")
 
 
+def test_a_rank_that_dies_is_named_by_the_other(files: Path, tmp_path: Path):
+    made = experiment(files, random_layers=False, workers=0)
+    status, said = run([{"experiment": made, "out": tmp_path / "run", "kill_at": 4, "kill_rank": 1}], ranks=2)
+    assert status == 1
+    assert re.search(r"rank 0 stops, as rank 1 \(process \d+ on .+\) died: run the same command again", said), said
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def state(out: Path, step: int) -> dict[str, Tensor]:
     shards = (out / "checkpoints" / f"step-{step:08d}").glob("*.safetensors")
     parts = [load_file(shard) for shard in shards]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,9 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training_runs import UPDATES, experiment, finish, make_files, start, weights
+from training_runs import UPDATES, assert_same, experiment, finish, make_files, start, weights
 from tubelet.configs import ConfigError, override
-from tubelet.training.run import train
+from tubelet.training.lock import RunInUseError, RunLock
+from tubelet.training.ranks import Ranks
+from tubelet.training.records import DamagedRunError
+from tubelet.training.run import DiskFullError, train
 from tubelet.weights.folder import load_model
 
 
@@ -157,6 +162,75 @@ def test_evaluation_is_asked_on_the_way_and_at_the_end_and_its_results_are_kept(
     assert load_model(tmp_path / "run").tasks["motion"].metrics == {"top1": 0.5}
 
 
+@pytest.fixture
+def interrupted(alone: Path, tmp_path: Path) -> Path:
+    """As if the run had been killed after its last checkpoint."""
+    out = tmp_path / "interrupted"
+    shutil.copytree(alone, out)
+    shutil.rmtree(out / "model")
+    return out
+
+
+def test_a_damaged_checkpoint_costs_updates_and_nothing_else(
+    interrupted: Path, alone: Path, files: Path, capsys: pytest.CaptureFixture[str]
+):
+    newest = interrupted / "checkpoints" / f"step-{UPDATES:08d}"
+    (shard,) = newest.glob("*.safetensors")
+    os.truncate(shard, shard.stat().st_size // 2)
+    train(experiment(files, random_layers=False), interrupted)
+    assert f"{newest} is damaged ({shard.name} is not as it was written); update 6" in capsys.readouterr().err
+    assert_same(interrupted, alone)
+
+
+def test_a_torn_last_line_of_the_log_is_written_again(interrupted: Path, alone: Path, files: Path):
+    log = interrupted / "log.jsonl"
+    os.truncate(log, log.stat().st_size - 9)
+    train(experiment(files, random_layers=False), interrupted, progress=False)
+    assert log.read_text() == (alone / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("config.json", "", r"config\.json: is damaged .* remove the folder and run the same command again"),
+        ("log.jsonl", "{}\n{\n{}\n", r"log\.jsonl:2: is damaged .* remove the line"),
+        ("sessions.jsonl", "[]\n", r"sessions\.jsonl:1: is damaged .* remove the line"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_with_the_way_out(
+    name: str, content: str, says: str, interrupted: Path, files: Path
+):
+    (interrupted / name).write_text(content)
+    with pytest.raises(DamagedRunError, match=says):
+        train(experiment(files, random_layers=False), interrupted, progress=False)
+
+
+def test_a_full_disk_is_told_with_the_last_checkpoint_and_the_same_call_goes_on(
+    interrupted: Path, alone: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = experiment(files, random_layers=False)
+    shutil.rmtree(interrupted / "checkpoints" / f"step-{UPDATES:08d}")
+    with monkeypatch.context() as patch:
+        patch.setattr("tubelet.training.checkpoints._DigestedFile.write", full)
+        with pytest.raises(DiskFullError) as caught:
+            train(made, interrupted, progress=False)
+    assert str(caught.value) == (
+        f"{interrupted / 'checkpoints'}: no space left on the device; the last checkpoint is of update 6: make room, "
+        "and run the same command again to go on from it"
+    )
+    train(made, interrupted, progress=False)
+    assert_same(interrupted, alone)
+
+
+def test_a_run_that_is_written_is_refused(files: Path, tmp_path: Path):
+    with RunLock(tmp_path / "run", Ranks(torch.device("cpu"))), pytest.raises(RunInUseError, match="is writing"):
+        train(experiment(files, random_layers=False), tmp_path / "run", progress=False)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 @pytest.mark.parametrize("ranks", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_sigterm_saves_and_says_how_to_go_on(ranks: int, files: Path, tmp_path: Path):
     made = override(experiment(files, random_layers=False), {"tasks.motion.length.steps": "100000"})
@@ -166,7 +240,7 @@ def test_sigterm_saves_and_says_how_to_go_on(ranks: int, files: Path, tmp_path: 
         time.sleep(0.05)
     process.terminate()
     status, said = finish(process)
-    assert status == 1
+    assert status == (1 if ranks else 143)  # torchrun's own, and ours
     assert "stopped by SIGTERM after update" in said
     assert "run the same command again" in said
     step = int(said.split("after update ")[1].split()[0])

@@ -1,7 +1,7 @@
 """The ``tubelet`` command: a module per command, which calls the packages below it and prints what they return.
 
 Heavy imports wait inside the functions, so that ``tubelet --help`` answers at once. Exit status: 0 done, 1 failed,
-2 asked for something that does not exist, 130 interrupted.
+2 asked for something that does not exist, 130 after SIGINT, 143 after SIGTERM.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_
 from tubelet.evaluation.run import TestData, choose, tasks_of_run, test_data, view_set
 from tubelet.inference.kinds import fitting_views
 from tubelet.media.errors import MediaError
-from tubelet.training.outcome import write_json
 from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import LoadedModel
+from tubelet.writing import write_json
 
 
 @dataclass(frozen=True)

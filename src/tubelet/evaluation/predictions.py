@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.cards import Answer
+from tubelet.writing import written_beside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Scored:
 
 def write_predictions(path: Path, examples: Iterable[Scored]) -> None:
     """One line per example; probabilities keep four digits."""
-    with path.open("w", encoding="utf-8") as file:
+    with written_beside(path) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for example in examples:
             line = asdict(example)
             line["top"] = {

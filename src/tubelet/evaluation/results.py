@@ -12,7 +12,7 @@ from typing import Any
 from tubelet.cards import ClassTables
 from tubelet.evaluation.predictions import Scored, write_predictions
 from tubelet.media.errors import MediaError
-from tubelet.training.outcome import write_json
+from tubelet.writing import write_json
 
 RESULTS, PREDICTIONS, CLASSES = "results.json", "predictions.jsonl", "classes.json"
 BASELINES = "baselines.json"

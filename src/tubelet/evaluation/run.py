@@ -22,10 +22,11 @@ from tubelet.inference.scoring import Precision
 from tubelet.media.errors import MediaError
 from tubelet.models import Model, ModelConfig
 from tubelet.training.experiment import Experiment, Task
-from tubelet.training.outcome import Evaluate, Validate, cards, write_json
+from tubelet.training.outcome import Evaluate, Validate, cards
 from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.training.resolve import read_run
 from tubelet.weights.folder import load_model
+from tubelet.writing import write_json
 
 _TEST_SPLITS = ("val", "test")
 _VIEWS_AT_ONCE = 64  # of validation examples, which have one view each

@@ -389,7 +389,7 @@ class Predictor(Model):
         first, *others = self._fitting(info, task).items()
         if others:
             names = ", ".join(name for name, _ in [first, *others])
-            raise ValueError(f"{info.path} fits the tasks {names}: say which, task=...")
+            raise ValueError(f"{info.path} fits the tasks {names}: say which (--task)")
         return first
 
     def _specs(self, inputs: Sequence[str]) -> dict[str, InputSpec]:

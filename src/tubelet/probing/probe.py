@@ -28,7 +28,7 @@ from tubelet.probing.training import (
     train_on_features,
     train_on_files,
 )
-from tubelet.training.outcome import write_json
+from tubelet.writing import write_json
 
 RESULTS = "probe.json"
 METRICS = {"top1": "top-1", "map": "mAP", "action_top1": "action top-1"}

@@ -21,9 +21,9 @@ from tubelet.evaluation.results import BASELINES
 from tubelet.evaluation.run import evaluator, validator
 from tubelet.recipes.describe import describe
 from tubelet.training.experiment import Experiment
-from tubelet.training.outcome import write_json
 from tubelet.training.resolve import Prepared, read_run, resolve
 from tubelet.training.run import MODEL, RunResult, train
+from tubelet.writing import write_json
 
 
 def chosen_before(out: str | Path) -> Mapping[str, float | str]:

@@ -18,10 +18,11 @@ from tubelet.recipes.run import draw
 from tubelet.recipes.vatt import talking
 from tubelet.reports.report import write_report
 from tubelet.training.experiment import Experiment
-from tubelet.training.outcome import cards, write_json
+from tubelet.training.outcome import cards
 from tubelet.training.resolve import resolve
 from tubelet.training.run import MODEL, initial_model, train
 from tubelet.weights.folder import save_model
+from tubelet.writing import write_json
 
 UNTRAINED = "untrained"
 _PROBED = "motion", "spoken"

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from tubelet.configs import from_json, to_json
 from tubelet.evaluation.results import RESULTS, headline
 from tubelet.training.logger import LOG
-from tubelet.training.outcome import write_json
 from tubelet.weights.folder import WEIGHTS
+from tubelet.writing import write_json
 
 COMPARISON = "comparison.json"
 

@@ -27,9 +27,11 @@ from tubelet.reports.kernels import learned_kernels
 from tubelet.reports.learned import PICTURES, read_learned
 from tubelet.reports.verdict import Evidence, Learning, Verdict, percent
 from tubelet.training.logger import LOG
+from tubelet.training.records import read_records
 from tubelet.training.resolve import CONFIG, read_run
 from tubelet.training.run import MODEL
 from tubelet.version import __version__
+from tubelet.writing import write_text
 
 _TITLES = {
     "top1": "named right at the first try",
@@ -62,7 +64,7 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
     config = _read_json(run / CONFIG)
     experiment = config.get("experiment", {})
     predictions = read_predictions(run / PREDICTIONS) if (run / PREDICTIONS).is_file() else []
-    lines = _log_lines(run / LOG) if (run / LOG).is_file() else []
+    lines = read_records(run / LOG)
     media = run / "report_media"
     media.mkdir(exist_ok=True)
     several = len(tasks) > 1
@@ -86,18 +88,13 @@ def write_report(run: str | Path, *, notes: str = "", clips: int = 18) -> Path:
         _settings(experiment),
     ]
     page = run / "report.html"
-    page.write_text(_page(f"{run.resolve().name} · Tubelet", "\n".join(sections)), encoding="utf-8")
+    write_text(page, _page(f"{run.resolve().name} · Tubelet", "\n".join(sections)))
     return page
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The updates in a ``log.jsonl``. A last line that a killed run left unfinished is skipped."""
-    return [line for line in _log_lines(path) if "loss" in line]
-
-
-def _log_lines(path: Path) -> list[dict[str, Any]]:
-    whole = (text for text in path.read_text(encoding="utf-8").splitlines(keepends=True) if text.endswith("\n"))
-    return list(map(json.loads, whole))
+    return [line for line in read_records(path) if "loss" in line]
 
 
 def _learning(lines: Sequence[Mapping[str, Any]], task: str, config: Mapping[str, Any], several: bool) -> Learning:

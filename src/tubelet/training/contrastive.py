@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -56,9 +57,10 @@ class Contrastive(Objective):
     empty_captions: Literal["positives", "ignored"] = "positives"
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"{self.temperature=} must be positive")
-        if min(self.video_audio, self.video_text) < 0 or self.video_audio + self.video_text == 0:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"{self.temperature=} must be positive, and finite")
+        weights = (self.video_audio, self.video_text)
+        if not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
             raise ValueError(f"{self.video_audio=} and {self.video_text=} must not be negative, and not both 0")
 
     def resolved(self, manifest: Manifest, split: str) -> Contrastive:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +32,25 @@ for _name, _objective in OBJECTIVES.items():
     register(Objective, _name, _objective)
 
 
+def _check(of: object, *names: str, least: float = 0.0, below: float = math.inf) -> None:
+    """Raise ValueError for a field out of its range, or a rate of ``rates`` below 0."""
+    for name in names:
+        if not least <= (value := getattr(of, name)) < below:
+            said = f"at least {least:g}{f' and below {below:g}' if below < math.inf else ', and finite'}"
+            raise ValueError(f"{name}={value:g} must be {said}")
+
+
+def _check_rates(rates: Mapping[str, float]) -> None:
+    for pattern, factor in rates.items():
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"rates[{pattern!r}]={factor:g} must be at least 0, and finite")
+
+
+def _check_betas(betas: tuple[float, float]) -> None:
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas={betas} must each be at least 0 and below 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where a task's examples come from: a manifest file (CSV, JSONL, Parquet) or a folder of class folders.
@@ -50,8 +71,7 @@ class Source:
     parts: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.parts < 0:
-            raise ValueError(f"{self.parts=} must be a number of seconds, or 0 for whole files")
+        _check(self, "parts")
         if not 0 <= self.held_out < 1 or (self.held_out and self.validation):
             raise ValueError(f"{self.held_out=} must be in [0, 1), and 0 beside the split {self.validation=}")
 
@@ -75,7 +95,8 @@ class Length:
     steps: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.steps) < 0 or (self.epochs > 0 and self.steps > 0):
+        _check(self, "epochs", "steps")
+        if self.epochs > 0 and self.steps > 0:
             raise ValueError(f"give either epochs or steps, and set the other to 0: {self}")
 
     @classmethod
@@ -122,10 +143,10 @@ class Task:
     def __post_init__(self) -> None:
         if self.length == Length():
             raise ValueError("length must be above zero: Length(epochs=30), or Length(steps=10_000)")
-        if self.batch_size < 1:
-            raise ValueError(f"{self.batch_size=} must be at least 1")
-        if not 0 <= self.stochastic_depth < 1:
-            raise ValueError(f"{self.stochastic_depth=} must be in [0, 1)")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate={self.learning_rate:g} must be above 0, and finite")
+        _check(self, "batch_size", least=1)
+        _check(self, "stochastic_depth", below=1)
 
 
 Decays = Literal["all", "weights"]
@@ -146,6 +167,11 @@ class SGD:
     decay: Decays = "all"
     rates: dict[str, float] = field(default_factory=dict[str, float])
 
+    def __post_init__(self) -> None:
+        _check(self, "momentum", below=1)
+        _check(self, "weight_decay")
+        _check_rates(self.rates)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
@@ -157,6 +183,11 @@ class Adam:
     eps: float = 1e-8
     keras: bool = False
     rates: dict[str, float] = field(default_factory=dict[str, float])
+
+    def __post_init__(self) -> None:
+        _check(self, "eps")
+        _check_betas(self.betas)
+        _check_rates(self.rates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +204,9 @@ class AdamW:
     rates: dict[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
+        _check(self, "eps", "weight_decay")
+        _check_betas(self.betas)
+        _check_rates(self.rates)
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"{self.layer_decay=} must be above 0, and at most 1")
 
@@ -220,12 +254,8 @@ class Training:
     replace_budget: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("micro_batches", "log_every", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("clip_norm", "workers", "cache_gib", "evaluate_every", "validate_every", "patience"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        _check(self, "micro_batches", "log_every", "checkpoint_every", "keep_checkpoints", least=1)
+        _check(self, "clip_norm", "workers", "cache_gib", "evaluate_every", "validate_every", "patience")
         if not 0 <= self.decay_to <= 1:
             raise ValueError(f"{self.decay_to=} is a share of the highest learning rate: 0 to 1")
         if not 0 <= self.ema < 1 or not 0 <= self.replace_budget <= 1:

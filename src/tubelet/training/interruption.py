@@ -17,7 +17,17 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop, and saved. Uncaught, it prints its message and exits with status 1."""
+    """The run was asked to stop, and saved. Uncaught, it exits with the status that shells give to its signal.
+
+    That is 130 after SIGINT, and 143 after SIGTERM.
+    """
+
+    def __init__(self, received: signal.Signals, step: int, total: int) -> None:
+        super().__init__(
+            f"stopped by {received.name} after update {step} of {total}; the state is saved: run the same command "
+            "again to go on from here"
+        )
+        self.code = 128 + received
 
 
 class StopOnSignal:
@@ -46,12 +56,7 @@ class StopOnSignal:
         received = self._agree()
         if received and update.step < self.total:
             self.save(update.step)
-            raise Interrupted(
-                f"stopped by {signal.Signals(received).name} after update {update.step} of {self.total}; the state is "
-                "saved: run the same command again to go on from here"
-                if self.ranks.is_main
-                else 1
-            )
+            raise Interrupted(signal.Signals(received), update.step, self.total)
 
     def _receive(self, received: int, _: FrameType | None) -> None:
         self._received = received

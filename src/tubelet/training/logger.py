@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from tubelet.training.loop import Update
 from tubelet.training.ranks import Ranks
+from tubelet.training.records import as_line, read_records
+from tubelet.writing import write_text
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 
@@ -44,7 +46,7 @@ class _Pending:
             f"update {self.step} of task {', '.join(map(repr, self.tasks))} has loss "
             f"{', '.join(f'{loss:g}' for loss in losses)} and gradient norm {norm:g} at learning rate "
             f"{self.learning_rate:g}. Its examples: {shown}. Lower the learning rate or clip_norm, lengthen the "
-            "warm-up, or train in float32, with a new --out; the last checkpoint here is from before"
+            "warm-up, or train in float32, with a new --out"
         )
 
 
@@ -52,10 +54,11 @@ class NonFiniteCheck:
     """A hook that stops the run when the loss or the gradient is not finite, naming the minibatch.
 
     It looks at every update, but only when ``every`` of them are done, so that the device is never waited for between.
+    ``saved``: the step of the last checkpoint, 0 without one.
     """
 
-    def __init__(self, ranks: Ranks, every: int) -> None:
-        self.ranks, self.every = ranks, every
+    def __init__(self, ranks: Ranks, every: int, saved: Callable[[], int]) -> None:
+        self.ranks, self.every, self.saved = ranks, every, saved
         self._pending: list[_Pending] = []
 
     def __call__(self, update: Update) -> None:
@@ -71,7 +74,8 @@ class NonFiniteCheck:
         finite = torch.stack([p.losses_and_norm for p in pending]).cpu().isfinite().all(1) if pending else torch.ones(0)
         bad = (finite == 0).nonzero().flatten().tolist()
         if self.ranks.any(bool(bad)):
-            raise TrainingDivergedError(str(pending[bad[0]]) if bad else "the loss diverged on another rank")
+            before = f"; the last checkpoint here, after update {self.saved()}, is from before" if self.saved() else ""
+            raise TrainingDivergedError(f"{pending[bad[0]]}{before}" if bad else "the loss diverged on another rank")
 
 
 @dataclass
@@ -90,7 +94,8 @@ class MetricLogger:
     A line of log.jsonl for each task that was trained since the last ones: the means of its scores since then, so that
     none goes unseen, however rare. Use the hook as a context manager. Lines from after ``start``, which a killed run
     may have left, are removed. ``updates_per_epoch``: of a pass over the examples, 0 where several tasks have each
-    their own. ``aside``: words for the live line, by what they are about.
+    their own. ``aside``: words for the live line, by what they are about. ``latest``: the lines of the last update that
+    has any, for a checkpoint to keep.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class MetricLogger:
         self._examples = self._updates = 0
         self._sums: dict[str, _Sum] = {}
         self._losses: dict[str, float] = {}
+        self.latest: list[dict[str, Any]] = []
         self._console = Console(stderr=True, quiet=not (progress and ranks.is_main))
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
@@ -154,15 +160,28 @@ class MetricLogger:
             self._seconds, self._waited, self._examples, self._updates = 0.0, 0.0, 0, 0
         self._progress.update(self._line, completed=update.step)
 
-    def write(self, record: Mapping[str, Any], prefix: str = "") -> None:
+    def write(self, record: dict[str, Any], prefix: str = "") -> None:
         """Append a line to log.jsonl; its numbers go to TensorBoard too, under ``prefix``."""
         if not self.ranks.is_main:
             return
-        self._file.write(json.dumps(record) + "\n")
+        self.latest = [line for line in self.latest if line["step"] == record["step"]] + [record]
+        self._file.write(as_line(record))
         self._file.flush()
         for name, value in record.items():
             if isinstance(value, float):
                 self._board.add_scalar(prefix + name, value, record["step"])
+
+    def restore(self, latest: Sequence[dict[str, Any]]) -> None:
+        """Write those of a checkpoint's ``latest`` lines again that log.jsonl has lost, such as a torn last one."""
+        if self.ranks.is_main:
+            there = set(map(as_line, read_records(self.folder / LOG)))
+            self._file.writelines(line for line in map(as_line, latest) if line not in there)
+            self._file.flush()
+
+    def to_disk(self) -> None:
+        """Wait until the lines of log.jsonl would outlast a power cut, as those before a checkpoint must."""
+        if self.ranks.is_main:
+            os.fsync(self._file.fileno())
 
     @contextmanager
     def paused(self) -> Generator[None]:
@@ -211,13 +230,8 @@ class MetricLogger:
 
 def _keep_until(path: Path, step: int) -> None:
     """Drop the lines from after ``step``, and one that a kill left unfinished."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    beside = path.with_suffix(".new")
-    beside.write_text("".join(kept), encoding="utf-8")
-    beside.rename(path)
+    if path.exists():
+        write_text(path, "".join(as_line(record) for record in read_records(path) if record.get("step", 0) <= step))
 
 
 def _clock(seconds: float) -> str:

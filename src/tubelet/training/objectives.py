@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -94,8 +95,8 @@ class Mixup:
     per_example: bool = False
 
     def __post_init__(self) -> None:
-        if self.alpha < 0:
-            raise ValueError(f"mixup {self.alpha=} must be at least 0")
+        if not 0 <= self.alpha < math.inf:
+            raise ValueError(f"mixup {self.alpha=} must be at least 0, and finite")
 
     def weight(self, seed: int) -> float:
         """The share of the example itself, the rest being its partner's: 1 where mixup does nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -136,10 +135,3 @@ def cards(experiment: Experiment, results: Mapping[str, Any]) -> dict[str, TaskC
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that may be spread over ranks; every rank must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.rename(path)

@@ -12,8 +12,10 @@ from tubelet.configs import ConfigError, differences, from_json, renamed, to_jso
 from tubelet.data.manifest import Manifest, Record, Records
 from tubelet.data.split import hold_out
 from tubelet.training.experiment import Experiment, Task
+from tubelet.training.records import DamagedRunError
 from tubelet.training.schedules import learning_rate
 from tubelet.version import __version__
+from tubelet.writing import write_json
 
 CONFIG = "config.json"
 
@@ -150,20 +152,31 @@ def _check_inputs(experiment: Experiment, name: str, task: Task) -> None:
 
 
 def read_run(folder: str | Path) -> Resolved:
-    """The experiment of a run's folder, as it was resolved. Raises ConfigError where there is no run."""
+    """The experiment of a run's folder, as it was resolved.
+
+    Raises ConfigError where there is no run, DamagedRunError where its file is no JSON.
+    """
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise ConfigError(f"{folder}: no run here ({CONFIG} is missing)")
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    return from_json(Resolved, renamed({name: saved.get(name) for name in ("experiment", "data")}))
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedRunError(
+            f"{path}: is damaged ({error}): put a copy back, or remove the folder and run the same command again"
+        ) from None
+    if not isinstance(saved, dict) or not saved.keys() >= {"experiment", "data"}:
+        raise ConfigError(f"{folder}: no run here ({CONFIG} is of something else)")
+    try:
+        return from_json(Resolved, renamed({name: saved[name] for name in ("experiment", "data")}))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def write_run(folder: Path, resolved: Resolved) -> None:
     """Write ``config.json``, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{CONFIG}.new"
-    beside.write_text(json.dumps({"library": f"tubelet {__version__}", **to_json(resolved)}, indent=2) + "\n", "utf-8")
-    beside.rename(folder / CONFIG)
+    write_json(folder / CONFIG, {"library": f"tubelet {__version__}", **to_json(resolved)})
 
 
 def check_same_run(folder: Path, resolved: Resolved) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +23,33 @@ from tubelet.hardware import require_bfloat16
 from tubelet.models import Model
 from tubelet.seeds import mix
 from tubelet.training.average import MovingAverage
-from tubelet.training.checkpoints import Checkpoints, SaveRegularly, latest
+from tubelet.training.checkpoints import Checkpoints, SaveRegularly, last_whole
 from tubelet.training.experiment import Experiment
-from tubelet.training.interruption import StopOnSignal
+from tubelet.training.interruption import Interrupted, StopOnSignal
+from tubelet.training.lock import RunLock
 from tubelet.training.logger import MetricLogger, NonFiniteCheck
 from tubelet.training.loop import Hook, Loop
 from tubelet.training.module import TrainingModule
 from tubelet.training.optimizers import build_optimizer, choose_trainable, parameter_groups
-from tubelet.training.outcome import EvalAndExport, Evaluate, Validate, cards, write_json
+from tubelet.training.outcome import EvalAndExport, Evaluate, Validate, cards
 from tubelet.training.parallel import parallelize
 from tubelet.training.probing import probe_heads
 from tubelet.training.ranks import Ranks, init_distributed
+from tubelet.training.records import as_line, read_records
 from tubelet.training.resolve import Prepared, Resolved, check_same_run, resolve, write_run
 from tubelet.training.unreadable import UnreadableExamples
 from tubelet.training.validation import Validation
 from tubelet.version import __version__
 from tubelet.weights.folder import describe_tasks
 from tubelet.weights.transfer import initialize
+from tubelet.writing import is_full, write_json, write_text
 
 CHECKPOINTS, MODEL, RESULTS, SESSIONS = "checkpoints", "model", "results.json", "sessions.jsonl"
 _INITIAL = 4  # keeps the random numbers of the fresh weights apart from the plan's, the model's and the objective's
+
+
+class DiskFullError(OSError):
+    """There is no space for the files of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,32 +81,55 @@ def train(
     when the run's folder is there and before it trains; it returns a few words for the line of progress.
 
     Runs as one process, or on every rank that torchrun started, all of which must see ``out``. Raises ConfigError
-    where ``out`` holds another experiment or its data has changed; TrainingDivergedError; TooManyUnreadableError;
-    Interrupted after SIGTERM or SIGINT, when the state is saved.
+    where ``out`` holds another experiment or its data has changed; RunInUseError where another process writes it;
+    DamagedRunError, DamagedCheckpointsError; TrainingDivergedError; TooManyUnreadableError; DiskFullError;
+    RankDiedError; Interrupted after SIGTERM or SIGINT, when the state is saved.
     """
     folder = Path(out)
     prepared = resolve(experiment)
     resolved = prepared.resolved
     with init_distributed() as ranks:
         _check_machine(resolved.experiment, ranks)
-        exists = check_same_run(folder, resolved)
-        ranks.barrier()
-        if ranks.is_main and not exists:
-            write_run(folder, resolved)
-        ranks.barrier()
         if (done := _finished(folder, resolved, evaluate)) is not None:
             if progress and ranks.is_main:
                 Console(stderr=True).print(f"{folder} is finished; give another --out to train again", markup=False)
             return done
-        aside = first(prepared) if first and ranks.is_main else ""
-        return _session(prepared, folder, ranks, evaluate, validate, aside, progress)
+        with _told_if_full(folder), RunLock(folder, ranks) as lock:
+            exists = check_same_run(folder, resolved)
+            ranks.barrier()
+            if ranks.is_main and not exists:
+                write_run(folder, resolved)
+            aside = first(prepared) if first and ranks.is_main else ""
+            try:
+                return _session(prepared, folder, ranks, lock, evaluate, validate, aside, progress)
+            except Interrupted as stopped:
+                if ranks.is_main:
+                    print(f"tubelet: {stopped}", file=sys.stderr)
+                raise
+
+
+@contextmanager
+def _told_if_full(folder: Path) -> Generator[None]:
+    """An error of a full disk says what is left of the run, and how to go on."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        last, _ = last_whole(folder / CHECKPOINTS)
+        go_on = f"the last checkpoint is of update {last}" if last else "there is no checkpoint yet"
+        raise DiskFullError(
+            f"{getattr(error, 'filename', None) or folder}: no space left on the device; {go_on}: make room, and run "
+            f"the same command again to {'go on from it' if last else 'start anew'}"
+        ) from error
 
 
 def _finished(folder: Path, resolved: Resolved, evaluate: Evaluate | None) -> RunResult | None:
-    """The result of a run that has come to its end before."""
+    """The result of a run that has come to its end before. Raises ConfigError where it is another run."""
     results = folder / RESULTS
     if not (folder / MODEL).exists() or (evaluate is not None and not results.exists()):
         return None
+    check_same_run(folder, resolved)
     saved = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     return RunResult(folder=folder, updates=resolved.updates, results=saved)
 
@@ -113,6 +145,7 @@ def _session(
     prepared: Prepared,
     folder: Path,
     ranks: Ranks,
+    lock: RunLock,
     evaluate: Evaluate | None,
     validate: Validate | None,
     aside: str,
@@ -120,9 +153,9 @@ def _session(
 ) -> RunResult:
     resolved = prepared.resolved
     experiment, training, total = resolved.experiment, resolved.experiment.training, resolved.updates
-    start = latest(folder / CHECKPOINTS)
+    start, damaged = ranks.collect(last_whole(folder / CHECKPOINTS) if ranks.is_main else (0, []))[0]
     with MetricLogger(folder, ranks, training.log_every, start, total, progress, _epoch(resolved), aside) as records:
-        for note in (*prepared.notes, *_begin_session(folder, ranks, start)):
+        for note in (*prepared.notes, *lock.notes, *damaged, *_begin_session(folder, ranks, start)):
             records.say(note)
         model = initial_model(experiment)
         if start == 0:
@@ -146,16 +179,22 @@ def _session(
         checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, others, ranks)
         if start > 0:
             state = checkpoints.load(start)
+            records.restore(state.get("log", []))
             if validation:
                 validation.restore(state["validation"])
             records.say(f"goes on after update {start} of {total}")
-        health = NonFiniteCheck(ranks, training.log_every)
+        health = NonFiniteCheck(ranks, training.log_every, lambda: checkpoints.last)
+
+        def before_saving() -> None:
+            health.check()
+            records.to_disk()
+
         saver = SaveRegularly(
             checkpoints,
             training.checkpoint_every,
             training.keep_checkpoints,
-            health.check,
-            lambda: {"validation": validation.state()} if validation else {},
+            before_saving,
+            lambda: {"log": records.latest, **({"validation": validation.state()} if validation else {})},
         )
         loop = Loop(
             module=module,
@@ -170,6 +209,7 @@ def _session(
         )
         with StopOnSignal(ranks, total, saver.save) as stop:
             hooks: list[Hook] = [
+                lock,
                 UnreadableExamples(
                     folder, {n: data.examples for n, data in resolved.data.items()}, training.replace_budget
                 ),
@@ -293,11 +333,10 @@ def _begin_session(folder: Path, ranks: Ranks, start: int) -> list[str]:
     }
     path = folder / SESSIONS
     ranks.barrier()
-    before = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() and start else []
+    before = read_records(path) if start else []
     ranks.barrier()
     if ranks.is_main:
-        with path.open("a" if before else "w", encoding="utf-8") as file:
-            file.write(json.dumps({"start": start, **now}) + "\n")
+        write_text(path, "".join(map(as_line, [*before, {"start": start, **now}])))
     if not before:
         return []
     changed = [f"{key} {before[-1].get(key)} -> {value}" for key, value in now.items() if before[-1].get(key) != value]

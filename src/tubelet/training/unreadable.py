@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from tubelet.training.loop import Update
+from tubelet.training.records import as_line, cut_unfinished, read_records
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -26,9 +26,9 @@ class UnreadableExamples:
     def __init__(self, folder: Path, examples: Mapping[str, int], budget: float) -> None:
         self.path, self.examples = folder / QUARANTINE, examples
         self.allowed = {task: math.ceil(budget * count) for task, count in examples.items()}
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        known = [json.loads(line) for line in lines if line.endswith("\n")]
-        self._known = {task: {line["path"] for line in known if line["task"] == task} for task in examples}
+        cut_unfinished(self.path)
+        known = read_records(self.path)
+        self._known = {task: {line.get("path") for line in known if line.get("task") == task} for task in examples}
 
     def __call__(self, update: Update) -> None:
         for batch in update.batches:
@@ -47,4 +47,4 @@ class UnreadableExamples:
 
     def _append(self, record: dict[str, object]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(as_line(record))
