@@ -1,0 +1,62 @@
+"""What a long job must survive: damaged and large files, strangers' models, kills, full disks, two starts.
+
+    python benchmarks/reliability.py [mutated opens large folders kills starts checkpoints] [--quick]
+
+Everything is made here from fixed seeds and done in processes that are watched. Prints one table, then what failed, and
+writes OUT/reliability.json; the files that failed stay in OUT. Some 20 minutes on two cores; ``--quick`` does a tenth of
+the counts. The full disk is a small tmpfs, which needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from claims import Claim, show
+from media_reliability import large, mutated, opens, prepared
+
+Part = Callable[[argparse.Namespace, Path], list[Claim]]
+
+PARTS: dict[str, Part] = {
+    "mutated": lambda asked, folder: mutated(folder, asked.files, asked.seed, asked.workers),
+    "opens": lambda asked, folder: opens(folder, asked.opens, asked.seed),
+    "large": lambda asked, folder: large(folder, asked.workers),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}; all")
+    parser.add_argument("--files", type=int, default=5000, help="damaged files")
+    parser.add_argument("--opens", type=int, default=10_000)
+    parser.add_argument("--folders", type=int, default=200, help="hostile model folders")
+    parser.add_argument("--kills", type=int, default=20, help="at random moments, and while checkpoints are written")
+    parser.add_argument("--quick", action="store_true", help="a tenth of these counts")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at once")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/reliability"))
+    asked = parser.parse_args()
+    if asked.quick:
+        for count in ("files", "opens", "folders", "kills"):
+            setattr(asked, count, max(1, getattr(asked, count) // 10))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    claims: list[Claim] = []
+    for part in asked.parts or PARTS:
+        began = time.perf_counter()
+        claims += PARTS[part](asked, prepared((asked.out / part).resolve()))
+        print(f"{part}: {time.perf_counter() - began:.0f} s", flush=True)
+    show(claims)
+    found = {"torch": torch.__version__, "seed": asked.seed, "claims": [asdict(claim) for claim in claims]}
+    (asked.out / "reliability.json").write_text(json.dumps(found, indent=1) + "\n")
+    return 1 if any(claim.holds is False for claim in claims) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
