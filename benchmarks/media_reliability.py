@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -128,9 +126,13 @@ def _open_many(folder: Path, seed: int, count: int) -> dict[str, float]:
     originals = small_files(folder)
     of = {path.suffix: str(path) for path in originals}
     broken = [str(damaged(originals, number, seed, folder)) for number in range(3 * len(originals))]
-    sounds, films, pictures = (
-        [of[s] for s in suffixes.split()]
-        for suffixes in (".wav .ogg .flac .m4a .mp3 .mp4", ".mp4 .mov .mkv .webm .avi .ts .gif", ".jpg .png .webp .tiff")
+    films, sounds, pictures = (
+        [of[suffix] for suffix in suffixes]
+        for suffixes in (
+            (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif"),
+            (".wav", ".ogg", ".flac", ".m4a", ".mp3", ".mp4"),
+            (".jpg", ".png", ".webp", ".tiff"),
+        )
     )
 
     def frames(path: str) -> None:
@@ -157,7 +159,7 @@ def _growth(open_: Callable[[str], object], files: list[str], count: int) -> flo
     return float(np.polyfit(*np.array(seen).T, 1)[0]) * 1000
 
 
-def large(folder: Path, workers: int) -> list[Claim]:
+def large(folder: Path) -> list[Claim]:
     """Single files that are large in one way: the most memory that predicting, training and a timeline take of each."""
     claims: list[Claim] = []
     for name, make in LARGE.items():
@@ -242,15 +244,3 @@ def _one_pass(path: str) -> None:
     with torch.no_grad():
         for _ in view_logits(model, "audio", windows(), views_per_forward=12):
             pass
-
-
-def prepared(folder: Path) -> Path:
-    """An empty folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def timed(function: Callable[[], list[Claim]]) -> tuple[list[Claim], float]:
-    began = time.perf_counter()
-    return function(), time.perf_counter() - began

@@ -2,9 +2,9 @@
 
     python benchmarks/reliability.py [mutated opens large folders kills starts checkpoints] [--quick]
 
-Everything is made here from fixed seeds and done in processes that are watched. Prints one table, then what failed, and
-writes OUT/reliability.json; the files that failed stay in OUT. Some 20 minutes on two cores; ``--quick`` does a tenth of
-the counts. The full disk is a small tmpfs, which needs root.
+Everything is made here from fixed seeds and done in processes that are watched. Prints one table, then what failed,
+and writes OUT/reliability.json; the files that failed stay in OUT. ``--quick`` does a tenth of the counts. The full
+disk is a small tmpfs, which needs root.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -20,15 +21,26 @@ from pathlib import Path
 
 import torch
 from claims import Claim, show
-from media_reliability import large, mutated, opens, prepared
+from media_reliability import large, mutated, opens
+from run_reliability import checkpoints, kills, starts
 
 Part = Callable[[argparse.Namespace, Path], list[Claim]]
 
 PARTS: dict[str, Part] = {
     "mutated": lambda asked, folder: mutated(folder, asked.files, asked.seed, asked.workers),
     "opens": lambda asked, folder: opens(folder, asked.opens, asked.seed),
-    "large": lambda asked, folder: large(folder, asked.workers),
+    "large": lambda asked, folder: large(folder),
+    "kills": lambda asked, folder: kills(folder, asked.kills, asked.seed, asked.workers),
+    "starts": lambda asked, folder: starts(folder),
+    "checkpoints": lambda asked, folder: checkpoints(folder, asked.seed),
 }
+
+
+def prepared(folder: Path) -> Path:
+    """An empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def main() -> int:

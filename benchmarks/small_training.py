@@ -42,8 +42,9 @@ def experiment(data: str, *, updates: int = 40) -> Experiment:
         stochastic_depth=0.1,
         views=Views(clips=1),
     )
+    video = VideoSpec(frames=4, size=(16, 16), short_side=16)
     return Experiment(
-        model=ViViTConfig(backbone=backbone, tubelet=(2, 8, 8), video=VideoSpec(frames=4, size=(16, 16), short_side=16)),
+        model=ViViTConfig(backbone=backbone, tubelet=(2, 8, 8), video=video),
         tasks={"motion": task},
         training=Training(workers=1, log_every=1, checkpoint_every=2, validate_every=10, ema=0.9),
     )
