@@ -182,7 +182,7 @@ def large(folder: Path) -> list[Claim]:
     return claims
 
 
-def _model() -> Predictor:
+def tiny_model() -> Predictor:
     """A tiny model of pictures, videos and sounds of the usual sizes."""
     modalities = {
         "image": Modality(spec=ImageSpec(), patch=(1, 56, 56)),
@@ -197,7 +197,7 @@ def _model() -> Predictor:
 
 def _predict(path: str) -> str | None:
     try:
-        _model().predict(path)
+        tiny_model().predict(path)
     except MediaError as error:
         return str(error)
     return None
@@ -206,7 +206,7 @@ def _predict(path: str) -> str | None:
 def _train_on(path: str) -> str | None:
     try:
         info = probe(path)
-        (spec,) = (spec for spec in _model().encoder.inputs.values() if info.kind == reader_of(spec).kinds[0])
+        (spec,) = (spec for spec in tiny_model().encoder.inputs.values() if info.kind == reader_of(spec).kinds[0])
         _train(path, spec)
     except MediaError as error:
         return str(error)
@@ -219,7 +219,7 @@ def _over_time(path: str) -> str | None:
         info = probe(path)
         if info.kind == "image":
             return "has no timeline"
-        for _ in _model().segments(path, stride=info.duration / 100 if info.kind == "video" else 0.0):
+        for _ in tiny_model().segments(path, stride=info.duration / 100 if info.kind == "video" else 0.0):
             pass
     except MediaError as error:
         return str(error)
@@ -228,7 +228,7 @@ def _over_time(path: str) -> str | None:
 
 def _one_pass(path: str) -> None:
     """What a timeline of a sound must do at least: decode it once, and answer its windows."""
-    model = _model()
+    model = tiny_model()
     spec = model.encoder.inputs["audio"]
     reader, length = reader_of(spec), round(spec.seconds * spec.rate)
 

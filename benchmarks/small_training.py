@@ -29,7 +29,7 @@ def make_videos(folder: Path, files: int = 24) -> Path:
     return folder / "all.csv"
 
 
-def experiment(data: str, *, updates: int = 40) -> Experiment:
+def experiment(data: str, *, updates: int = 24) -> Experiment:
     """A tiny ViViT; a checkpoint every other update."""
     backbone = TransformerConfig(width=32, depth=2, heads=2, mlp=64, dropout=0.1, attention_dropout=0.1)
     task = Task(
@@ -46,5 +46,5 @@ def experiment(data: str, *, updates: int = 40) -> Experiment:
     return Experiment(
         model=ViViTConfig(backbone=backbone, tubelet=(2, 8, 8), video=video),
         tasks={"motion": task},
-        training=Training(workers=1, log_every=1, checkpoint_every=2, validate_every=10, ema=0.9),
+        training=Training(workers=1, log_every=1, checkpoint_every=2, validate_every=8, ema=0.9),
     )

@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 PROCESSES = get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["tubelet.cli", "tubelet.recipes.run", "tubelet.reports.report", "tubelet.inference.predictor",
-     "torch.utils.tensorboard", "matplotlib.figure"]
+     "torch.utils.tensorboard", "torch._dynamo", "torch.utils.flop_counter", "matplotlib.figure"]
 )  # fmt: skip
 
 
@@ -80,12 +80,12 @@ class _Worker:
         try:
             if self.pipe.poll(limit):
                 return self.pipe.recv()
-            died = "hangs"
+            died, peak = "hangs", memory("VmHWM", self.process.pid)
         except (EOFError, ConnectionResetError):
             self.process.join()
-            died = signal.Signals(-(self.process.exitcode or -signal.SIGKILL)).name
+            died, peak = signal.Signals(-(self.process.exitcode or -signal.SIGKILL)).name, 0.0
         self.end()
-        return Outcome(died=died, seconds=time.perf_counter() - began)
+        return Outcome(died=died, seconds=time.perf_counter() - began, peak=peak)
 
     def end(self) -> None:
         self.pipe.close()
@@ -109,9 +109,9 @@ def _answer(function: Callable[[Any], Any], pipe: Connection) -> None:
             pipe.send(replace(outcome, seconds=time.perf_counter() - began, peak=memory("VmHWM")))
 
 
-def memory(key: str) -> float:
-    """A line of this process's memory in MB: "VmRSS" is what it holds now, "VmHWM" the most it has held."""
-    return int(re.findall(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
+def memory(key: str, process: int | str | None = "self") -> float:
+    """A line of a process's memory in MB: "VmRSS" is what it holds now, "VmHWM" the most it has held."""
+    return int(re.findall(rf"{key}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())[0]) / 1024
 
 
 class Command:
