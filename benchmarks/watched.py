@@ -83,7 +83,8 @@ class _Worker:
             died, peak = "hangs", memory("VmHWM", self.process.pid)
         except (EOFError, ConnectionResetError):
             self.process.join()
-            died, peak = signal.Signals(-(self.process.exitcode or -signal.SIGKILL)).name, 0.0
+            status = self.process.exitcode or 0
+            died, peak = signal.Signals(-status).name if status < 0 else f"exit {status}", 0.0
         self.end()
         return Outcome(died=died, seconds=time.perf_counter() - began, peak=peak)
 
@@ -139,6 +140,7 @@ class Command:
         """Kill the whole group with SIGKILL."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid or 0, signal.SIGKILL)
+        self.process.kill()  # it may have no group yet
         self.process.join()
 
     @property
