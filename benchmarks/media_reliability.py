@@ -42,6 +42,7 @@ SMALL: dict[str, InputSpec] = {
     "text": TextSpec(vocabulary="<pad> <unk>"),
 }
 _WINDOWS = 20  # of a timeline that are read
+_NO_TIMELINE = "has no timeline"
 
 
 def mutated(folder: Path, count: int, seed: int, workers: int) -> list[Claim]:
@@ -165,8 +166,9 @@ def large(folder: Path) -> list[Claim]:
     for name, make in LARGE.items():
         path = folder / name
         alone(make, path)
-        found = {way.__name__: alone(way, str(path)) for way in (_predict, _train_on, _over_time)}
-        said = {way.strip("_").replace("_", " "): o for way, o in found.items() if o.value != "has no timeline"}
+        ways = {"predict": _predict, "train": _train_on, "timeline": _over_time}
+        said = {way: alone(look, str(path)) for way, look in ways.items()}
+        said = {way: outcome for way, outcome in said.items() if outcome.value != _NO_TIMELINE}
         failures = [f"{way}: {o.error or o.died}" for way, o in said.items() if o.error or o.died]
         refused = {o.value for o in said.values() if isinstance(o.value, str)}
         times = ", ".join(f"{way} {o.seconds:.1f} s" for way, o in said.items())
@@ -176,7 +178,7 @@ def large(folder: Path) -> list[Claim]:
             claims.append(all_of("large", f"{name} is read, or refused", len(said), failures))
         if path.suffix == ".wav" and not failures:
             pass_ = alone(_one_pass, str(path)).seconds
-            ratio = said["over time"].seconds / pass_
+            ratio = said["timeline"].seconds / pass_
             claims.append(at_most("large", "its timeline, in passes over the sound", ratio, 2, "passes"))
         path.unlink()
     return claims
@@ -218,8 +220,8 @@ def _over_time(path: str) -> str | None:
     try:
         info = probe(path)
         if info.kind == "image":
-            return "has no timeline"
-        for _ in tiny_model().segments(path, stride=info.duration / 100 if info.kind == "video" else 0.0):
+            return _NO_TIMELINE
+        for _ in tiny_model().segments(path, stride=max(1.0, info.duration / 100) if info.kind == "video" else 0.0):
             pass
     except MediaError as error:
         return str(error)
