@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from claims import Claim, at_most, none_of
-from hostile_folders import hostile_folders
+from hostile_folders import EXECUTED, hostile_folders
 from media_reliability import tiny_model
 from watched import alone, watched
 
@@ -22,22 +22,23 @@ _PICKLES = ("pytorch_model.bin", "model.pt", "model.pkl", "optimizer.pth")
 
 def folders(folder: Path, count: int, seed: int, workers: int) -> list[Claim]:
     """``count`` hostile model folders: what loading each of them did, with the folder as the working directory."""
-    plain, canary = folder / "plain", folder / "EXECUTED"
+    plain, root = folder / "plain", folder / "hostile"
+    canary = root / EXECUTED  # that of the folders' own bait, too
+    root.mkdir()
     tiny_model().save(plain)
     _check_bait(folder / "bait", canary)
     usual = alone(_load, plain)
     if usual.value != "loaded":
         raise RuntimeError(f"a plain folder is not loaded: {usual.value or usual.error or usual.died}")
-    (folder / "hostile").mkdir()
-    paths = list(hostile_folders(folder / "hostile", count, seed))
+    names, paths = zip(*hostile_folders(root, count, seed), strict=True)
     for path in paths:
         lay_bait(path, canary)
     outcomes = watched(_load, paths, workers, limit=usual.seconds + _SLOWER)
-    named = list(zip(paths, outcomes, strict=True))
+    named = list(zip(names, outcomes, strict=True))
     executed = [str(canary)] * canary.exists()
-    tracebacks = [f"{path.name}: {outcome.error}" for path, outcome in named if outcome.error]
-    died = [f"{path.name}: {outcome.died}" for path, outcome in named if outcome.died]
-    highest, worst = max((outcome.peak, path.name) for path, outcome in named)
+    tracebacks = [f"{name}: {outcome.error}" for name, outcome in named if outcome.error]
+    died = [f"{name}: {outcome.died}" for name, outcome in named if outcome.died]
+    highest, worst = max((outcome.peak, name) for name, outcome in named)
     loaded = sum(outcome.value == "loaded" for outcome in outcomes)
     part = "folders"
     return [
@@ -72,7 +73,7 @@ class _Bait:
 
 def lay_bait(folder: Path, canary: Path) -> None:
     """Put files into a folder that create ``canary`` if anything runs or unpickles them."""
-    if not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir():
         return
     for name in _CODE:
         if not (folder / name).exists():
