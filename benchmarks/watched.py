@@ -146,7 +146,7 @@ class Command:
     @property
     def errors(self) -> list[str]:
         """The lines that the command said of what went wrong."""
-        lines = self.said.read_text(errors="replace").splitlines()
+        lines = self.said.read_text(errors="replace").splitlines() if self.said.exists() else []
         return [line for line in lines if line.startswith(("tubelet:", "Traceback"))]
 
 
