@@ -21,17 +21,23 @@ from pathlib import Path
 
 import torch
 from claims import Claim, show
-from folder_reliability import folders
 from media_reliability import large, mutated, opens
 from run_reliability import checkpoints, kills, starts
 
 Part = Callable[[argparse.Namespace, Path], list[Claim]]
 
+
+def _folders(asked: argparse.Namespace, folder: Path) -> list[Claim]:
+    from folder_reliability import folders  # with its hostile folders, which no other part needs
+
+    return folders(folder, asked.folders, asked.seed, asked.workers)
+
+
 PARTS: dict[str, Part] = {
     "mutated": lambda asked, folder: mutated(folder, asked.files, asked.seed, asked.workers),
     "opens": lambda asked, folder: opens(folder, asked.opens, asked.seed),
     "large": lambda asked, folder: large(folder),
-    "folders": lambda asked, folder: folders(folder, asked.folders, asked.seed, asked.workers),
+    "folders": _folders,
     "kills": lambda asked, folder: kills(folder, asked.kills, asked.seed, asked.workers),
     "starts": lambda asked, folder: starts(folder),
     "checkpoints": lambda asked, folder: checkpoints(folder, asked.seed),
