@@ -147,7 +147,7 @@ def test_the_cache_changes_nothing_and_spares_decoding(video, gib, monkeypatch):
 def test_a_full_cache_takes_no_more_than_its_room(video):
     reader = VideoReader(64 * 96 * 3 * 200 / 2**30)
     for path in (video, video.replace("numbered", "./numbered"), video.replace("numbered", ".//numbered")):
-        reader.frames_at(path, [0.5], FRAMES / FPS, FPS)
+        list(reader.batches(path, [0.5], FRAMES / FPS, FPS))
     assert reader.room >= 0
     assert len(reader._videos) == 2
 
@@ -157,7 +157,7 @@ def test_a_video_that_ends_early_is_read_whole_once_and_its_wanted_frames_are_ke
     open_video = cache.open_video
     monkeypatch.setattr(cache, "open_video", lambda path: opened.append(path) or open_video(path))
     reader = VideoReader(1.0)
-    first, again = (reader.frames_at(video, [0.5, 1.0], FRAMES / FPS + 2, FPS) for _ in range(2))
+    first, again = (torch.cat([*reader.batches(video, [0.5, 1.0], FRAMES / FPS + 2, FPS)]) for _ in range(2))
     assert torch.equal(first, again)
     assert len(opened) == 1
 

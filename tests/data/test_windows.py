@@ -12,7 +12,7 @@ from media_files import record_sound
 from tubelet.data.manifest import Record
 from tubelet.data.readers import reader_of
 from tubelet.data.windows import Plan, plan_windows, window_clips
-from tubelet.media.video import FrameBatch
+from tubelet.media.video import Decoder, FrameBatch
 from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
 
 SPEC = VideoSpec(frames=4, stride=2, size=(4, 4), short_side=4)
@@ -22,8 +22,10 @@ def planned(spec: InputSpec, fps: float, duration: float, window: float = 0.0, s
     return plan_windows(reader_of(spec).grid(fps), duration, window, stride)
 
 
-class Film:
+class Film(Decoder):
     """A decoder whose frames carry their number, at 10 frames per second; it remembers what it was asked."""
+
+    size = (4, 4)
 
     def __init__(self) -> None:
         self.asked: list[float] = []
@@ -35,7 +37,7 @@ class Film:
 
 
 def seen(plan, film) -> list[list[list[int]]]:
-    return [clips[:, :, 0, 0, 0].tolist() for clips in window_clips(film.frames_at, SPEC, plan)]
+    return [clips[:, :, 0, 0, 0].tolist() for clips in window_clips(film, SPEC, plan)]
 
 
 def test_windows_follow_each_other_and_cover_the_video():
@@ -92,7 +94,7 @@ def test_windows_of_a_stretched_spectrogram_are_as_long_as_what_is_stretched(med
 def test_each_frame_is_decoded_once_and_forward_whatever_the_windows(duration, window, stride, fps):
     plan = planned(SPEC, fps, duration, window, stride)
     film = Film()
-    for clips, w in zip(window_clips(film.frames_at, SPEC, plan), plan.windows, strict=True):
+    for clips, w in zip(window_clips(film, SPEC, plan), plan.windows, strict=True):
         assert clips.shape == (len(w.clips), 4, 3, 4, 4)
         assert w.start < w.end <= duration
     assert film.asked == sorted(set(film.asked))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
 from tubelet.media.images import read_image
-from tubelet.media.video import Decoder, FrameBatch, open_video
+from tubelet.media.video import Decoder, FrameBatch, frames_at_once, in_batches, open_video
 
 _BEFORE = 1e-3  # seconds before the next frame at which a frame is asked for when a whole video is read
 
@@ -42,41 +43,53 @@ class VideoReader:
         self._videos: dict[str, list[_Seen]] = {}
         self._too_large: set[str] = set()
 
-    def frames_at(self, path: str, times: Sequence[float], duration: float, fps: float) -> UInt8[Tensor, "T C H W"]:
-        """The frames on screen at ``times``; ``duration`` and ``fps`` are the file's. Raises :class:`MediaError`."""
-        if (kept := self._kept(path, times)) is not None:
-            return kept
-        with open_video(path) as video:
-            if self.room and path not in self._videos and path not in self._too_large:
-                self._read_whole(path, video, duration, fps)
-                if (kept := self._kept(path, times)) is not None:
-                    return kept
-            batch = video.frames_at(times)
-        if path in self._videos:
-            self._keep(path, times, batch)
-        return batch.frames
+    def batches(
+        self, path: str, times: Sequence[float], duration: float, fps: float
+    ) -> Iterator[UInt8[Tensor, "t C H W"]]:
+        """The frames on screen at ``times``, a few at once; ``duration`` and ``fps`` are the file's.
+
+        Raises :class:`MediaError`.
+        """
+        if (kept := self._kept(path, times)) is None:
+            with open_video(path) as video:
+                if self.room and path not in self._videos and path not in self._too_large:
+                    self._read_whole(path, video, duration, fps)
+                    kept = self._kept(path, times)
+                if kept is None:
+                    yield from self._read(path, video, times)
+        if kept is not None:
+            count = frames_at_once(*kept[0].shape[:2])
+            for first in range(0, len(kept), count):
+                yield torch.stack(kept[first : first + count]).permute(0, 3, 1, 2)
+
+    def _read(self, path: str, video: Decoder, times: Sequence[float]) -> Iterator[UInt8[Tensor, "t C H W"]]:
+        done = 0
+        for batch in in_batches(video, times):
+            if path in self._videos:
+                self._keep(path, times[done : done + len(batch.pts)], batch)
+            done += len(batch.pts)
+            yield batch.frames
 
     def _read_whole(self, path: str, video: Decoder, duration: float, fps: float) -> None:
         """Keep all frames of a video, if there is room for as many as its first one says; tried once."""
-        try:
-            first = video.frames_at([0.0])
-            if first.frames[0].numel() * fps * duration > self.room:
-                self._too_large.add(path)
-                return
-            self._videos[path] = []
-            times = [(i + 1) / fps - _BEFORE for i in range(round(fps * duration))]
-            self._keep(path, times, video.frames_at(times))
-        except MediaError:
-            self._videos.setdefault(path, [])  # only a part of it can be read, and what is wanted of that is kept
+        height, width = video.size
+        if 3 * height * width * fps * duration > self.room:
+            self._too_large.add(path)
+            return
+        self._videos[path] = []
+        times = [(i + 1) / fps - _BEFORE for i in range(round(fps * duration))]
+        with suppress(MediaError):  # only a part of it can be read, and what is wanted of that is kept
+            for _ in self._read(path, video, times):
+                pass
 
-    def _kept(self, path: str, times: Sequence[float]) -> UInt8[Tensor, "T C H W"] | None:
+    def _kept(self, path: str, times: Sequence[float]) -> list[UInt8[Tensor, "H W C"]] | None:
         seen, frames = self._videos.get(path, []), list[Tensor]()
         for time in times:
             at = bisect_right(seen, time, key=attrgetter("start")) - 1
             if at < 0 or time > seen[at].end:
                 return None
             frames.append(seen[at].frame)
-        return torch.stack(frames).permute(0, 3, 1, 2)
+        return frames
 
     def _keep(self, path: str, times: Sequence[float], batch: FrameBatch) -> None:
         seen = self._videos[path]

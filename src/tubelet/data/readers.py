@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import ClassVar, Generic, TypeVar, cast
 
@@ -35,7 +36,7 @@ from tubelet.media.heat import spectrogram_picture
 from tubelet.media.images import read_image
 from tubelet.media.info import MediaInfo
 from tubelet.media.spectrogram import log_mel
-from tubelet.media.video import open_video
+from tubelet.media.video import in_batches, open_video
 from tubelet.media.words import word_ids, words_of
 from tubelet.specs import (
     ImageSpec,
@@ -48,7 +49,6 @@ from tubelet.specs import (
     WaveformSpec,
 )
 
-_FRAMES_AT_ONCE = 32  # decoded frames that evaluation holds at full size
 _SHORTER = 1.0  # seconds that a second file may lack at its end
 
 Spec = TypeVar("Spec", bound=InputSpec)
@@ -87,7 +87,10 @@ class ExampleFiles:
 
     def sound(self, spec: InputSpec) -> Waveforms:
         if spec.column not in self._heard:
-            self._heard[spec.column] = Waveforms(self.part(spec), self.kept.timelines, self.kept.sounds)
+            part = self.part(spec)
+            self._heard[spec.column] = Waveforms(
+                part, self.kept.timelines, partial(self.kept.sounds.samples, part.path)
+            )
         return self._heard[spec.column]
 
 
@@ -231,8 +234,8 @@ class ClipReader(_RasterReader[VideoSpec]):
     def train(self, files: ExampleFiles, augment: Augmentation, random: Random) -> UInt8[Tensor, "T C H W"]:
         times, part = self.times(files, augment, random), files.part(self.spec)
         line = files.kept.timelines.of(part)
-        frames = files.kept.videos.frames_at(part.path, self._within(times, files), line.duration, line.fps)
-        return train_clip(frames, self.spec, augment, random)
+        parts = files.kept.videos.batches(part.path, self._within(times, files), line.duration, line.fps)
+        return train_clip(parts, self.spec, augment, random)
 
     def times(self, files: ExampleFiles, augment: Augmentation, random: Random) -> tuple[float, ...]:
         spec, line = self.spec, self._line(files)
@@ -279,18 +282,14 @@ class ClipReader(_RasterReader[VideoSpec]):
     def _crops_at(self, path: str, times: Sequence[float], crops: int) -> UInt8[Tensor, "crops T C H W"]:
         """Of frames at sorted times."""
         with open_video(path) as video:
-            parts = [
-                view_crops(video.frames_at(times[i : i + _FRAMES_AT_ONCE]).frames, self.spec, crops)
-                for i in range(0, len(times), _FRAMES_AT_ONCE)
-            ]
-        return torch.cat(parts, 1)
+            return torch.cat([view_crops(batch.frames, self.spec, crops) for batch in in_batches(video, times)], 1)
 
     def grid(self, fps: float) -> Grid:
         return Grid(self.spec.frames, self.spec.step(fps), self.spec.seconds(fps))
 
     def windows(self, record: Record, plan: Plan) -> Iterator[tuple[Tensor, bool]]:
         with open_video(record.path) as video:
-            for clips in window_clips(video.frames_at, self.spec, plan):
+            for clips in window_clips(video, self.spec, plan):
                 yield clips, False
 
     def picture(self, view: Tensor) -> UInt8[Tensor, "T 3 H W"]:

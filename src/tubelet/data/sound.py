@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from random import Random
 from typing import NamedTuple
@@ -14,7 +14,6 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from tubelet.data.augment import Augmentation, random_factor
-from tubelet.data.cache import SoundReader
 from tubelet.data.manifest import Record
 from tubelet.data.timeline import Timeline, Timelines
 from tubelet.media.clips import clip_times, random_start, spread_starts
@@ -40,11 +39,14 @@ class Waveforms:
     """The sound of one example, of which no span is read twice, whichever inputs want it.
 
     Its methods raise :class:`MediaError`. An example shorter than a span is repeated, or taken whole where the spec
-    stretches spectrograms: then it has fewer samples than ``spec.samples``.
+    stretches spectrograms: then it has fewer samples than ``spec.samples``. ``read`` gives the samples of the example's
+    file from one time to another, at a rate.
     """
 
-    def __init__(self, record: Record, timelines: Timelines, reader: SoundReader) -> None:
-        self._record, self._timelines, self._reader = record, timelines, reader
+    def __init__(
+        self, record: Record, timelines: Timelines, read: Callable[[float, float, int], Float32[Tensor, " S"]]
+    ) -> None:
+        self._record, self._timelines, self._reader = record, timelines, read
         self._read: dict[tuple[float, float, int], Float32[Tensor, " S"]] = {}
 
     @cached_property
@@ -117,7 +119,7 @@ class Waveforms:
     def _span(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         key = self.line.start + start, self.line.start + end, rate
         if key not in self._read:
-            self._read[key] = self._reader.samples(self._record.path, *key)
+            self._read[key] = self._reader(*key)
         return self._read[key]
 
 

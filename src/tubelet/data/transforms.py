@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from random import Random
 
@@ -29,11 +30,20 @@ _ERASED_SHAPE = 1.0  # height to width: from 1 / 2 to 2
 
 
 def train_clip(
-    frames: UInt8[Tensor, "T 3 H W"], spec: RasterSpec, augmentation: Augmentation, random: Random
+    frames: UInt8[Tensor, "T 3 H W"] | Iterable[UInt8[Tensor, "t 3 H W"]],
+    spec: RasterSpec,
+    augmentation: Augmentation,
+    random: Random,
 ) -> UInt8[Tensor, "T C h w"]:
-    """One crop of ``spec.size``, augmented; every frame in the same way. Optical flow is only cropped and mirrored."""
-    box = _train_box((frames.shape[-2], frames.shape[-1]), spec, augmentation, random)
-    clip = cut(frames, box, spec.size).contiguous()
+    """One crop of ``spec.size``, augmented; every frame in the same way. Optical flow is only cropped and mirrored.
+
+    ``frames``: of the clip, or parts of it, of which one at a time is held at full size.
+    """
+    box, crops = None, list[Tensor]()
+    for part in [frames] if isinstance(frames, Tensor) else frames:
+        box = box or _train_box((part.shape[-2], part.shape[-1]), spec, augmentation, random)
+        crops.append(cut(part, box, spec.size))
+    clip = (torch.cat(crops) if len(crops) > 1 else crops[0]).contiguous()
     if random.random() < augmentation.flip:
         clip = mirrored(clip, spec)
     if spec.values == "flow":

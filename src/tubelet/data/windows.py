@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,16 +12,14 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from tubelet.data.cache import SoundReader
 from tubelet.data.geometry import crop_size, cut, place
 from tubelet.data.manifest import Record
 from tubelet.data.sound import Waveforms
 from tubelet.data.timeline import Timelines
+from tubelet.media.audio import SoundTrack
 from tubelet.media.clips import spread_starts
-from tubelet.media.video import FrameBatch
+from tubelet.media.video import Decoder, in_batches
 from tubelet.specs import SoundSpec, VideoSpec
-
-_FRAMES_AT_ONCE = 32  # decoded frames held at full size
 
 
 class Grid(NamedTuple):
@@ -77,13 +75,11 @@ def plan_windows(grid: Grid, duration: float, window: float = 0.0, stride: float
     return Plan(step, frames, length, tuple(at(i * stride) for i in range(count)))
 
 
-def window_clips(
-    frames_at: Callable[[list[float]], FrameBatch], spec: VideoSpec, plan: Plan
-) -> Iterator[UInt8[Tensor, "V T C H W"]]:
+def window_clips(video: Decoder, spec: VideoSpec, plan: Plan) -> Iterator[UInt8[Tensor, "V T C H W"]]:
     """The clips of each window, center crops; every frame is decoded once, and kept as long as a window needs it.
 
-    ``frames_at``: a decoder's; it is asked for ever later times. Raises MediaError, with the time, where the video
-    cannot be read; the windows before have been given out by then.
+    The video is asked for ever later times. Raises MediaError, with the time, where it cannot be read; the windows
+    before have been given out by then.
     """
     kept: deque[Tensor] = deque()
     first = 0  # the grid index of kept[0]
@@ -94,19 +90,20 @@ def window_clips(
             first += 1
         if not kept:
             first = start
-        for here in range(first + len(kept), end, _FRAMES_AT_ONCE):
-            times = [i * plan.step for i in range(here, min(here + _FRAMES_AT_ONCE, end))]
-            kept.extend(center_crop(frames_at(times).frames, spec))
+        for batch in in_batches(video, [i * plan.step for i in range(first + len(kept), end)]):
+            kept.extend(center_crop(batch.frames, spec))
         yield torch.stack([_clip(kept, clip - first, plan) for clip in window.clips])
 
 
 def window_sounds(record: Record, spec: SoundSpec, plan: Plan) -> Iterator[Float32[Tensor, "V S"]]:
-    """The samples of the clips of each window of a file's sound.
+    """The samples of the clips of each window of a file's sound, which is decoded once.
 
     Raises MediaError, with the time, where the sound cannot be read.
     """
-    for window in plan.windows:
-        yield Waveforms(record, Timelines(), SoundReader()).at([clip * plan.step for clip in window.clips], spec)
+    timelines = Timelines()
+    with SoundTrack(record.path) as track:
+        for window in plan.windows:
+            yield Waveforms(record, timelines, track.span).at([clip * plan.step for clip in window.clips], spec)
 
 
 def center_crop(frames: UInt8[Tensor, "T 3 H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:

@@ -16,7 +16,7 @@ from tubelet.media.errors import MediaError
 from tubelet.media.images import read_image
 from tubelet.media.info import probe
 from tubelet.media.spectrogram import log_mel
-from tubelet.media.video import open_video
+from tubelet.media.video import in_batches, open_video
 from tubelet.specs import SpectrogramSpec
 
 Floats = NDArray[np.float32]
@@ -47,8 +47,12 @@ def read_frames(record: Record) -> Bytes:
     gap = min(_PAIR_GAP, step / 2)
     times = [start + (i + 0.5) * step + shift for i in range(_PAIRS) for shift in (-gap / 2, gap / 2)]
     with open_video(record.path) as video:
-        frames = video.frames_at(times).frames.permute(0, 2, 3, 1).numpy()
-    return np.stack([_thumbnail(frame) for frame in frames]).reshape(_PAIRS, 2, 48, 48, 3)
+        small = [
+            _thumbnail(frame)
+            for batch in in_batches(video, times)
+            for frame in batch.frames.permute(0, 2, 3, 1).numpy()
+        ]
+    return np.stack(small).reshape(_PAIRS, 2, 48, 48, 3)
 
 
 _SOUND = SpectrogramSpec(bins=64)

@@ -3,111 +3,181 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 import av
 import numpy as np
 import torch
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
-from av.container import InputContainer
 from jaxtyping import Float32
 from torch import Tensor
 
-from tubelet.media.containers import FFMPEG_ERRORS, describe, moving_picture, open_container, require_codec
+from tubelet.media.containers import FFMPEG_ERRORS, describe, open_input, reading
 from tubelet.media.errors import MediaError, NoTrackError
+from tubelet.media.streams import film, sound_stream
 
 _LEAD = 0.5  # seconds decoded before a span: AAC needs frames before, and the resampler's filter samples around
 _JITTER = 0.02  # seconds: smaller gaps between frames come from rounded timestamps
+_LONG_GAP = 10.0  # seconds: a span this far ahead of what was read last is worth a seek
 
 
 def read_audio(
     path: str | Path, start: float, end: float, rate: int, zero: float | None = None
 ) -> Float32[Tensor, " S"]:
-    """``round((end - start) * rate)`` samples between two times in seconds, the mean of all channels.
+    """One span of a file's sound; see :class:`SoundTrack`."""
+    _check(start, end, rate)
+    with SoundTrack(path, zero) as track:
+        return track.span(start, end, rate)
+
+
+class SoundTrack:
+    """The sound of a file, open to be read by time; spans that follow each other are decoded in one pass.
 
     ``zero``: where time 0 lies on the container's clock; by default at the first picture, or at the first sound of a
-    file without pictures. Gaps in the track become silence. Raises :class:`NoTrackError` if there is no audio track, or
-    if the whole span lies outside it, and :class:`MediaError` where it cannot be read.
+    file without pictures. Raises :class:`NoTrackError` if there is no audio track, and :class:`MediaError` where it
+    cannot be read. Close it, or use it as a context manager.
     """
-    if not (0 <= start < end < math.inf) or rate < 1:
-        raise ValueError(f"{start=} must be at least 0, {end=} after it, {rate=} positive")
-    with open_container(path) as container:
-        stream = next(iter(container.streams.audio), None)
-        if stream is None:
-            raise NoTrackError(
-                str(path), None, "there is no audio track in this file; use a model or task without sound"
-            )
-        require_codec(stream, path)
-        zero = _time_zero(container, stream) if zero is None else zero
-        native = stream.rate
+
+    def __init__(self, path: str | Path, zero: float | None = None) -> None:
+        self.path = str(path)
+        with reading(path):
+            self._open()
+            try:
+                timed = film(self._container) or self._stream
+                start = float((timed.start_time or 0) * (timed.time_base or 0))
+                self._zero = start if zero is None else zero
+            except BaseException:
+                self.close()
+                raise
+
+    def span(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
+        """``round((end - start) * rate)`` samples between two times in seconds, the mean of all channels.
+
+        Gaps in the track become silence. Raises :class:`NoTrackError` if the whole span lies outside the track.
+        """
+        _check(start, end, rate)
+        with reading(self.path):
+            return self._span(start, end, rate)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> SoundTrack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        """Stand at the beginning. Positions are samples at the track's own rate, from time 0 on."""
+        self._container = open_input(self.path)
+        try:
+            self._stream = sound_stream(self._container, self.path)
+        except BaseException:
+            self.close()
+            raise
+        self._at_start = True
+        self._first: float = -math.inf  # from where on everything is kept or still to come
+        self._end: int | None = None  # of what has been decoded
+        self._kept: deque[tuple[int, np.ndarray]] = deque()
+        self._coming = self._decode()
+
+    def _span(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
+        native: int = self._stream.rate
         grid = native // math.gcd(native, rate)  # every so many samples of the track meet one of the result
         lead = math.floor((start - _LEAD) * native / grid) * grid
         samples = np.zeros(math.ceil((end + _LEAD) * native) - lead, np.float32)
-        track_end = _fill(samples, path, container, stream, zero, lead, start)
-    if track_end is None or track_end <= start * native:
-        last = "before that time" if track_end is None else f"at {track_end / native:.3f} s"
-        raise NoTrackError(str(path), start, f"the sound ends {last}; ask for an earlier span")
-    resampled = _resample(samples, native, rate)
-    first = round(start * rate) - lead * rate // native
-    return torch.from_numpy(resampled[first : first + round((end - start) * rate)].copy())
+        self._wanted_from = start
+        self._go_to(lead)
+        self._first = math.inf  # nothing builds on a read that fails
+        track_end = self._fill(samples, lead)
+        self._first = lead
+        if track_end is None or track_end <= start * native:
+            last = "before that time" if track_end is None else f"at {track_end / native:.3f} s"
+            raise NoTrackError(self.path, start, f"the sound ends {last}; ask for an earlier span")
+        resampled = _resample(samples, native, rate)
+        first = round(start * rate) - lead * rate // native
+        return torch.from_numpy(resampled[first : first + round((end - start) * rate)].copy())
 
+    def _go_to(self, lead: int) -> None:
+        """Keep what comes from ``lead`` on, and stand before it."""
+        here = 0 if self._end is None else self._end
+        if lead < self._first or lead > here + _LONG_GAP * self._stream.rate or (self._at_start and lead > 0):
+            self._seek(lead)
+        while self._kept and self._kept[0][0] + len(self._kept[0][1]) <= lead:
+            self._kept.popleft()
 
-def _time_zero(container: InputContainer, stream: AudioStream) -> float:
-    timed = moving_picture(container) or stream
-    return float((timed.start_time or 0) * (timed.time_base or 0))
+    def _seek(self, lead: int) -> None:
+        if not self._at_start:
+            self.close()
+            self._open()
+        base = self._stream.time_base
+        if lead > 0 and base:
+            try:
+                self._container.seek(
+                    max(0, math.floor((lead / self._stream.rate + self._zero) / base)), stream=self._stream
+                )
+            except FFMPEG_ERRORS:  # then everything before is decoded, too
+                self.close()
+                self._open()
 
-
-def _fill(
-    samples: np.ndarray,
-    path: str | Path,
-    container: InputContainer,
-    stream: AudioStream,
-    zero: float,
-    lead: int,
-    start: float,
-) -> int | None:
-    """Put the track into ``samples``, whose first is native sample number ``lead``; return the last one's end."""
-    native = stream.rate
-    if lead > 0 and stream.time_base:
-        container.seek(max(0, math.floor((lead / native + zero) / stream.time_base)), stream=stream)
-    end: int | None = None
-    try:
-        for mono, time in _mono(container, stream, start + zero):
-            at = None if time is None else round((time - zero) * native)
-            if end is not None and (at is None or abs(at - end) <= _JITTER * native):
-                at = end
-            at = at or 0
-            end = at + len(mono)
-            low, high = max(at, lead), min(end, lead + len(samples))
-            if low < high:
-                samples[low - lead : high - lead] = mono[low - at : high - at]
-            if end >= lead + len(samples):
-                break
-    except FFMPEG_ERRORS as error:
-        if end is None or end < lead + len(samples):
-            at = None if end is None else end / native
-            raise MediaError(str(path), at, f"the sound cannot be decoded ({describe(error)})") from error
-    return end
-
-
-def _mono(container: InputContainer, stream: AudioStream, start: float) -> Iterator[tuple[np.ndarray, float | None]]:
-    """Decoded stretches of the track at its own rate, each with its time on the container's clock.
-
-    Errors before ``start`` are ignored: a seek in MPEG may land inside a frame.
-    """
-    for packet in container.demux(stream):
+    def _fill(self, samples: np.ndarray, lead: int) -> int | None:
+        """Put the track into ``samples``, whose first is sample number ``lead``; return the end of what was decoded."""
+        last = lead + len(samples)
+        for at, mono in self._kept:
+            _put(mono, at, samples, lead)
         try:
-            frames = packet.decode()
-        except FFMPEG_ERRORS:
-            if packet.pts is None or packet.pts * (stream.time_base or 0) >= start:
-                raise
-            continue
-        for frame in frames:
-            mono = _channels(frame).mean(axis=0, dtype=np.float32)
-            yield _resample(mono, frame.sample_rate, stream.rate), frame.time  # the rate changes in broadcasts
+            while (self._end is None or self._end < last) and (piece := next(self._coming, None)) is not None:
+                self._kept.append(piece)
+                _put(piece[1], piece[0], samples, lead)
+        except FFMPEG_ERRORS as error:
+            at = None if self._end is None else self._end / self._stream.rate
+            raise MediaError(self.path, at, f"the sound cannot be decoded ({describe(error)})") from error
+        return self._end
+
+    def _decode(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Stretches of the track at its own rate, each with the position of its first sample.
+
+        Errors before the span that is wanted are ignored: a seek in MPEG may land inside a frame.
+        """
+        for packet in self._container.demux(self._stream):
+            self._at_start = False
+            try:
+                frames = packet.decode()
+            except FFMPEG_ERRORS:
+                if packet.pts is None or packet.pts * (self._stream.time_base or 0) >= self._wanted_from + self._zero:
+                    raise
+                continue
+            for frame in frames:
+                mono = _channels(frame).mean(axis=0, dtype=np.float32)
+                mono = _resample(mono, frame.sample_rate, self._stream.rate)  # the rate changes in broadcasts
+                at = self._position(frame.time)
+                self._end = at + len(mono)
+                yield at, mono
+
+    def _position(self, time: float | None) -> int:
+        native = self._stream.rate
+        at = None if time is None else round((time - self._zero) * native)
+        if self._end is not None and (at is None or abs(at - self._end) <= _JITTER * native):
+            return self._end
+        return at or 0
+
+
+def _check(start: float, end: float, rate: int) -> None:
+    if not (0 <= start < end < math.inf) or rate < 1:
+        raise ValueError(f"{start=} must be at least 0, {end=} after it, {rate=} positive")
+
+
+def _put(mono: np.ndarray, at: int, samples: np.ndarray, lead: int) -> None:
+    low, high = max(at, lead), min(at + len(mono), lead + len(samples))
+    if low < high:
+        samples[low - lead : high - lead] = mono[low - at : high - at]
 
 
 def _channels(frame: AudioFrame) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Opening a media file with PyAV: the checks, messages and clock that probing and decoding share."""
+"""Opening a media file with PyAV: the one place where what goes wrong with a file becomes its error."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,82 +11,92 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition, Stream
-from av.video.stream import VideoStream
 
-from tubelet.media.errors import MediaError, NoTrackError
+from tubelet.media.errors import MediaError
+from tubelet.media.limits import max_pixels
 
 WAY_OUT = "copy or download it again, or leave it out (`tubelet data check` lists such files)"
 FFMPEG_ERRORS = (FFmpegError, OSError)
 
+# FFmpeg's names of the formats that are opened. Left out are those that open further files or addresses (playlists,
+# sessions, numbered pictures), those that run scripts, devices, and what looks like any text.
+_FORMATS = (
+    "mov", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "m4v", "h261", "h263", "h264", "hevc", "vvc",
+    "av1", "obu", "ivf", "vc1", "vc1test", "cavsvideo", "dirac", "dnxhd", "mjpeg", "mjpeg_2000", "asf", "asf_o",
+    "flv", "live_flv", "kux", "gif", "ogg", "rm", "swf", "mxf", "nut", "nuv", "nsv", "dv", "gxf", "wtv", "ty",
+    "pva", "roq", "smk", "bink", "flic", "yuv4mpegpipe", "vivo",
+    "wav", "w64", "aiff", "au", "caf", "voc", "mp3", "aac", "loas", "ac3", "eac3", "dts", "dtshd", "truehd", "mlp",
+    "flac", "tta", "tak", "wv", "ape", "mpc", "mpc8", "shn", "dsf", "iff", "amr", "amrnb", "amrwb", "gsm",
+    "ircam", "nistsphere", "sox", "avr", "oma", "qcp", "ac4", "aea", "iamf", "mmf",
+    "bmp_pipe", "dpx_pipe", "exr_pipe", "gif_pipe", "j2k_pipe", "jpeg_pipe", "jpegls_pipe", "jpegxl_pipe", "pam_pipe",
+    "pbm_pipe", "pcx_pipe", "pgm_pipe", "png_pipe", "ppm_pipe", "psd_pipe", "qoi_pipe", "sgi_pipe", "sunrast_pipe",
+    "tiff_pipe", "webp_pipe",
+)  # fmt: skip
+_LOCAL = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
+_NOT_LISTED = 22  # EINVAL: what FFmpeg says to a format that is not
+
+
+@contextmanager
+def reading(path: str | Path) -> Generator[None]:
+    """Whatever goes wrong with a file in this block is raised as its :class:`MediaError`, so that no file stops a job.
+
+    All functions of this package read in such a block, and check their arguments before it. Interrupts pass through,
+    and so does want of memory, unless FFmpeg was asked by the file for more than there is.
+    """
+    try:
+        yield
+    except MediaError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) and not isinstance(error, FFmpegError):
+            raise
+        kind = "" if isinstance(error, FFMPEG_ERRORS) else f"{type(error).__name__}: "
+        raise MediaError(str(path), None, f"cannot be read ({kind}{describe(error)}); {WAY_OUT}") from error
+
 
 @contextmanager
 def open_container(path: str | Path) -> Generator[InputContainer]:
-    """The file's container, closed at the end. Raises :class:`MediaError` where there is no readable media file."""
-    container = open_input(path)
-    try:
-        yield container
-    finally:
-        container.close()
+    """The file's container, closed at the end. Raises :class:`MediaError` where there is no readable media file, and
+    for whatever goes wrong while it is read."""
+    with reading(path):
+        container = open_input(path)
+        try:
+            yield container
+        finally:
+            container.close()
 
 
 def open_input(path: str | Path) -> InputContainer:
-    """Like :func:`open_container`, but the caller closes the container."""
+    """Like :func:`open_container`, but the caller closes the container. No other file is opened, and no address."""
     check_file(path)
     try:
-        return av.open(os.path.abspath(path), metadata_errors="replace")
+        return av.open(
+            f"file:{os.path.abspath(path)}",
+            metadata_errors="replace",
+            container_options=_LOCAL,
+            options=decoder_options(),
+        )
     except FFMPEG_ERRORS as error:
         raise MediaError(str(path), None, _why_unopened(Path(path), error)) from error
 
 
+def decoder_options() -> dict[str, str]:
+    """What keeps FFmpeg's decoders from frames that are too large; codecs round sizes up."""
+    return {"max_pixels": str(max_pixels() * 5 // 4)}
+
+
 def check_file(path: str | Path) -> None:
     """Raises :class:`MediaError` unless ``path`` is a regular file with something in it."""
-    file = Path(path)
-    if not file.exists():
-        raise MediaError(str(path), None, "no such file; relative paths start at the working directory")
-    if not file.is_file():
-        raise MediaError(str(path), None, "not a file; give a media file")
-    if file.stat().st_size == 0:
-        raise MediaError(str(path), None, f"the file is empty; {WAY_OUT}")
-
-
-def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """The video stream of a container. Raises :class:`MediaError` for a still image or a file that has only sound."""
-    if is_image(container):
-        raise MediaError(str(path), None, "a still image, not a video; read it with tubelet.media.images.read_image")
-    stream = moving_picture(container)
-    if stream is None:
-        raise NoTrackError(str(path), None, "there is no video track in this file, only sound or data")
-    require_codec(stream, path)
-    return stream
-
-
-def require_codec(stream: Stream, path: str | Path) -> None:
-    if not stream.codec_context:  # PyAV leaves it empty where FFmpeg lacks the codec
-        reason = f"PyAV's FFmpeg has no decoder for this {stream.type} track; convert it to H.264 and AAC"
-        raise MediaError(str(path), None, reason)
-
-
-def is_image(container: InputContainer) -> bool:
-    names = container.format.name.split(",")
-    return any(name == "image2" or name.endswith("_pipe") for name in names)
-
-
-def moving_picture(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is not a cover picture."""
-    moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
-    return next(moving, None)
-
-
-def stores_no_pts(container: InputContainer) -> bool:
-    """AVI counts chunks in decoding order: the presentation times FFmpeg gives its B-frames are guesses."""
-    return container.format.name == "avi"
-
-
-def frame_ticks(stream: VideoStream) -> int:
-    """The usual duration of one frame in ticks of the stream's time base: for frames whose own duration is unknown."""
-    rate = stream.average_rate or stream.guessed_rate
-    return max(1, round(1 / (rate * stream.time_base))) if rate and stream.time_base else 1
+    with reading(path):
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            reason = "no such file; relative paths start at the working directory"
+            raise MediaError(str(path), None, reason) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError(str(path), None, "not a file; give a media file")
+        if status.st_size == 0:
+            raise MediaError(str(path), None, f"the file is empty; {WAY_OUT}")
 
 
 def describe(error: BaseException) -> str:
@@ -104,4 +115,6 @@ def _why_unopened(file: Path, error: BaseException) -> str:
             "the MP4 index (moov box) is missing or damaged, as when a recording or a download was cut short; "
             + WAY_OUT
         )
+    if getattr(error, "errno", None) == _NOT_LISTED:
+        return f"not a media file of a format that is read here; convert it, or {WAY_OUT}"
     return f"not a media file that FFmpeg can read ({describe(error)}); {WAY_OUT}"

@@ -14,7 +14,7 @@ from tubelet.media.containers import WAY_OUT, check_file
 from tubelet.media.errors import MediaError
 
 _EXIF_ORIENTATION = 0x0112
-_MOVING = ("GIF",)  # formats that FFmpeg reads as videos
+_MOVING = ("GIF", "MPEG")  # formats that FFmpeg reads as videos
 
 
 def read_image(path: str | Path, short_side: int = 0) -> UInt8[Tensor, "3 H W"]:

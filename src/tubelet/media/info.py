@@ -6,27 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from tubelet.media.containers import (
-    FFMPEG_ERRORS,
-    WAY_OUT,
-    check_file,
-    frame_ticks,
-    is_image,
-    moving_picture,
-    open_container,
-    require_codec,
-    stores_no_pts,
-)
+from tubelet.media.containers import FFMPEG_ERRORS, WAY_OUT, check_file, open_container, reading
 from tubelet.media.errors import MediaError
 from tubelet.media.images import image_size
+from tubelet.media.streams import (
+    display_size,
+    film,
+    frame_ticks,
+    is_image,
+    sound,
+    sound_stream,
+    stores_no_pts,
+    video_stream,
+)
 
 Kind = Literal["video", "image", "audio"]
+
+_LONGEST = 30 * 86400.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,9 @@ class MediaInfo:
 
     ``duration``: seconds from the first presented frame (time 0) to the end of the last one that the file really
     holds; 0 for an image. ``frames``: presented packets, counted (frames, in every codec that puts one in a packet).
-    ``fps``: ``frames / duration``, the average. ``width``, ``height``: after ``rotation`` (degrees clockwise, one of
-    0, 90, 180, 270) is applied. ``audio_channels``: 0 without an audio track.
+    ``fps``: ``frames / duration``, the average. ``width``, ``height``: as it is shown, where pixels are not square, and
+    after ``rotation`` (degrees clockwise, one of 0, 90, 180, 270) is applied. ``audio_channels``: 0 without an audio
+    track that can be decoded.
     """
 
     path: str
@@ -56,20 +58,22 @@ class MediaInfo:
 def probe(path: str | Path) -> MediaInfo:
     """The facts of a media file. Reads every packet once but decodes a single frame.
 
-    Raises :class:`MediaError` where the file cannot be opened or not one frame of it decoded.
+    What the file is, its contents say: a picture where Pillow reads it, a video where a stream moves (covers do not),
+    else sound. Raises :class:`MediaError` where the file cannot be opened or not one frame of it decoded.
     """
     check_file(path)
-    size = image_size(path)
+    with reading(path):
+        size = image_size(path)
     if size is not None:
         return _image(path, *size)
     with open_container(path) as container:
-        video = moving_picture(container)
-        sound = next(iter(container.streams.audio), None)
-        if video is not None and not is_image(container):
-            return _video(path, container, video, sound)
-        if sound is not None:
-            return _audio(path, container, sound)
-    raise MediaError(str(path), None, "holds neither a picture nor sound")
+        if is_image(container):
+            raise MediaError(str(path), None, "a picture of a format that is not read; convert it to JPEG or PNG")
+        info = _audio(path, container) if film(container) is None else _video(path, container)
+    if not 0 <= info.duration <= _LONGEST:
+        reason = f"its times reach {info.duration:.3g} s, which no recording does: they are damaged; {WAY_OUT}"
+        raise MediaError(str(path), None, reason)
+    return info
 
 
 def rotation_of(frame: VideoFrame) -> int:
@@ -84,9 +88,8 @@ def _image(path: str | Path, width: int, height: int, form: str, mode: str) -> M
     )  # fmt: skip
 
 
-def _video(path: str | Path, container: InputContainer, stream: VideoStream, sound: AudioStream | None) -> MediaInfo:
-    require_codec(stream, path)
-    stream.codec_context.thread_count = 1
+def _video(path: str | Path, container: InputContainer) -> MediaInfo:
+    stream, heard = video_stream(container, path), sound(container)
     by_dts, usual = stores_no_pts(container), frame_ticks(stream)
     first: VideoFrame | None = None
     zero: int | None = None  # time 0: the first frame, or a damaged one before it
@@ -110,11 +113,13 @@ def _video(path: str | Path, container: InputContainer, stream: VideoStream, sou
     frames = sum(start >= zero for start in starts)
     duration = float((end - zero) * (stream.time_base or 0))
     rotation = rotation_of(first)
-    width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+    width, height = display_size(first, stream)
+    if rotation % 180:
+        width, height = height, width
     return MediaInfo(
         path=str(path), kind="video", duration=duration, fps=frames / duration if duration else 0.0, frames=frames,
         width=width, height=height, rotation=rotation, codec=stream.codec_context.name, pixel_format=first.format.name,
-        audio_rate=sound.rate if sound else 0, audio_channels=sound.channels if sound else 0,
+        audio_rate=heard.rate if heard else 0, audio_channels=heard.channels if heard else 0,
     )  # fmt: skip
 
 
@@ -126,7 +131,10 @@ def _decode_first(packet: Packet[VideoStream]) -> tuple[VideoFrame | None, bool]
         return None, True
 
 
-def _audio(path: str | Path, container: InputContainer, stream: AudioStream) -> MediaInfo:
+def _audio(path: str | Path, container: InputContainer) -> MediaInfo:
+    if not container.streams.audio:
+        raise MediaError(str(path), None, "holds neither a picture nor sound")
+    stream = sound_stream(container, path)
     start, end = None, 0
     try:
         for packet in container.demux(stream):

@@ -18,21 +18,15 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from tubelet.media.audio import read_audio
-from tubelet.media.containers import (
-    FFMPEG_ERRORS,
-    WAY_OUT,
-    describe,
-    frame_ticks,
-    open_input,
-    stores_no_pts,
-    video_stream,
-)
+from tubelet.media.containers import FFMPEG_ERRORS, WAY_OUT, describe, open_input, reading
 from tubelet.media.damage import LONGEST_REORDER, DamageTracker
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe, rotation_of
+from tubelet.media.streams import display_size, frame_ticks, stores_no_pts, video_stream
 from tubelet.media.video import FrameBatch
 
 _LONG_GAP = 10.0  # seconds: where a file has no index, a wanted time this far ahead is worth a seek
+_LARGEST = 4096 * 2304  # pixels of the frames that are given: 4K; larger ones are halved until they are not
 _GUESSED_AFTER_SEEK = ("mpeg",)  # program streams store few times; the others FFmpeg counts from where it starts
 
 
@@ -57,7 +51,8 @@ class PyAVDecoder:
     Where pts fall in presentation order (AVI stores none, and some muxers write decoding times), dts are the clock.
 
     ``format``: FFmpeg's name of the container; ``by_dts``: that dts are the clock; ``zero``: time 0 in seconds on the
-    container's clock; ``slack``: what "at" forgives, half a tick or half a millisecond.
+    container's clock; ``slack``: what "at" forgives, half a tick or half a millisecond; ``scaled``: that frames are
+    given in another size than they are stored in, as pixels are not square or too many.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
@@ -65,16 +60,21 @@ class PyAVDecoder:
         self._threads = threads
         self._info: MediaInfo | None = None
         self._rgb = VideoReformatter()
-        self._container = open_input(path)
-        try:
-            self._stream = video_stream(self._container, path)
-            self.by_dts = stores_no_pts(self._container)
-            self.format: str = self._container.format.name
-            self._start()
-            self._check_pts()
-        except BaseException:
-            self.close()
-            raise
+        with reading(path):
+            self._container = open_input(path)
+            try:
+                self._stream = video_stream(self._container, path, threads)
+                self.by_dts = stores_no_pts(self._container)
+                self.format: str = self._container.format.name
+                self._start()
+                self._check_pts()
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self._width, self._height) if self._rotation % 180 else (self._height, self._width)
 
     def probe(self) -> MediaInfo:
         self._info = self._info or probe(self.path)
@@ -83,12 +83,13 @@ class PyAVDecoder:
     def frames_at(self, times: Sequence[float]) -> FrameBatch:
         if not len(times):
             raise ValueError("frames_at needs at least one time")
-        try:
-            return self._frames_at(times)
-        except _WrongPtsError:
-            self.by_dts = True
-            self._reopen()
-            return self._frames_at(times)
+        with reading(self.path):
+            try:
+                return self._frames_at(times)
+            except _WrongPtsError:
+                self.by_dts = True
+                self._reopen()
+                return self._frames_at(times)
 
     def audio(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         return read_audio(self.path, start, end, rate, zero=self.zero)
@@ -125,7 +126,7 @@ class PyAVDecoder:
         return FrameBatch(torch.from_numpy(frames).permute(0, 3, 1, 2), pts)
 
     def _upright_rgb(self, picture: VideoFrame) -> np.ndarray:
-        """(H, W, 3); a frame whose size differs from the first one's, as streams may change, is scaled to it."""
+        """(H, W, 3) of one size, whatever the size of the frame, which may change within a stream."""
         size = {"width": self._width, "height": self._height}
         rgb = self._rgb.reformat(picture, **size, format="rgb24", threads=self._threads).to_ndarray()
         return np.rot90(rgb, -self._rotation // 90) if self._rotation else rgb
@@ -194,7 +195,7 @@ class PyAVDecoder:
     def _reopen(self) -> None:
         self._container.close()
         self._container = open_input(self.path)
-        self._stream = video_stream(self._container, self.path)
+        self._stream = video_stream(self._container, self.path, self._threads)
         self._start()
 
     def _start(self) -> None:
@@ -204,7 +205,6 @@ class PyAVDecoder:
         self._usual = frame_ticks(self._stream)
         self._failure: str | None = None
         self._undelayed = True  # so far, every packet was to be presented when it was decoded
-        self._stream.codec_context.thread_count = self._threads
         self._stream.codec_context.thread_type = "AUTO"
         self._decoded = self._decode()
         self._shown: _Frame | None = None
@@ -215,7 +215,8 @@ class PyAVDecoder:
         self._zero = min([self._ahead.start, *self._holes])
         self.zero = float((self._zero if first.pts is None else first.pts) * self._tick)
         self._rotation = rotation_of(first)
-        self._width, self._height = first.width, first.height
+        self._width, self._height = _at_most(_LARGEST, *display_size(first, self._stream))
+        self.scaled = (self._width, self._height) != (first.width, first.height)
 
     def _check_pts(self) -> None:
         """Look at the first frames of a file with B-frames but without the delay that makes room for them."""
@@ -271,3 +272,9 @@ class PyAVDecoder:
             start = previous.end
         start = start or 0
         return _Frame(start, start + (picture.duration or self._usual), picture, whole)
+
+
+def _at_most(pixels: int, width: int, height: int) -> tuple[int, int]:
+    while width * height > pixels:
+        width, height = max(1, width // 2), max(1, height // 2)
+    return width, height

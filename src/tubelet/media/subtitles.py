@@ -15,8 +15,9 @@ from av.container import InputContainer
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 
-from tubelet.media.containers import FFMPEG_ERRORS, check_file, describe, moving_picture, open_container
+from tubelet.media.containers import FFMPEG_ERRORS, check_file, describe, open_container, reading
 from tubelet.media.errors import MediaError
+from tubelet.media.streams import film
 
 SUFFIXES = (".srt", ".vtt")
 _TEXT_TRACKS = ("mov_text", "subrip", "srt", "webvtt", "ass", "ssa", "text")
@@ -55,7 +56,8 @@ def read_subtitles(path: str | Path) -> Subtitles:
     such file, where none of its cues can be read, and where another file has none.
     """
     check_file(path)
-    lines = re.split(r"\r\n|\r|\n", _decoded(Path(path).read_bytes()))
+    with reading(path):
+        lines = re.split(r"\r\n|\r|\n", _decoded(Path(path).read_bytes()))
     captions, skipped, cues = list[Caption](), list[MediaError](), 0
     for cue in _cues(lines):
         cues += 1
@@ -116,7 +118,7 @@ def read_track(path: str | Path) -> Subtitles:
         stream = _track(container)
         if stream is None:
             return Subtitles(())
-        picture = moving_picture(container)
+        picture = film(container)
         zero = float((picture.start_time or 0) * (picture.time_base or 0)) if picture else 0.0
         try:
             captions = tuple(_shown(container, stream, zero))

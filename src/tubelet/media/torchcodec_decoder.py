@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -48,7 +49,7 @@ class TorchcodecDecoder:
     """See :class:`tubelet.media.video.Decoder`.
 
     torchcodec reads the whole file once at opening. Where it cannot follow a file (cuts by edit list, MPEG
-    streams, pts that fall) or fails, PyAV decodes, so that times and errors are the same; damage that FFmpeg conceals
+    streams, pts that fall, frames that are scaled) or fails, PyAV decodes, so that times and errors are the same; damage that FFmpeg conceals
     without an error goes unnoticed here.
     """
 
@@ -58,7 +59,12 @@ class TorchcodecDecoder:
         if problem is not None:
             raise MediaError(self.path, None, f'{problem}; or open the video with decoder="pyav"')
         self._pyav = PyAVDecoder(path, threads)
-        self._decoder = None if self._pyav.format in _WITHOUT_INDEX else _opened(self.path, threads)
+        left_out = self._pyav.scaled or self._pyav.format in _WITHOUT_INDEX
+        self._decoder = None if left_out else _opened(self.path, threads)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._pyav.size
 
     def probe(self) -> MediaInfo:
         return self._pyav.probe()
@@ -103,6 +109,6 @@ class TorchcodecDecoder:
 
 def _opened(path: str, threads: int) -> Any:
     try:
-        return _torchcodec().VideoDecoder(path, num_ffmpeg_threads=threads)
+        return _torchcodec().VideoDecoder(f"file:{os.path.abspath(path)}", num_ffmpeg_threads=threads)
     except (RuntimeError, ValueError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +24,16 @@ class FrameBatch:
 
 @runtime_checkable
 class Decoder(Protocol):
-    """An open video. Time 0 is its first presented frame; edit lists and rotation are obeyed.
+    """An open video. Time 0 is its first presented frame; edit lists, rotation and the shape of pixels are obeyed.
 
-    A decoder belongs to one process and one thread; close it, or use it as a context manager.
+    ``size``: (height, width) of the frames that it gives: as they are shown, but above 4K (4096 x 2304 pixels) halved
+    until they are smaller. A decoder belongs to one process and one thread; close it, or use it as a context manager.
     """
 
     path: str
+
+    @property
+    def size(self) -> tuple[int, int]: ...
 
     def probe(self) -> MediaInfo: ...
 
@@ -74,3 +78,20 @@ def open_video(path: str | Path, decoder: Literal["auto", "pyav", "torchcodec"] 
     from tubelet.media.pyav_decoder import PyAVDecoder
 
     return PyAVDecoder(path, threads=threads)
+
+
+_AT_ONCE = 32  # frames
+_BYTES_AT_ONCE = 100 * 2**20  # 16 frames of 1080p, 4 of 4K
+
+
+def in_batches(video: Decoder, times: Sequence[float]) -> Iterator[FrameBatch]:
+    """The frames on screen at each time, as many at once as :func:`frames_at_once` says: the memory that they take does
+    not grow with their size and number. Raises as :meth:`Decoder.frames_at`."""
+    count = frames_at_once(*video.size)
+    for first in range(0, len(times), count):
+        yield video.frames_at(times[first : first + count])
+
+
+def frames_at_once(height: int, width: int) -> int:
+    """How many frames of a size are held at once while they are made smaller."""
+    return max(1, min(_AT_ONCE, _BYTES_AT_ONCE // (3 * height * width)))

@@ -23,7 +23,7 @@ from tubelet.media.heat import spectrogram_picture
 from tubelet.media.images import read_image
 from tubelet.media.info import Kind, probe
 from tubelet.media.spectrogram import log_mel
-from tubelet.media.video import open_video
+from tubelet.media.video import in_batches, open_video
 from tubelet.media.write import write_sound, write_video
 from tubelet.specs import SpectrogramSpec
 
@@ -197,7 +197,7 @@ def _video(path: str, start: float, end: float, target: Path) -> Preview:
     with open_video(path) as decoder:
         rate = min(_RATE, decoder.probe().fps)
         times = [start + i / rate for i in range(max(1, int((end - start) * rate)))]
-        frames = _shrink(decoder.frames_at(times).frames)
+        frames = torch.cat([_shrink(batch.frames) for batch in in_batches(decoder, times)])
     write_video(target, frames, fps=rate)
     return Preview(target, "video", frames.shape[-1])
 
