@@ -116,5 +116,7 @@ def _why_unopened(file: Path, error: BaseException) -> str:
             + WAY_OUT
         )
     if getattr(error, "errno", None) == _NOT_LISTED:
-        return f"not a media file of a format that is read here; convert it, or {WAY_OUT}"
+        return (
+            "not a media file of a format that is read here (what names other files is not); convert it or leave it out"
+        )
     return f"not a media file that FFmpeg can read ({describe(error)}); {WAY_OUT}"

@@ -27,6 +27,7 @@ from tubelet.media.streams import (
 
 Kind = Literal["video", "image", "audio"]
 
+_JPEG_AFTER_JPEG = (".mjpeg", ".mjpg")  # films of which Pillow sees the first frame
 _LONGEST = 30 * 86400.0  # seconds
 
 
@@ -64,10 +65,12 @@ def probe(path: str | Path) -> MediaInfo:
     check_file(path)
     with reading(path):
         size = image_size(path)
-    if size is not None:
+    if size is not None and Path(path).suffix.lower() not in _JPEG_AFTER_JPEG:
         return _image(path, *size)
     with open_container(path) as container:
         if is_image(container):
+            if size is not None:
+                return _image(path, *size)
             raise MediaError(str(path), None, "a picture of a format that is not read; convert it to JPEG or PNG")
         info = _audio(path, container) if film(container) is None else _video(path, container)
     if not 0 <= info.duration <= _LONGEST:
@@ -94,7 +97,7 @@ def _video(path: str | Path, container: InputContainer) -> MediaInfo:
     first: VideoFrame | None = None
     zero: int | None = None  # time 0: the first frame, or a damaged one before it
     starts: list[int] = []
-    end = 0
+    end = untimed = 0
     try:
         for packet in container.demux(stream):
             start = packet.dts if by_dts else packet.pts
@@ -104,8 +107,11 @@ def _video(path: str | Path, container: InputContainer) -> MediaInfo:
             if start is not None and packet.size and not (packet.is_discard or packet.is_corrupt):
                 starts.append(start)
                 end = max(end, start + (packet.duration or usual))
+            untimed += start is None and packet.size > 0
     except FFMPEG_ERRORS:
         pass  # the readable part is what the file holds; where nothing is, the next lines say so
+    if not starts:  # a stream without a container: one frame after the other
+        starts, end = [i * usual for i in range(untimed)], untimed * usual
     if first is None or not starts:
         raise MediaError(str(path), None, f"no frame of this video can be decoded; {WAY_OUT}")
     if zero is None:

@@ -12,7 +12,7 @@ _USUAL = 2**26  # 8192 x 8192; a frame of 8K has half of it
 
 
 def max_pixels() -> int:
-    """The most pixels that a picture or a frame may be decoded to. Raises ValueError for a setting that is no number."""
+    """The most pixels that a picture or a frame may be decoded to. Raises ValueError for a setting that is none."""
     setting = os.environ.get(MAX_PIXELS, "")
     if setting and not (setting.isdecimal() and int(setting)):
         raise ValueError(f"{MAX_PIXELS}={setting!r} must be a number of pixels, such as {_USUAL}")

@@ -1,4 +1,4 @@
-"""The one rule for what a file is: which of its streams is the film and which the sound, and how large its pictures are.
+"""The one rule for what is in a file: which of its streams is the film, which the sound, and how pictures are shown.
 
 Everything that reads media asks here; names and suffixes have no say.
 """
@@ -18,29 +18,10 @@ from tubelet.media.errors import MediaError, NoTrackError
 from tubelet.media.limits import check_pixels
 
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-_PICTURE_CODECS = frozenset(
-    [
-        "apng",
-        "bmp",
-        "gif",
-        "jpeg2000",
-        "jpegls",
-        "jpegxl",
-        "libjxl",
-        "libopenjpeg",
-        "mjpeg",
-        "pam",
-        "pbm",
-        "pgm",
-        "png",
-        "ppm",
-        "psd",
-        "qoi",
-        "targa",
-        "tiff",
-        "webp",
-    ]
-)
+_PICTURE_CODECS = (
+    "apng", "bmp", "gif", "jpeg2000", "jpegls", "jpegxl", "libjxl", "libopenjpeg", "mjpeg", "pam", "pbm", "pgm", "png",
+    "ppm", "psd", "qoi", "targa", "tiff", "webp",
+)  # fmt: skip
 _PICTURE_BRANDS = ("avif", "heic", "heim", "heis", "heix", "mif1")
 _HIGHEST_RATE = 1_000_000  # samples per second
 _SQUARE = 0.01  # pixels that are wider or higher by less are square: scaling a picture often leaves such remainders

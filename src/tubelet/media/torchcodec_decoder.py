@@ -48,9 +48,9 @@ def _torchcodec() -> ModuleType:
 class TorchcodecDecoder:
     """See :class:`tubelet.media.video.Decoder`.
 
-    torchcodec reads the whole file once at opening. Where it cannot follow a file (cuts by edit list, MPEG
-    streams, pts that fall, frames that are scaled) or fails, PyAV decodes, so that times and errors are the same; damage that FFmpeg conceals
-    without an error goes unnoticed here.
+    torchcodec reads the whole file once at opening. Where it cannot follow a file (cuts by edit list, MPEG streams, pts
+    that fall, frames that are scaled) or fails, PyAV decodes, so that times and errors are the same; damage that FFmpeg
+    conceals without an error goes unnoticed here.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
