@@ -19,8 +19,12 @@ def max_pixels() -> int:
     return int(setting or _USUAL)
 
 
-def check_pixels(path: str | Path, width: int, height: int) -> None:
-    """Raises :class:`MediaError` for a picture or frame of so many pixels that it is not decoded."""
-    if width * height > max_pixels():
-        reason = f"too large: {width}x{height} pixels, more than {max_pixels():,}; scale it down, or set {MAX_PIXELS}"
+def check_pixels(path: str | Path, width: int, height: int, share: int = 1) -> None:
+    """Raises :class:`MediaError` for a picture or frame of so many pixels that it is not decoded.
+
+    ``share``: the part of the limit that it may have, 1 / ``share``, as its pixels take more memory than others.
+    """
+    most = max_pixels() // share
+    if width * height > most:
+        reason = f"too large: {width}x{height} pixels, more than {most:,}; scale it down, or set {MAX_PIXELS}"
         raise MediaError(str(path), None, reason)

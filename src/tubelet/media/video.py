@@ -81,7 +81,7 @@ def open_video(path: str | Path, decoder: Literal["auto", "pyav", "torchcodec"] 
 
 
 _AT_ONCE = 32  # frames
-_BYTES_AT_ONCE = 100 * 2**20  # 16 frames of 1080p, 4 of 4K
+_BYTES_AT_ONCE = 2**26  # 10 frames of 1080p, 2 of 4K
 
 
 def in_batches(video: Decoder, times: Sequence[float]) -> Iterator[FrameBatch]:
