@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.container import InputContainer
 
 from media_files import encode, record_sound
 from tubelet.media import audio, info, pyav_decoder
@@ -48,12 +49,7 @@ def test_a_folder_that_may_not_be_entered(talk: Path, monkeypatch: pytest.Monkey
         read(talk)
 
 
-FAULTS = [
-    AttributeError("a bug"),
-    ZeroDivisionError("zero"),
-    UnicodeDecodeError("utf-8", b"", 0, 1, "odd"),
-    KeyError(1),
-]
+FAULTS = (AttributeError("a bug"), ZeroDivisionError("zero"), UnicodeDecodeError("ascii", b"", 0, 1, "odd"), KeyError())
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, av.error.MemoryError(12, "Cannot allocate memory")])
@@ -105,6 +101,8 @@ def test_a_seek_that_fails_reads_from_the_beginning(media: Path, monkeypatch: py
     wanted = read_audio(path, 6.0, 7.0, 16_000)
 
     class Unseekable:
+        __class__ = InputContainer  # pyright: ignore[reportAssignmentType]
+
         def __init__(self, container: object) -> None:
             self.container = container
 

@@ -140,8 +140,8 @@ def test_a_stream_without_a_container_is_a_film(tmp_path: Path, name: str, codec
 @pytest.mark.parametrize(
     "name",
     [
-        "12:30.mp4", "frame%03d.mp4", "pipe:0", "concat:a|b.mp4", "http:x.mp4", "-vf.mp4", "two\nlines.mp4", " a b .mp4",
-        os.fsdecode(b"latin\xe9.mp4"), "film.jpg",
+        "12:30.mp4", "frame%03d.mp4", "pipe:0", "concat:a|b.mp4", "http:x.mp4", "-vf.mp4", "two\nlines.mp4",
+        " a b .mp4", os.fsdecode(b"latin\xe9.mp4"), "film.jpg",
     ],
 )  # fmt: skip
 def test_a_name_is_only_a_name(tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

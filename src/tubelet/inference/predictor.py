@@ -235,7 +235,10 @@ class Predictor(Model):
         reader = reader_of(spec)
         if not reader.timed:
             raise MediaError(info.path, None, f"is {reader.one}, which has no timeline; use predict()")
-        plan = plan_windows(reader.grid(info.fps), info.duration, window, stride)
+        try:
+            plan = plan_windows(reader.grid(info.fps), info.duration, window, stride)
+        except ValueError as error:  # too short for the frame rate of this file
+            raise MediaError(info.path, None, str(error)) from error
         record = Record(path=info.path, duration=info.duration, fps=info.fps)
         silent, broken = deque[bool](), list[MediaError]()
 

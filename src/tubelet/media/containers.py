@@ -100,8 +100,9 @@ def check_file(path: str | Path) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """FFmpeg's message, without error numbers and paths."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+    """The first line of a message, FFmpeg's without error numbers and paths."""
+    said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return said.splitlines()[0].rstrip(".")
 
 
 def _why_unopened(file: Path, error: BaseException) -> str:
