@@ -12,8 +12,9 @@ from media_files import record_sound
 from tubelet.data.manifest import Record
 from tubelet.data.readers import reader_of
 from tubelet.data.windows import Plan, plan_windows, window_clips
+from tubelet.media import audio
 from tubelet.media.video import Decoder, FrameBatch
-from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import InputSpec, SpectrogramSpec, VideoSpec, WaveformSpec
 
 SPEC = VideoSpec(frames=4, stride=2, size=(4, 4), short_side=4)
 
@@ -82,6 +83,19 @@ def test_windows_of_a_stretched_spectrogram_are_as_long_as_what_is_stretched(med
     assert (heard[3][0][0].mean(1) > -1).sum() == pytest.approx(8, abs=1)  # the last window is moved inside
     (word,) = planned(spec, 0.0, 0.2).windows
     assert (word.start, word.end, word.clips) == (0, 0.2, (0,))
+
+
+def test_the_windows_of_a_sound_are_read_in_one_pass(media, monkeypatch):
+    path = str(record_sound(media / "pass.wav", np.random.default_rng(0).uniform(-1, 1, 20 * 16_000)))
+    spec, opened = WaveformSpec(samples=16_000, rate=16_000), list[str]()
+    monkeypatch.setattr(audio, "open_input", lambda path, open=audio.open_input: opened.append(path) or open(path))
+    plan = planned(spec, 0.0, 20.0, stride=0.5)
+    heard = [clips for clips, _ in reader_of(spec).windows(Record(path, duration=20.0), plan)]
+    assert len(opened) == 1
+    assert len(heard) == len(plan.windows) == 40
+    for clips, window in zip(heard[::7], plan.windows[::7], strict=True):
+        start = window.clips[0] * plan.step
+        assert torch.equal(clips[0], audio.read_audio(path, start, start + 1, 16_000).clamp(-1, 1))
 
 
 @settings(deadline=None)

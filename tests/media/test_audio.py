@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from media_files import SOUND_RATE, encode, record_sound
-from tubelet.media.audio import read_audio
+from tubelet.media.audio import SoundTrack, read_audio
 from tubelet.media.errors import MediaError
 from tubelet.media.video import open_video
 
@@ -124,6 +124,19 @@ def test_late_spans_without_reading_what_comes_before(media: Path, suffix: str, 
     for start in (3.0, 11.123, 17.7):
         part, same = read_audio(path, start, start + 2, 16_000), whole[round(start * 16_000) :][:32_000]
         assert (part - same).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("wav", "pcm_s16le"), ("m4a", "aac"), ("ogg", "libopus")])
+def test_spans_of_an_open_track_are_those_of_a_fresh_one(media: Path, suffix: str, codec: str) -> None:
+    path = record_sound(media / f"open.{suffix}", 0.4 * np.sin(np.arange(20 * 48_000) ** 1.05 / 40), 48_000, codec)
+    with SoundTrack(path) as track:
+        for start, end in ((0.0, 1.0), (1.0, 2.0), (1.5, 4.0), (18.0, 19.5), (18.0, 19.0), (0.2, 0.9), (4.0, 5.0)):
+            here, fresh = track.span(start, end, 16_000), read_audio(path, start, end, 16_000)
+            assert (here - fresh).abs().max() < 2e-3
+        for _ in range(2):
+            with pytest.raises(MediaError, match="sound ends at 20"):
+                track.span(30.0, 31.0, 16_000)
+        assert track.span(0.2, 0.9, 16_000).any()
 
 
 def test_a_track_that_turns_from_mono_to_stereo(media: Path) -> None:
