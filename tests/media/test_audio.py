@@ -134,7 +134,7 @@ def test_spans_of_an_open_track_are_those_of_a_fresh_one(media: Path, suffix: st
             here, fresh = track.span(start, end, 16_000), read_audio(path, start, end, 16_000)
             assert (here - fresh).abs().max() < 2e-3
         for _ in range(2):
-            with pytest.raises(MediaError, match="sound ends at 20"):
+            with pytest.raises(MediaError, match="the sound ends"):
                 track.span(30.0, 31.0, 16_000)
         assert track.span(0.2, 0.9, 16_000).any()
 

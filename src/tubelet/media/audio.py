@@ -64,6 +64,8 @@ class SoundTrack:
             return self._span(start, end, rate)
 
     def close(self) -> None:
+        self._kept.clear()
+        self._coming = iter(())  # the decoding holds this track, whose memory would stay until cycles are collected
         self._container.close()
 
     def __enter__(self) -> SoundTrack:
@@ -77,6 +79,7 @@ class SoundTrack:
     def _open(self) -> None:
         """Stand at the beginning. Positions are samples at the track's own rate, from time 0 on."""
         self._container = open_input(self.path)
+        self._kept: deque[tuple[int, np.ndarray]] = deque()
         try:
             self._stream = sound_stream(self._container, self.path)
         except BaseException:
@@ -85,8 +88,7 @@ class SoundTrack:
         self._at_start = True
         self._first: float = -math.inf  # from where on everything is kept or still to come
         self._end: int | None = None  # of what has been decoded
-        self._kept: deque[tuple[int, np.ndarray]] = deque()
-        self._coming = self._decode()
+        self._coming: Iterator[tuple[int, np.ndarray]] = self._decode()
 
     def _span(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         native: int = self._stream.rate
