@@ -13,6 +13,20 @@ from torch import Tensor
 from tubelet.media.containers import WAY_OUT, check_file
 from tubelet.media.errors import MediaError
 
+FORMATS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp", ".dib"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""The formats of still images that are opened, by Pillow's names, each with its suffixes."""
+
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
 _EXIF_ORIENTATION = 0x0112
 _MOVING = ("GIF",)  # formats that FFmpeg reads as videos
 
