@@ -24,7 +24,7 @@ from tubelet.media.containers import (
     stores_no_pts,
 )
 from tubelet.media.errors import MediaError
-from tubelet.media.images import image_size
+from tubelet.media.images import ImageInfo, image_info
 
 Kind = Literal["video", "image", "audio"]
 
@@ -34,7 +34,8 @@ class MediaInfo:
     """The facts of one media file.
 
     ``duration``: seconds from the first presented frame (time 0) to the end of the last one that the file really
-    holds; 0 for an image. ``frames``: presented packets, counted (frames, in every codec that puts one in a packet).
+    holds; 0 for an image. ``frames``: presented packets, counted (frames, in every codec that puts one in a packet); of
+    an image more than one where it is an animation or has pages.
     ``fps``: ``frames / duration``, the average. ``width``, ``height``: after ``rotation`` (degrees clockwise, one of
     0, 90, 180, 270) is applied. ``audio_channels``: 0 without an audio track.
     """
@@ -59,9 +60,9 @@ def probe(path: str | Path) -> MediaInfo:
     Raises :class:`MediaError` where the file cannot be opened or not one frame of it decoded.
     """
     check_file(path)
-    size = image_size(path)
-    if size is not None:
-        return _image(path, *size)
+    image = image_info(path)
+    if image is not None:
+        return _image(path, image)
     with open_container(path) as container:
         video = moving_picture(container)
         sound = next(iter(container.streams.audio), None)
@@ -77,10 +78,10 @@ def rotation_of(frame: VideoFrame) -> int:
     return round(-frame.rotation / 90) % 4 * 90
 
 
-def _image(path: str | Path, width: int, height: int, form: str, mode: str) -> MediaInfo:
+def _image(path: str | Path, image: ImageInfo) -> MediaInfo:
     return MediaInfo(
-        path=str(path), kind="image", duration=0.0, fps=0.0, frames=1, width=width, height=height, rotation=0,
-        codec=form, pixel_format=mode, audio_rate=0, audio_channels=0,
+        path=str(path), kind="image", duration=0.0, fps=0.0, frames=image.frames, width=image.width,
+        height=image.height, rotation=0, codec=image.form, pixel_format=image.mode, audio_rate=0, audio_channels=0,
     )  # fmt: skip
 
 
