@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tubelet.media.containers import FFMPEG_ERRORS, describe, moving_picture, open_container, require_codec
 from tubelet.media.errors import MediaError, NoTrackError
+from tubelet.media.samples import mono
 
 _LEAD = 0.5  # seconds decoded before a span: AAC needs frames before, and the resampler's filter samples around
 _JITTER = 0.02  # seconds: smaller gaps between frames come from rounded timestamps
@@ -28,9 +29,10 @@ def read_audio(
 ) -> Float32[Tensor, " S"]:
     """``round((end - start) * rate)`` samples between two times in seconds, the mean of all channels.
 
-    ``zero``: where time 0 lies on the container's clock; by default at the first picture, or at the first sound of a
-    file without pictures. Gaps in the track become silence. Raises :class:`NoTrackError` if there is no audio track, or
-    if the whole span lies outside it, and :class:`MediaError` where it cannot be read.
+    Where the channels cancel out, one of them is taken. ``zero``: where time 0 lies on the container's clock; by
+    default at the first picture, or at the first sound of a file without pictures. Gaps in the track become silence.
+    Raises :class:`NoTrackError` if there is no audio track, or if the whole span lies outside it, and
+    :class:`MediaError` where it cannot be read, or samples are not finite or far beyond 1.
     """
     if not (0 <= start < end < math.inf) or rate < 1:
         raise ValueError(f"{start=} must be at least 0, {end=} after it, {rate=} positive")
@@ -75,15 +77,15 @@ def _fill(
         container.seek(max(0, math.floor((lead / native + zero) / stream.time_base)), stream=stream)
     end: int | None = None
     try:
-        for mono, time in _mono(container, stream, start + zero):
+        for sound, time in _mono(path, container, stream, start, zero):
             at = None if time is None else round((time - zero) * native)
             if end is not None and (at is None or abs(at - end) <= _JITTER * native):
                 at = end
             at = at or 0
-            end = at + len(mono)
+            end = at + len(sound)
             low, high = max(at, lead), min(end, lead + len(samples))
             if low < high:
-                samples[low - lead : high - lead] = mono[low - at : high - at]
+                samples[low - lead : high - lead] = sound[low - at : high - at]
             if end >= lead + len(samples):
                 break
     except FFMPEG_ERRORS as error:
@@ -93,7 +95,9 @@ def _fill(
     return end
 
 
-def _mono(container: InputContainer, stream: AudioStream, start: float) -> Iterator[tuple[np.ndarray, float | None]]:
+def _mono(
+    path: str | Path, container: InputContainer, stream: AudioStream, start: float, zero: float
+) -> Iterator[tuple[np.ndarray, float | None]]:
     """Decoded stretches of the track at its own rate, each with its time on the container's clock.
 
     Errors before ``start`` are ignored: a seek in MPEG may land inside a frame.
@@ -102,23 +106,12 @@ def _mono(container: InputContainer, stream: AudioStream, start: float) -> Itera
         try:
             frames = packet.decode()
         except FFMPEG_ERRORS:
-            if packet.pts is None or packet.pts * (stream.time_base or 0) >= start:
+            if packet.pts is None or packet.pts * (stream.time_base or 0) >= start + zero:
                 raise
             continue
         for frame in frames:
-            mono = _channels(frame).mean(axis=0, dtype=np.float32)
-            yield _resample(mono, frame.sample_rate, stream.rate), frame.time  # the rate changes in broadcasts
-
-
-def _channels(frame: AudioFrame) -> np.ndarray:
-    """(channels, samples) between -1 and 1."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    if values.dtype.kind == "f":
-        return values
-    half = 2 ** (8 * values.dtype.itemsize - 1)
-    return (values.astype(np.float32) - (half if values.dtype.kind == "u" else 0)) / half
+            sound = mono(frame, path, None if frame.time is None else frame.time - zero)
+            yield _resample(sound, frame.sample_rate, stream.rate), frame.time  # the rate changes in broadcasts
 
 
 def _resample(samples: np.ndarray, native: int, rate: int) -> np.ndarray:
