@@ -132,6 +132,28 @@ def test_sounds_are_indexed_and_listened_to(tmp_path):
     assert "mend start or end" in check_manifest(Manifest("m", (late,)))[0].reason
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_samples_that_are_no_sound_are_found_wherever_they_are(tmp_path, value):
+    wave = np.full(25 * 16_000, 0.1)
+    wave[15 * 16_000] = value
+    path = record_sound(tmp_path / "a.wav", wave, codec="pcm_f32le")
+    (error,) = check_manifest(Manifest("m", (Record(str(path)),)))
+    assert "samples of the sound are" in error.reason
+
+
+def test_pictures_of_which_the_first_is_taken_are_counted(tmp_path):
+    first, second = (Image.new("RGB", (20, 12), color) for color in ("red", "blue"))
+    for name in ("a/0.webp", "b/0.png", "b/0.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        first.save(tmp_path / name, save_all=True, append_images=[second])
+    first.save(tmp_path / "a/still.png")
+    said = []
+    assert check_manifest(read_manifest(tmp_path), note=said.append) == []
+    assert "2 of 4 pictures are animations, of which the first frame is taken" in said[0]
+    assert "1 of 4 pictures have several pages" in said[1]
+    assert {*said} <= {*index_folder(tmp_path).manifest.notes}
+
+
 def test_tracks_of_videos_are_listened_to_when_asked(tmp_path):
     mute = encode(tmp_path / "mute.mp4", 15)
     silent = encode(tmp_path / "silent.mp4", 15, sound=np.zeros((2, SOUND_RATE // 2)))

@@ -130,10 +130,11 @@ def damage(source: Path, path: Path, index: int) -> Path:
 
 
 def record_sound(path: Path, samples: np.ndarray, rate: int = 16_000, codec: str = "pcm_f32le") -> Path:
-    """A file of mono sound; 32-bit WAV keeps the samples exactly."""
+    """A file of sound, mono (S,) or stereo (2, S); 32-bit WAV keeps the samples exactly."""
+    layout = "mono" if samples.ndim == 1 else "stereo"
     with av.open(str(path), "w") as container:
-        track = container.add_stream(codec, rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="fltp", layout="mono")
+        track = container.add_stream(codec, rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.atleast_2d(samples).astype(np.float32), format="fltp", layout=layout)
         frame.sample_rate, frame.pts = rate, 0
         container.mux(track.encode(frame))
         container.mux(track.encode(None))

@@ -154,3 +154,43 @@ def test_a_track_that_turns_from_mono_to_stereo(media: Path) -> None:
     for second in (0.2, 1.3):
         part = samples[round(second * 16_000) :][:8000]
         assert part.abs().max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("value", "codec", "said"),
+    [
+        (np.nan, "pcm_f32le", "not finite"),
+        (np.inf, "pcm_f32le", "not finite"),
+        (-np.inf, "pcm_f64le", "not finite"),
+        (1e30, "pcm_f32le", "as large as 1e.30"),
+        (-1e30, "pcm_f64le", "as large as 1e.30"),
+        (32767.0, "pcm_f32le", "as large as"),
+    ],
+)
+def test_samples_that_are_no_sound_are_an_error_at_their_time(media: Path, value: float, codec: str, said: str) -> None:
+    wave = np.full(3 * 16_000, 0.1)
+    wave[2 * 16_000 + 100] = value
+    path = record_sound(media / f"odd_{value}_{codec}.wav", wave, codec=codec)
+    assert read_audio(path, 0.0, 1.0, 16_000).isfinite().all()
+    with pytest.raises(MediaError, match=said) as caught:
+        read_audio(path, 1.5, 3.0, 16_000)
+    assert caught.value.path == str(path)
+    assert caught.value.time == pytest.approx(2.0, abs=0.2)
+
+
+def test_a_little_beyond_full_scale_is_sound(media: Path) -> None:
+    path = record_sound(media / "over.wav", np.full(16_000, 3.0), codec="pcm_f32le")
+    assert read_audio(path, 0.0, 0.5, 16_000).max() == 3.0
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_f32le", "flac"])
+def test_channels_that_cancel_out_leave_one(media: Path, codec: str) -> None:
+    left = _tone(1)[0]
+    path = record_sound(media / f"opposite_{codec}.mka", np.stack([left, -left]), SOUND_RATE, codec)
+    assert np.abs(read_audio(path, 0.0, 1.0, SOUND_RATE).numpy() - left).max() < 2**-14
+
+
+def test_other_channels_are_averaged(media: Path) -> None:
+    left = _tone(1)[0]
+    path = record_sound(media / "right_is_silent.wav", np.stack([left, 0 * left]), SOUND_RATE)
+    assert np.abs(read_audio(path, 0.0, 1.0, SOUND_RATE).numpy() - left / 2).max() < 2**-14

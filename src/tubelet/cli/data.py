@@ -50,11 +50,13 @@ def check(
     from tubelet.data.index import check_manifest
     from tubelet.data.manifest import read_manifest
 
-    read = read_manifest(manifest)
+    read, notes = read_manifest(manifest), list[str]()
     with progress("decoding") as advance:
-        errors = check_manifest(read, sound=sound, progress=advance)
+        errors = check_manifest(read, sound=sound, progress=advance, note=notes.append)
     for error in errors:
         warn(str(error))
+    for note in notes:
+        print(note)
     print(f"{read.path}: {_described(read)}; {len(errors)} cannot be read{' or heard' if sound else ''}")
     return 1 if errors else 0
 

@@ -61,20 +61,45 @@ def index_folder(
     records = records.replaced(**facts, error=errors)
     out = Path(folder, "manifest.csv") if out is None else Path(out)
     write_manifest(out, Records(records.table, None, str(Path(records.folder).absolute())))
-    return Index(Manifest(str(out), records, manifest.notes), broken)
+    notes = first_taken([info for info in found if isinstance(info, MediaInfo)])
+    return Index(Manifest(str(out), records, (*manifest.notes, *notes)), broken)
 
 
 def check_manifest(
-    manifest: Manifest, *, sound: bool = False, workers: int = 0, progress: Progress | None = None
+    manifest: Manifest,
+    *,
+    sound: bool = False,
+    workers: int = 0,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> list[MediaError]:
     """What cannot be read: of every example, the frames at its start, middle and end are really decoded.
 
-    Of sound files, and with ``sound`` of the videos' tracks, the sound: a track that is missing, or in which every
-    sample is zero, is reported, too. So is a subtitle file with malformed cues, which readers leave out: one beside the
-    media file, or that a column names.
+    Of sound files, and with ``sound`` of the videos' tracks, all of the sound: a track that is missing, or in which
+    every sample is zero, is reported, too. So is a subtitle file with malformed cues, which readers leave out: one
+    beside the media file, or that a column names. ``note`` is called with what is no error, but may be a surprise.
     """
-    found = _parallel(partial(_trial, sound=sound), Records.of(manifest.records), workers, progress)
-    return [error for error in found if error is not None]
+    found = list(_parallel(partial(_trial, sound=sound), Records.of(manifest.records), workers, progress))
+    if note is not None:
+        for sentence in first_taken([info for info in found if isinstance(info, MediaInfo)]):
+            note(sentence)
+    return [error for error in found if isinstance(error, MediaError)]
+
+
+def first_taken(infos: Sequence[MediaInfo]) -> list[str]:
+    """Sentences about the pictures that hold several, of which the first alone is seen."""
+    pictures = [info for info in infos if info.kind == "image"]
+    paged = sum(info.frames > 1 and info.codec == "tiff" for info in pictures)
+    moving = sum(info.frames > 1 for info in pictures) - paged
+    said: list[str] = []
+    if moving:
+        said.append(
+            f"{moving} of {len(pictures)} pictures are animations, of which the first frame is taken; convert them to "
+            "videos to see motion."
+        )
+    if paged:
+        said.append(f"{paged} of {len(pictures)} pictures have several pages, of which the first is taken.")
+    return said
 
 
 def _parallel(function: Callable[[T], R], items: Sequence[T], workers: int, progress: Progress | None) -> Iterator[R]:
@@ -111,26 +136,25 @@ def _named(path: str, function: Callable[[str], R]) -> R | MediaError:
         return MediaError(path, None, f"cannot be read ({type(error).__name__}: {error})")
 
 
-def _trial(record: Record, *, sound: bool) -> MediaError | None:
+def _trial(record: Record, *, sound: bool) -> MediaInfo | MediaError:
     return _named(record.path, lambda path: _try(record, path, sound))
 
 
-def _try(record: Record, path: str, sound: bool) -> None:
+def _try(record: Record, path: str, sound: bool) -> MediaInfo:
     info = probe(path)
     _compare(record, info)
     if info.kind == "image":
         read_image(path)
-        return
+        return info
     start, end = _part(record, info)
     if info.kind == "video":
         with open_video(path) as video:
             last = max(start, end - 1 / info.fps)
             video.frames_at([start, (start + last) / 2, last])
-    else:
-        read_audio(path, max(start, end - 1), end, _RATE)
     if sound or info.kind == "audio":
         _hear(path, start, end)
     _read_captions(record)
+    return info
 
 
 def _read_captions(record: Record) -> None:
@@ -164,10 +188,11 @@ def _part(record: Record, info: MediaInfo) -> tuple[float, float]:
 
 
 def _hear(path: str, start: float, end: float) -> None:
-    """Raises :class:`MediaError` where there is no sound to read, or every sample is zero."""
+    """Raises :class:`MediaError` where some of the sound cannot be read, or every sample is zero."""
+    heard = False
     for block in range(max(1, math.ceil((end - start) / _BLOCK - 1e-6))):
         first = start + block * _BLOCK
-        if read_audio(path, first, min(first + _BLOCK, end), _RATE).any():
-            return
-    reason = "nothing but digital silence: every sample of the sound is zero; mend it or leave it out"
-    raise MediaError(path, None, reason)
+        heard |= bool(read_audio(path, first, min(first + _BLOCK, end), _RATE).any())
+    if not heard:
+        reason = "nothing but digital silence: every sample of the sound is zero; mend it or leave it out"
+        raise MediaError(path, None, reason)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tubelet.media.containers import FFMPEG_ERRORS, describe, open_input, reading
 from tubelet.media.errors import MediaError, NoTrackError
+from tubelet.media.samples import mono
 from tubelet.media.streams import film, sound_stream
 
 _LEAD = 0.5  # seconds decoded before a span: AAC needs frames before, and the resampler's filter samples around
@@ -37,9 +38,10 @@ def read_audio(
 class SoundTrack:
     """The sound of a file, open to be read by time; spans that follow each other are decoded in one pass.
 
-    ``zero``: where time 0 lies on the container's clock; by default at the first picture, or at the first sound of a
-    file without pictures. Raises :class:`NoTrackError` if there is no audio track, and :class:`MediaError` where it
-    cannot be read. Close it, or use it as a context manager.
+    Where the channels cancel out, one of them is taken. ``zero``: where time 0 lies on the container's clock; by
+    default at the first picture, or at the first sound of a file without pictures. Raises :class:`NoTrackError` if
+    there is no audio track, and :class:`MediaError` where it cannot be read, or samples are not finite or far beyond 1.
+    Close it, or use it as a context manager.
     """
 
     def __init__(self, path: str | Path, zero: float | None = None) -> None:
@@ -132,8 +134,8 @@ class SoundTrack:
     def _fill(self, samples: np.ndarray, lead: int) -> int | None:
         """Put the track into ``samples``, whose first is sample number ``lead``; return the end of what was decoded."""
         last = lead + len(samples)
-        for at, mono in self._kept:
-            _put(mono, at, samples, lead)
+        for at, sound in self._kept:
+            _put(sound, at, samples, lead)
         try:
             while (self._end is None or self._end < last) and (piece := next(self._coming, None)) is not None:
                 self._kept.append(piece)
@@ -157,11 +159,12 @@ class SoundTrack:
                     raise
                 continue
             for frame in frames:
-                mono = _channels(frame).mean(axis=0, dtype=np.float32)
-                mono = _resample(mono, frame.sample_rate, self._stream.rate)  # the rate changes in broadcasts
+                time = None if frame.time is None else frame.time - self._zero
+                sound = mono(frame, self.path, time)
+                sound = _resample(sound, frame.sample_rate, self._stream.rate)  # the rate changes in broadcasts
                 at = self._position(frame.time)
-                self._end = at + len(mono)
-                yield at, mono
+                self._end = at + len(sound)
+                yield at, sound
 
     def _position(self, time: float | None) -> int:
         native = self._stream.rate
@@ -176,21 +179,10 @@ def _check(start: float, end: float, rate: int) -> None:
         raise ValueError(f"{start=} must be at least 0, {end=} after it, {rate=} positive")
 
 
-def _put(mono: np.ndarray, at: int, samples: np.ndarray, lead: int) -> None:
-    low, high = max(at, lead), min(at + len(mono), lead + len(samples))
+def _put(sound: np.ndarray, at: int, samples: np.ndarray, lead: int) -> None:
+    low, high = max(at, lead), min(at + len(sound), lead + len(samples))
     if low < high:
-        samples[low - lead : high - lead] = mono[low - at : high - at]
-
-
-def _channels(frame: AudioFrame) -> np.ndarray:
-    """(channels, samples) between -1 and 1."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    if values.dtype.kind == "f":
-        return values
-    half = 2 ** (8 * values.dtype.itemsize - 1)
-    return (values.astype(np.float32) - (half if values.dtype.kind == "u" else 0)) / half
+        samples[low - lead : high - lead] = sound[low - at : high - at]
 
 
 def _resample(samples: np.ndarray, native: int, rate: int) -> np.ndarray:

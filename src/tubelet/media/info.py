@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from tubelet.media.containers import FFMPEG_ERRORS, WAY_OUT, check_file, open_container, reading
 from tubelet.media.errors import MediaError
-from tubelet.media.images import image_size
+from tubelet.media.images import ImageInfo, image_info
 from tubelet.media.streams import (
     display_size,
     film,
@@ -36,10 +36,10 @@ class MediaInfo:
     """The facts of one media file.
 
     ``duration``: seconds from the first presented frame (time 0) to the end of the last one that the file really
-    holds; 0 for an image. ``frames``: presented packets, counted (frames, in every codec that puts one in a packet).
-    ``fps``: ``frames / duration``, the average. ``width``, ``height``: as it is shown, where pixels are not square, and
-    after ``rotation`` (degrees clockwise, one of 0, 90, 180, 270) is applied. ``audio_channels``: 0 without an audio
-    track that can be decoded.
+    holds; 0 for an image. ``frames``: presented packets, counted (frames, in every codec that puts one in a packet); of
+    an image more than one where it is an animation or has pages. ``fps``: ``frames / duration``, the average.
+    ``width``, ``height``: as it is shown, where pixels are not square, and after ``rotation`` (degrees clockwise, one
+    of 0, 90, 180, 270) is applied. ``audio_channels``: 0 without an audio track that can be decoded.
     """
 
     path: str
@@ -64,13 +64,13 @@ def probe(path: str | Path) -> MediaInfo:
     """
     check_file(path)
     with reading(path):
-        size = image_size(path)
-    if size is not None and Path(path).suffix.lower() not in _JPEG_AFTER_JPEG:
-        return _image(path, *size)
+        image = image_info(path)
+    if image is not None and Path(path).suffix.lower() not in _JPEG_AFTER_JPEG:
+        return _image(path, image)
     with open_container(path) as container:
         if is_image(container):
-            if size is not None:
-                return _image(path, *size)
+            if image is not None:
+                return _image(path, image)
             raise MediaError(str(path), None, "a picture of a format that is not read; convert it to JPEG or PNG")
         info = _audio(path, container) if film(container) is None else _video(path, container)
     if not 0 <= info.duration <= _LONGEST:
@@ -84,10 +84,10 @@ def rotation_of(frame: VideoFrame) -> int:
     return round(-frame.rotation / 90) % 4 * 90
 
 
-def _image(path: str | Path, width: int, height: int, form: str, mode: str) -> MediaInfo:
+def _image(path: str | Path, image: ImageInfo) -> MediaInfo:
     return MediaInfo(
-        path=str(path), kind="image", duration=0.0, fps=0.0, frames=1, width=width, height=height, rotation=0,
-        codec=form, pixel_format=mode, audio_rate=0, audio_channels=0,
+        path=str(path), kind="image", duration=0.0, fps=0.0, frames=image.frames, width=image.width,
+        height=image.height, rotation=0, codec=image.form, pixel_format=image.mode, audio_rate=0, audio_channels=0,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.configs import ConfigError
+from tubelet.data.index import first_taken
 from tubelet.data.kinds import Kind, kind_of
 from tubelet.data.labels import NumberLabels
 from tubelet.data.manifest import Manifest, Record, Records, read_manifest
@@ -161,7 +162,7 @@ def inspect(path: str, *, by_class: bool = True, numbers: bool = False) -> tuple
         fps=tuple(info.fps for info in pictures if info.fps),
         gray=kind == "image" and all(map(_is_gray, [record.path for record, _, _ in found][:_OPENED])),
     )
-    return seen, _warnings(manifest, seen)
+    return seen, [*_warnings(manifest, seen), *first_taken([info for _, info, _ in found])]
 
 
 def _ranges(manifest: Manifest) -> tuple[tuple[float, float], ...]:
