@@ -34,6 +34,7 @@ from tubelet.inference.scoring import by_set
 from tubelet.metrics import measure
 from tubelet.models.model import Encoder, Inputs, Model
 from tubelet.nn.features import Features
+from tubelet.nn.heads import HeadInit
 from tubelet.probing.data import TRAIN, ProbeExamples, absolute
 from tubelet.probing.encoder import FEATURES, CachedFeatures, Trunk, cache_features, rows_of
 from tubelet.training.experiment import SGD, Experiment, Length, Source, Task, Training
@@ -102,7 +103,7 @@ class Settings:
     warmup: Length
     batch_size: int
     rates: tuple[float, ...]
-    head_init: Literal["zeros", "lecun"]
+    head_init: HeadInit
     augment: Augmentation
     mixup: Mixup
     views: Views
