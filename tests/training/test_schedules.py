@@ -199,7 +199,5 @@ def test_vatts_recipes_have_them(made: Experiment, rates: dict[int, float]):
     (task,) = made.tasks.values()
     for step, rate in rates.items():
         end = task.learning_rate * made.training.decay_to
-        found = learning_rate(
-            step, task.learning_rate, task.warmup.steps, task.length.steps, made.training.decay, end
-        )
+        found = learning_rate(step, task.learning_rate, task.warmup.steps, task.length.steps, made.training.decay, end)
         assert found == pytest.approx(rate, abs=1e-12)

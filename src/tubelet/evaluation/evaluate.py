@@ -161,6 +161,7 @@ def task_result(
         errors=tuple(errors[key] for key in places if key in errors),
         inputs=tuple(videos.specs),
         warnings=_warnings(videos, [rows[key] for key in keys]),
+        protocol=card.protocol(targets, str(videos.views)),
         tables=card.tables(mean, targets),
         examples=tuple(_scored(task, videos.records[places[key]], rows[key], card) for key in keys),
     )
