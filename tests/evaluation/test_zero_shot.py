@@ -96,7 +96,7 @@ def test_what_cannot_be_asked_is_told(model: Path, films: Path, tmp_path: Path) 
     [
         ("ApplyEyeMakeup", "Apply Eye Makeup"),
         ("brush_hair", "brush hair"),
-        ("tai-chi/slow", "tai chi slow"),
+        ("a-b/c.d", "a b c d"),
         ("TV", "TV"),
     ],
 )

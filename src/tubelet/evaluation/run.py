@@ -14,6 +14,7 @@ from tubelet.cards import RetrievalCard, TaskCard
 from tubelet.configs import ConfigError
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import LABEL, Manifest, ManifestError, Record, read_manifest
+from tubelet.data.records import Records
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
@@ -117,7 +118,7 @@ def evaluate_run(
 def _zero_shot(loaded: LoadedModel, manifest: Manifest, prompt: str, source: str) -> tuple[LoadedModel, list[str]]:
     """The model that tells the classes of a manifest apart by their names, and what is doubtful about them."""
     classes = manifest.classes()
-    several = bool((manifest.records.labels(LABEL).counts != 1).any())
+    several = bool((Records.of(manifest.records).labels(LABEL).counts != 1).any())
     try:
         made = zero_shot(loaded, classes, prompt, several=several)
     except ValueError as error:
