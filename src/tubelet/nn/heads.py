@@ -69,7 +69,7 @@ class MLPHead(LinearHead):
 class MultiHead(nn.Module):
     """One head per label set, on the same features: EPIC's verbs and nouns (ViViT Sec. 4.1)."""
 
-    def __init__(self, heads: Mapping[str, LinearHead]) -> None:
+    def __init__(self, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.heads = nn.ModuleDict(heads)
 
