@@ -75,7 +75,7 @@ def test_files_are_asked_in_python_and_the_classifier_is_kept(model: Path, tmp_p
     asked.save(tmp_path / "kept")
     assert tubelet.load(tmp_path / "kept").predict(tmp_path / "film.mp4") == said
     with pytest.warns(UserWarning, match="2 of the 3 classes have the same sentence as another"):
-        loaded.zero_shot(("red", "crimson", "scarlet"))
+        loaded.zero_shot(("red", "Red!", "blue"))
 
 
 def test_what_cannot_be_asked_is_told(model: Path, films: Path, tmp_path: Path) -> None:

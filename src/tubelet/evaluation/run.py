@@ -79,9 +79,7 @@ def evaluate_run(
     doubts: list[str] = []
     if prompt:
         if not data or task or inputs:
-            raise ConfigError(
-                "zero-shot classification needs --data, whose classes it tells apart, and no task, no inputs"
-            )
+            raise ConfigError("zero-shot tells the classes of --data apart: give that, and neither --task nor --inputs")
         loaded, doubts = _zero_shot(loaded, read_manifest(data), prompt, str(source))
     names = choose(str(source), tuple(loaded.tasks), task, data)
     asked = {name: with_inputs(name, loaded.tasks[name], loaded.config, tuple(inputs), str(source)) for name in names}
