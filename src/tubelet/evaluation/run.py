@@ -116,7 +116,7 @@ def evaluate_run(
 def _zero_shot(loaded: LoadedModel, manifest: Manifest, prompt: str, source: str) -> tuple[LoadedModel, list[str]]:
     """The model that tells the classes of a manifest apart by their names, and what is doubtful about them."""
     classes = manifest.classes()
-    several = bool((Records.of(manifest.records).labels(LABEL).counts != 1).any())
+    several = bool((Records.of(manifest.records).labels(LABEL).counts > 1).any())
     try:
         made = zero_shot(loaded, classes, prompt, several=several)
     except ValueError as error:

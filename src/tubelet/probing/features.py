@@ -46,7 +46,7 @@ class ProbeFeatures:
     def train(self) -> CachedFeatures:
         """Of each training example, its passes as views."""
         settings, records = self.plan.settings, self.plan.examples.train
-        if settings.augment == Augmentation.none():
+        if settings.passes == 1:
             return self._cache(ViewSet(records, self._labels, self._specs), "training")
         drawn = DrawnViews(
             records, self._labels, self._specs, settings.augment, passes=settings.passes, seed=self.plan.options.seed

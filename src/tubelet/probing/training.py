@@ -91,8 +91,8 @@ class ProbeOptions:
 class Settings:
     """The hyper-parameters of a probe's training. ``warmup`` is part of ``length``.
 
-    ``rates``: of the SVM, values of its C. ``passes``: how often an example's features are computed, each time as the
-    ``augment`` draws it; once, without one: in its middle view.
+    ``rates``: of the SVM, values of its C. ``passes``: how often the features of a training example are cached, each
+    time as ``augment`` draws it; if once, those of its middle view.
     """
 
     length: Length
