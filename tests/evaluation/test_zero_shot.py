@@ -115,7 +115,8 @@ def test_retrieval_says_its_protocol_and_dual_softmax_has_names_of_its_own(
     for color in WORDS:
         write_video(tmp_path / f"{color}.mp4", frames_of(color), fps=10.0)
     lines = [f"{color}.mp4,val,{color},{'a ' + color if color == 'red' else ''}" for color in WORDS]
-    (tmp_path / "said.csv").write_text("\n".join(["path,split,text.1,text.2", *lines]))
+    write_video(tmp_path / "mute.mp4", frames_of("red"), fps=10.0)  # without a caption: neither query nor candidate
+    (tmp_path / "said.csv").write_text("\n".join(["path,split,text.1,text.2", "mute.mp4,val,,", *lines]))
     assert main(["eval", str(model), "--data", str(tmp_path / "said.csv"), "--views", "2x1"]) == 0
     protocol = (
         "clips: vectors of 2x1 views averaged, then their cosine; 4 captions (1 to 2 of each video) look for their own "

@@ -70,10 +70,11 @@ class RetrievalCard(TaskCard):
         """What the example has: of captions (P,), which of them are not empty."""
         found: dict[str, NDArray[Any]] = {}
         for other in self.others:
-            present = np.asarray(other in example.inputs)
+            present = np.asarray(other not in example.missing)
             if other == "text":
-                present = (example.inputs["text"][0] != 0).any(-1).numpy() if present else np.zeros(0, bool)
-            found |= {f"video_{other}": np.asarray(present.any()), f"{other}_video": present}
+                present = (example.inputs["text"][0] != 0).any(-1).numpy()
+            paired = present.any() and "video" not in example.missing
+            found |= {f"video_{other}": np.asarray(paired), f"{other}_video": present}
         return found
 
     def measure(self, outputs: Arrays, targets: Arrays) -> dict[str, float]:
