@@ -89,6 +89,7 @@ def test_what_cannot_be_asked_is_told(model: Path, films: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match="dual softmax is of retrieval, which task 'zero_shot' is not"):
         evaluate_run(tmp_path / "classes", data=str(films), dual_softmax=True, progress=False)
     assert main(["eval", str(model), "--data", str(films), "--zero-shot", "--ensemble", str(model)]) == 1
+    assert main(["eval", str(model), "--data", str(films), "--prompt", "a {}"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ def evaluate(
     zero_shot: Annotated[
         bool, arg(help="tell the classes of --data apart by sentences of their names, without training")
     ] = False,
-    prompt: Annotated[str, arg(help="the sentence of zero-shot; its {} is a class's name")] = "a video of {}",
+    prompt: Annotated[
+        str, arg(help="the sentence of zero-shot, with {} for a class's name; 'a video of {}' if empty")
+    ] = "",
     dual_softmax: Annotated[
         bool, arg(help="of retrieval: weigh candidates by all queries, which is another protocol")
     ] = False,
@@ -36,12 +38,15 @@ def evaluate(
     from tubelet.evaluation.ensemble import evaluate_ensemble
     from tubelet.evaluation.results import results_json
     from tubelet.evaluation.run import evaluate_run
+    from tubelet.inference.sentences import PROMPT
     from tubelet.recipes.run import report
 
     asked = Views.parse(views) if views else None
     for given, flag in ((inputs, "inputs"), (zero_shot, "zero-shot"), (dual_softmax, "dual-softmax")):
         if ensemble and given:
             raise ConfigError(f"--{flag} is of one model, not of an ensemble; leave it out")
+    if prompt and not zero_shot:
+        raise ConfigError("--prompt is of --zero-shot; give both, or neither")
     results = (
         evaluate_ensemble(
             (run, *ensemble), data=data, split=split, task=task, views=asked, out=out or None, progress=not json
@@ -54,7 +59,7 @@ def evaluate(
             task=task,
             views=asked,
             inputs=tuple(filter(None, inputs.split(","))),
-            prompt=prompt if zero_shot else "",
+            prompt=(prompt or PROMPT) if zero_shot else "",
             dual_softmax=dual_softmax,
             out=out or None,
             progress=not json,
