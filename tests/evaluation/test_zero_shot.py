@@ -88,8 +88,8 @@ def test_what_cannot_be_asked_is_told(model: Path, films: Path, tmp_path: Path) 
         evaluate_run(tmp_path / "classes", data=str(films), prompt=PROMPT, progress=False)
     with pytest.raises(ConfigError, match="dual softmax is of retrieval, which task 'zero_shot' is not"):
         evaluate_run(tmp_path / "classes", data=str(films), dual_softmax=True, progress=False)
-    assert main(["eval", str(model), "--data", str(films), "--zero-shot", "--ensemble", str(model)]) == 1
-    assert main(["eval", str(model), "--data", str(films), "--prompt", "a {}"]) == 1
+    assert main(["eval", str(model), "--data", str(films), "--zero-shot", "--ensemble", str(model)]) == 2
+    assert main(["eval", str(model), "--data", str(films), "--prompt", "a {}"]) == 2
 
 
 @pytest.mark.parametrize(
