@@ -114,3 +114,20 @@ def test_targets_must_fit_scores(scores):
         metrics.top_k(scores, np.zeros((97, 2)), 1)
     with pytest.raises(ValueError, match="label sets"):
         metrics.measure(scores, {"verb": np.zeros(97, dtype=int)})
+
+
+def test_dual_softmax_is_the_product_of_both_and_takes_hubs_down() -> None:
+    """The last candidate is nearest to every query, and is right for the last alone."""
+    own = np.eye(4) * 0.5
+    own[:, 3] = 0.6
+    own[3, 3] = 0.7
+    found = metrics.dual_softmax(own, 0.1)
+    both = softmax(own / 0.1) * softmax(own.T / 0.1).T
+    np.testing.assert_allclose(softmax(found), both / both.sum(1, keepdims=True), rtol=1e-9)
+    assert metrics.retrieval(own, np.arange(4))["r1"] == 0.25
+    assert metrics.retrieval(found, np.arange(4))["r1"] == 1.0
+
+
+def test_a_model_that_says_the_same_of_all_is_at_chance() -> None:
+    found = metrics.retrieval(np.ones((10, 10)), np.arange(10))
+    assert (found["r1"], found["r5"], found["median_rank"], found["pool"]) == (0.1, 0.5, 5.5, 10)

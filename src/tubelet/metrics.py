@@ -116,6 +116,18 @@ def cosine(queries: Array, candidates: Array) -> NDArray[np.float32]:
     return _unit(queries) @ _unit(candidates).T
 
 
+def dual_softmax(similarities: Array, temperature: float = 0.07) -> NDArray[np.float64]:
+    """Logarithms (M, N), but for a constant in each row, of softmax over candidates times softmax over queries.
+
+    A candidate that many queries are near to counts less for each of them (Cheng et al. 2021, arXiv:2109.04290, whose
+    factor is the similarity in the place of the first softmax). What a query finds then depends on the others, so that
+    the result is not to be compared with one of queries that come alone. ``temperature``: VATT's.
+    """
+    s = similarities.astype(np.float64) / temperature
+    highest = s.max(0)
+    return 2 * s - (highest + np.log(np.exp(s - highest).sum(0)))
+
+
 def _unit(x: Array) -> NDArray[np.float32]:
     x = x.astype(np.float32)
     return x / np.sqrt(np.maximum((x * x).sum(-1, keepdims=True), 1e-12))

@@ -268,6 +268,10 @@ class SpectrogramSpec(InputSpec):
     triangles equally spaced on the HTK mel scale between ``low`` and ``high`` hertz, and ``log(energy + offset)`` is
     taken; then ``(x - mean) / std``. Tokenizers see it ``channels`` times over, so that an image's embedding fits.
 
+    ``levels`` "own": each span of sound is brought to [0, 1] by its own smallest and largest energy, and ``mean`` and
+    ``std`` play no role. With an ``offset`` of 1e-4 and the ``power`` 1 that is VATT's log(1 + 10,000 x), brought to
+    [0, 1]: the factor falls out. Silence is 0 then.
+
     ``loudness``: the level, in decibels (root mean square, relative to full scale), that every span of sound is brought
     to before the transform, such as -25; 0 leaves sound as it is. Sound is made at most 40 dB louder, and digital
     silence stays silence.
@@ -298,6 +302,7 @@ class SpectrogramSpec(InputSpec):
     offset: float = 1e-6
     mean: float = -5.3
     std: float = 4.7
+    levels: Literal["fixed", "own"] = "fixed"
     loudness: float = 0.0
     stretch: float = 0.0
     channels: int = 3  # pyright: ignore[reportIncompatibleMethodOverride]

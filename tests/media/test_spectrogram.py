@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from scipy.signal import ShortTimeFFT, get_window
 from transformers.audio_utils import mel_filter_bank
 
 from media_files import record_sound
+from tubelet.data.augment import Augmentation
 from tubelet.data.dataset import ViewSet
 from tubelet.data.manifest import Record
+from tubelet.data.sound import spectrograms, train_spectrogram
 from tubelet.media.spectrogram import log_mel, mel_filters, stretched
 from tubelet.specs import SpectrogramSpec
 
@@ -60,6 +64,23 @@ def test_channels_are_the_models_matter(tmp_path):
         for channels in (1, 3)
     )
     assert torch.equal(one, three)
+
+
+def test_levels_of_its_own_are_vatts_formula():
+    """log(1 + 10,000 x) of mel magnitudes, brought to [0, 1]; each span by itself, and silence is 0."""
+    spec = SpectrogramSpec(
+        frames=20, bins=80, rate=48_000, window=2048 / 48_000, hop=1024 / 48_000, taper="hann", fft=2048, power=1.0,
+        low=80.0, high=7600.0, offset=1e-4, levels="own",
+    )  # fmt: skip
+    draw = torch.Generator().manual_seed(0)
+    waves = torch.randn(2, spec.samples, generator=draw) * torch.tensor([[0.3], [0.001]])
+    windows = waves.unfold(-1, 2048, 1024) * torch.hann_window(2048)
+    x = torch.log(1 + 10_000 * torch.fft.rfft(windows).abs() @ mel_filters(spec))
+    least, most = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+    torch.testing.assert_close(spectrograms(waves, spec), (x - least) / (most - least), rtol=1e-4, atol=1e-5)
+    assert not spectrograms(torch.zeros(1, spec.samples), spec).any()
+    training = train_spectrogram(waves[0], spec, Augmentation.none(), Random(0))
+    torch.testing.assert_close(training, spectrograms(waves, spec)[0])
 
 
 def test_only_whole_windows_are_taken():

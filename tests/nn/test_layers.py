@@ -15,7 +15,7 @@ from tubelet.nn.attention import Attention, CrossAttention, attend, attend_in_ch
 from tubelet.nn.blocks import Block, TransformerConfig
 from tubelet.nn.depth import StochasticDepth, depth_rates
 from tubelet.nn.features import Features
-from tubelet.nn.heads import LinearHead, MultiHead
+from tubelet.nn.heads import LinearHead, MultiHead, build_head
 from tubelet.nn.initializers import lecun_normal_
 from tubelet.nn.positions import LearnedPositions, grid_boxes, interpolate_grid
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of, uniform_frames
@@ -167,5 +167,23 @@ def test_heads_start_from_zero_with_their_bias() -> None:
     features = Features(torch.randn(2, 3, 8), torch.randn(2, 8))
     assert torch.equal(LinearHead(8, 4, bias=-2.0)(features), torch.full((2, 4), -2.0))
     assert LinearHead(8, 4, init="lecun")(features).std() > 0
+
+
+def test_glorot_normal_has_its_variance_and_is_cut() -> None:
+    weight = LinearHead(256, 128, init="glorot_normal").projection.weight
+    std = math.sqrt(2 / (256 + 128))
+    assert weight.std().item() == pytest.approx(std, rel=0.02)
+    assert weight.abs().max().item() <= 2 * std / 0.8796
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+def test_heads_drop_features_in_training_only(hidden: tuple[int, ...]) -> None:
+    head = build_head(8, 4, "lecun", dropout=0.5, hidden=hidden)
+    assert head.state_dict().keys() == build_head(8, 4, hidden=hidden).state_dict().keys()
+    features = Features(torch.rand(2, 3, 8), torch.rand(2, 8))
+    torch.manual_seed(0)
+    first, second = head(features), head(features)
+    assert not torch.equal(first, second)
+    assert torch.equal(head.eval()(features), head(features))
     both = MultiHead({"verb": LinearHead(8, 3), "noun": LinearHead(8, 5)})(features)
     assert {name: x.shape for name, x in both.items()} == {"verb": (2, 3), "noun": (2, 5)}

@@ -15,12 +15,7 @@ from tubelet.data.views import Views
 from tubelet.metrics import top_k
 from tubelet.nn.heads import LinearHead
 from tubelet.probing.encoder import CachedFeatures, cache_features
-from tubelet.probing.training import (
-    head_scores,
-    mean_votes,
-    neighbor_votes,
-    score,
-)
+from tubelet.probing.features import head_scores, mean_votes, neighbor_votes, score
 from tubelet.training.classification import Classification
 from tubelet.weights.folder import load_model
 
@@ -44,10 +39,10 @@ def random_features(examples, views, width=8, classes=4, seed=0, overlap=0.0):
 def test_cached_features_are_the_encoders_on_every_view(config, videos, tmp_path):
     model = load_model(save_tiny(tmp_path / "model", config)).model
     specs, views = {"video": config.inputs["video"]}, Views(clips=2, crops=3)
-    cached = cache_features(model.encoder, specs, videos.records, OBJECTIVE, views, features_per_forward=4)
+    examples = ViewSet(videos.records, ClassLabels(COLORS), specs, views)
+    cached = cache_features(model.encoder, examples, features_per_forward=4)
     assert cached.pooled.shape == (6, 6, 32)
     assert [error.path.rpartition("/")[2] for error in cached.errors] == ["val_broken.mp4"]
-    examples = ViewSet(videos.records, ClassLabels(COLORS), specs, views)
     model.eval()
     for row in range(6):
         example = examples.example(row)

@@ -84,6 +84,8 @@ def test_classification_refuses_what_cannot_be_learned():
         Classification(labels="several")
     with pytest.raises(ValueError, match="smoothing"):
         Classification(smoothing=1.0)
+    with pytest.raises(ValueError, match="head_dropout"):
+        Classification(head_dropout=1.0)
 
 
 def test_lengths_resolve_as_the_released_code_counts():

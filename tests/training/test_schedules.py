@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import groupby, pairwise
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from training_tiny import experiment
 from tubelet.configs import ConfigError, from_json, override, to_json
+from tubelet.recipes import vatt
 from tubelet.training.experiment import Experiment
 from tubelet.training.resolve import Resolved, TaskData
 from tubelet.training.schedules import (
@@ -167,3 +169,35 @@ def test_an_unknown_schedule_is_told_the_known_ones():
         override(experiment(), {"schedule": "alternate"})
     with pytest.raises(ConfigError, match="no kind 'Fastest'; known: TaskByTask, Alternating, Uniform, Weighted, Acc"):
         override(experiment(), {"schedule": "Fastest"})
+
+
+@pytest.mark.parametrize(
+    ("base", "end", "warmup", "total"),
+    [
+        (1e-4, 5e-5, 5_000, 500_000),  # pre-training as released; the paper warms up for 10,000
+        (1e-4, 5e-5, 10_000, 500_000),
+        (0.005, 0.0, 2_500, 100_000),  # video
+        (0.2, 0.0, 5_000, 50_000),  # sound
+    ],
+)
+def test_vatts_learning_rates(base: float, end: float, warmup: int, total: int):
+    """Linear from 0, then end + (base - end) (1 + cos(pi p)) / 2: half a period between two levels."""
+    for step in (0, 1, warmup // 2, warmup, warmup + 1, total // 2, total - 1, total, total + 10):
+        p = min(1.0, max(0.0, (step - warmup) / (total - warmup)))
+        wanted = base * step / warmup if step < warmup else end + (base - end) * (1 + math.cos(math.pi * p)) / 2
+        assert learning_rate(step, base, warmup, total, "cosine", end) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("made", "rates"),
+    [
+        (vatt.kinetics(), {0: 0.0, 2_500: 0.005, 100_000: 0.0}),
+        (vatt.audioset(), {0: 0.0, 5_000: 0.2, 50_000: 0.0}),
+    ],
+)
+def test_vatts_recipes_have_them(made: Experiment, rates: dict[int, float]):
+    (task,) = made.tasks.values()
+    for step, rate in rates.items():
+        end = task.learning_rate * made.training.decay_to
+        found = learning_rate(step, task.learning_rate, task.warmup.steps, task.length.steps, made.training.decay, end)
+        assert found == pytest.approx(rate, abs=1e-12)

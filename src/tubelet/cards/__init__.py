@@ -7,6 +7,7 @@ from tubelet.cards.card import Answer, Answers, Arrays, ClassTables, Panel, Task
 from tubelet.cards.classes import ClassCard
 from tubelet.cards.numbers import NumberCard
 from tubelet.cards.retrieval import RetrievalCard
+from tubelet.cards.zero_shot import ZeroShotCard
 from tubelet.configs import register
 
 __all__ = [
@@ -19,9 +20,15 @@ __all__ = [
     "Panel",
     "RetrievalCard",
     "TaskCard",
+    "ZeroShotCard",
 ]
 
-CARDS: dict[str, type[TaskCard]] = {"classes": ClassCard, "numbers": NumberCard, "retrieval": RetrievalCard}
+CARDS: dict[str, type[TaskCard]] = {
+    "classes": ClassCard,
+    "numbers": NumberCard,
+    "retrieval": RetrievalCard,
+    "zero_shot": ZeroShotCard,
+}
 
 for _name, _card in CARDS.items():
     register(TaskCard, _name, _card)

@@ -126,6 +126,10 @@ class TaskCard(ABC):
             )
         return {name: np.asarray(target) for name, target in self.named(example.target).items()}
 
+    def protocol(self, targets: Arrays, views: str) -> str:
+        """How the metrics of these targets were measured, where their names do not say it; a clause or several."""
+        return ""
+
     def tables(self, outputs: Arrays, targets: Arrays) -> ClassTables:
         """Details of the result, where there are any."""
         return ClassTables()

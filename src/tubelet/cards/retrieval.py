@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from tubelet.cards.card import Answers, Arrays, TaskCard
 from tubelet.data.dataset import VideoViews
-from tubelet.metrics import cosine, retrieval, share_error
+from tubelet.metrics import cosine, dual_softmax, retrieval, share_error
 from tubelet.models.model import Encoder
 from tubelet.nn.common_space import CommonSpace
 
 _OTHERS = ("text", "audio")
+_DUAL = "dual_softmax"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +24,16 @@ class RetrievalCard(TaskCard):
     """A vector of each input, in a space of ``audio_width`` for video and sound, and one of ``text_width`` for video
     and captions. No labels are needed.
 
+    ``dual_softmax``: in scoring, each query's softmax over candidates is multiplied by each candidate's over all
+    queries (:func:`~tubelet.metrics.dual_softmax`); the names of the metrics then begin with "dual_softmax_".
+
     The head's outputs are "video_audio", "audio_video" (B, audio_width), "video_text" (B, text_width) and "text_video"
     (B, P, text_width), of those inputs that the task has.
     """
 
     audio_width: int = 512
     text_width: int = 256
+    dual_softmax: bool = False
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -41,7 +46,11 @@ class RetrievalCard(TaskCard):
 
     @property
     def metric(self) -> str:
-        return "r1"
+        return f"{self._prefix}r1"
+
+    @property
+    def _prefix(self) -> str:
+        return f"{_DUAL}_" if self.dual_softmax else ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,10 +70,11 @@ class RetrievalCard(TaskCard):
         """What the example has: of captions (P,), which of them are not empty."""
         found: dict[str, NDArray[Any]] = {}
         for other in self.others:
-            present = np.asarray(other in example.inputs)
+            present = np.asarray(other not in example.missing)
             if other == "text":
-                present = (example.inputs["text"][0] != 0).any(-1).numpy() if present else np.zeros(0, bool)
-            found |= {f"video_{other}": np.asarray(present.any()), f"{other}_video": present}
+                present = (example.inputs["text"][0] != 0).any(-1).numpy()
+            paired = present.any() and "video" not in example.missing
+            found |= {f"video_{other}": np.asarray(paired), f"{other}_video": present}
         return found
 
     def measure(self, outputs: Arrays, targets: Arrays) -> dict[str, float]:
@@ -91,14 +101,40 @@ class RetrievalCard(TaskCard):
             else:
                 clip, queries, candidates = np.arange(len(has)), others, others
             for name, scores in (
-                (f"{other}_to_video", retrieval(cosine(queries, videos), clip)),
-                (f"video_to_{other}", retrieval(cosine(videos, candidates), np.arange(len(has)))),
+                (f"{other}_to_video", retrieval(self._compared(queries, videos), clip)),
+                (f"video_to_{other}", retrieval(self._compared(videos, candidates), np.arange(len(has)))),
             ):
                 found |= {f"{name}_{metric}": value for metric, value in scores.items()}
         if not found:
             raise ValueError(f"none of the examples has {' or '.join(self.others)} beside its pictures to compare")
         firsts = [found[f"{other}_to_video_r1"] for other in self.others if f"{other}_to_video_r1" in found]
-        return {"r1": sum(firsts) / len(firsts), **found}
+        mean = {"r1": sum(firsts) / len(firsts), **found}
+        return {f"{self._prefix}{metric}": value for metric, value in mean.items()}
+
+    def _compared(self, queries: NDArray[Any], candidates: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        similarities = cosine(queries, candidates)
+        return dual_softmax(similarities) if self.dual_softmax else similarities
+
+    def protocol(self, targets: Arrays, views: str) -> str:
+        said = [f"vectors of {views} views averaged, then their cosine"]
+        for other in self.others:
+            has = targets[f"video_{other}"].astype(bool)
+            if not has.any():
+                continue
+            clips = int(has.sum())
+            if other == "text":
+                each = targets["text_video"][has].sum(1)
+                count = f"{each.min()}" if each.min() == each.max() else f"{each.min()} to {each.max()}"
+                said.append(
+                    f"{each.sum():,} captions ({count} of each video) look for their own among {clips:,} videos, and a "
+                    f"video for its first caption among {clips:,}"
+                )
+            else:
+                said.append(f"{clips:,} sounds and {clips:,} videos look for each other")
+        said.append("of candidates that are equally near, the earlier one comes first")
+        if self.dual_softmax:
+            said.append("dual softmax over all queries, so that none is answered alone")
+        return "; ".join(said)
 
     def standard_error(self, value: float, examples: int) -> float:
         return share_error(value, examples)

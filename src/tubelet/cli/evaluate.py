@@ -20,6 +20,15 @@ def evaluate(
     task: Annotated[str, arg(help="evaluate this task only")] = "",
     views: Annotated[str, arg(help="clips x crops per video, such as 4x3; the run's own if empty")] = "",
     inputs: Annotated[str, arg(help="use only these of the task's inputs, such as video; all if empty")] = "",
+    zero_shot: Annotated[
+        bool, arg(help="tell the classes of --data apart by sentences of their names, without training")
+    ] = False,
+    prompt: Annotated[
+        str, arg(help="the sentence of zero-shot, with {} for a class's name; 'a video of {}' if empty")
+    ] = "",
+    dual_softmax: Annotated[
+        bool, arg(help="of retrieval: weigh candidates by all queries, which is another protocol")
+    ] = False,
     ensemble: Annotated[tuple[str, ...], arg(help="more runs, whose scores are averaged with this run's")] = (),
     out: Annotated[str, arg(help="folder for results.json and the predictions of each file")] = "",
     json: Json = False,
@@ -29,19 +38,31 @@ def evaluate(
     from tubelet.evaluation.ensemble import evaluate_ensemble
     from tubelet.evaluation.results import results_json
     from tubelet.evaluation.run import evaluate_run
+    from tubelet.inference.sentences import PROMPT
     from tubelet.recipes.run import report
 
     asked = Views.parse(views) if views else None
-    if ensemble and inputs:
-        raise ConfigError("--inputs is of one model: those of an ensemble have each their own; leave it out")
-    given = tuple(filter(None, inputs.split(",")))
+    for given, flag in ((inputs, "inputs"), (zero_shot, "zero-shot"), (dual_softmax, "dual-softmax")):
+        if ensemble and given:
+            raise ConfigError(f"--{flag} is of one model, not of an ensemble; leave it out")
+    if prompt and not zero_shot:
+        raise ConfigError("--prompt is of --zero-shot; give both, or neither")
     results = (
         evaluate_ensemble(
             (run, *ensemble), data=data, split=split, task=task, views=asked, out=out or None, progress=not json
         )
         if ensemble
         else evaluate_run(
-            run, data=data, split=split, task=task, views=asked, inputs=given, out=out or None, progress=not json
+            run,
+            data=data,
+            split=split,
+            task=task,
+            views=asked,
+            inputs=tuple(filter(None, inputs.split(","))),
+            prompt=(prompt or PROMPT) if zero_shot else "",
+            dual_softmax=dual_softmax,
+            out=out or None,
+            progress=not json,
         )
     )
     if is_main_process():

@@ -21,11 +21,17 @@ def probe(
         Literal["", "image", "video", "audio"], arg(help="what to read from the files; by their names if empty")
     ] = "",
     test: Annotated[str, arg(help="the test split; if empty, 'test', or 'val' where there is none")] = "",
+    classifier: Annotated[
+        Literal["linear", "low-rank", "svm"],
+        arg(help="PolyViT's, or VATT's two for its Table 8, which compute the features once"),
+    ] = "linear",
     fast: Annotated[bool, arg(help="compute the features once, and fit a linear classifier and k-NN to them")] = False,
     knn: Annotated[bool, arg(help="also classify by k-NN")] = False,
     steps: Annotated[int, arg(help="number of updates; the paper's if 0")] = 0,
     batch_size: Annotated[int, arg(help="examples per minibatch; if 0 the paper's, or fewer for a small data set")] = 0,
-    rates: Annotated[tuple[float, ...], arg(help="learning rates to try, such as 0.1 0.3; the paper's if none")] = (),
+    rates: Annotated[
+        tuple[float, ...], arg(help="learning rates to try, such as 0.1 0.3, or the SVM's C; the paper's if none")
+    ] = (),
     views: Annotated[str, arg(help="clips x crops per test video, such as 4x3; the paper's if empty")] = "",
     augment: Annotated[bool, arg(help="augment the training data, mirroring videos too; this turns it off")] = True,
     frames: Annotated[int, arg(help="frames of the new input, if the model is converted; the paper's if 0")] = 0,
@@ -37,6 +43,8 @@ def probe(
 ) -> Status:
     """Probe a frozen model: train a new head on its features, with PolyViT's settings, and test it (its Sec. 5.4).
 
+    ``--classifier low-rank`` and ``svm`` are the linear evaluation of VATT (its Table 8).
+
     A model that never had the data's kind of input is converted to it, as PolyViT's Appendix D says.
     """
     from tubelet.data.views import Views
@@ -45,6 +53,7 @@ def probe(
     from tubelet.probing.training import ProbeOptions
 
     options = ProbeOptions(
+        classifier=classifier,
         fast=fast,
         knn=knn,
         steps=steps,

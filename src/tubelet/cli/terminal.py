@@ -66,6 +66,9 @@ def print_results(results: Mapping[str, Any]) -> None:
                 print(f"  - {advice}")
     print_tables(_results_table(results))
     for name, task in results["tasks"].items():
+        if protocol := task.get("protocol"):
+            print(f"\n{name}: {protocol}.")
+    for name, task in results["tasks"].items():
         for warning in task["warnings"]:
             warn(f"{name}: {warning}")
         for error in task["errors"]:

@@ -162,7 +162,11 @@ def energies(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Te
 
 
 def normalized(energies: Float32[Tensor, "*V T M"], spec: SpectrogramSpec) -> Float32[Tensor, "*V T M"]:
-    return (energies - spec.mean) / spec.std
+    """Log-mel energies as the spec's ``levels`` say."""
+    if spec.levels == "fixed":
+        return (energies - spec.mean) / spec.std
+    least, most = energies.amin((-2, -1), keepdim=True), energies.amax((-2, -1), keepdim=True)
+    return (energies - least) / (most - least).clamp_(min=torch.finfo(energies.dtype).tiny)
 
 
 def train_spectrogram(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -90,8 +90,9 @@ def score_task(
             if isinstance(example, MediaError):
                 errors[key_of(record)] = example
             else:
-                read.append(example)
-                yield masked(example.inputs, videos.specs) if videos.may_miss else example.inputs
+                inputs = masked(example.inputs, videos.specs) if videos.may_miss else example.inputs
+                read.append(replace(example, inputs=inputs))
+                yield inputs
 
     share = -(-len(videos) // ranks.world_size)
     forwards = forwards_needed(share * len(videos.views), views_per_forward)
@@ -161,6 +162,7 @@ def task_result(
         errors=tuple(errors[key] for key in places if key in errors),
         inputs=tuple(videos.specs),
         warnings=_warnings(videos, [rows[key] for key in keys]),
+        protocol=card.protocol(targets, str(videos.views)),
         tables=card.tables(mean, targets),
         examples=tuple(_scored(task, videos.records[places[key]], rows[key], card) for key in keys),
     )

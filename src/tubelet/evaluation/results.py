@@ -24,11 +24,11 @@ class TaskResult:
     """The result of a task.
 
     ``kind``: of its card, such as "classes". ``metrics``: those of the card, the model's outputs averaged over
-    ``views`` (such as "4x3"). ``single_view``: the same metrics
-    from one view per video, the one nearest to the middle; empty where ``views`` is 1x1. ``scored`` of ``expected``
-    examples could be read; ``errors`` lists the others, none of which was replaced. ``warnings``: reasons to doubt the
-    numbers. ``inputs``: the names of the model's inputs that were tested. ``tables``: details by
-    class. ``examples``: the answers to each example.
+    ``views`` (such as "4x3"). ``single_view``: the same metrics from one view per video, the one nearest to the middle;
+    empty where ``views`` is 1x1. ``protocol``: how they were measured, where their names do not say it. ``scored`` of
+    ``expected`` examples could be read; ``errors`` lists the others, none of which was replaced. ``warnings``: reasons
+    to doubt the numbers. ``inputs``: the names of the model's inputs that were tested. ``tables``: details by class.
+    ``examples``: the answers to each example.
     """
 
     kind: str = "classes"
@@ -40,6 +40,7 @@ class TaskResult:
     single_view: dict[str, float] = field(default_factory=dict)
     errors: tuple[MediaError, ...] = ()
     warnings: tuple[str, ...] = ()
+    protocol: str = ""
     tables: ClassTables = ClassTables()
     examples: tuple[Scored, ...] = field(default=(), repr=False)
 
@@ -56,6 +57,8 @@ class TaskResult:
             "views": self.views,
             "coverage": {"scored": self.scored, "expected": self.expected},
         }
+        if self.protocol:
+            data["protocol"] = self.protocol
         if self.single_view:
             data["single_view"] = {"metrics": self.single_view, "views": "1x1"}
         data["warnings"] = list(self.warnings)

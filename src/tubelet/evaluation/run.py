@@ -10,15 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tubelet.cards import TaskCard
+from tubelet.cards import RetrievalCard, TaskCard
 from tubelet.configs import ConfigError
 from tubelet.data.dataset import VideoViews, ViewSet
-from tubelet.data.manifest import Manifest, ManifestError, Record, read_manifest
+from tubelet.data.manifest import LABEL, Manifest, ManifestError, Record, read_manifest
+from tubelet.data.records import Records
 from tubelet.data.views import Views
 from tubelet.evaluation.evaluate import evaluate_task
 from tubelet.evaluation.results import RESULTS, TaskResult, results_json, write_details
 from tubelet.inference.kinds import fitting_views
 from tubelet.inference.scoring import Precision
+from tubelet.inference.sentences import text_spec, unclear, zero_shot
 from tubelet.media.errors import MediaError
 from tubelet.models import Model, ModelConfig
 from tubelet.training.experiment import Experiment, Task
@@ -26,6 +28,7 @@ from tubelet.training.outcome import Evaluate, Validate, cards
 from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.training.resolve import read_run
 from tubelet.weights.folder import load_model
+from tubelet.weights.loaded import LoadedModel
 from tubelet.writing import write_json
 
 _TEST_SPLITS = ("val", "test")
@@ -51,6 +54,8 @@ def evaluate_run(
     task: str = "",
     views: Views | None = None,
     inputs: Sequence[str] = (),
+    prompt: str = "",
+    dual_softmax: bool = False,
     out: str | Path | None = None,
     views_per_forward: int = 12,
     precision: Precision = "float32",
@@ -62,18 +67,28 @@ def evaluate_run(
     A run has its own test data and views. These override them: ``data`` (a manifest or a folder of class folders, for
     one task), ``split``, ``views`` (as far as the inputs have them: sound has no crops, an image one clip), ``task``
     (one of the model's) and ``inputs`` (some of the task's, if the model can do without the others). A model without a
-    run needs ``data``. Without overrides the results are written into the run: ``results.json``, ``predictions.jsonl``,
-    ``classes.json``; otherwise into ``out``, if given. Runs on every rank that torchrun started. Raises ConfigError,
-    WeightsError, ManifestError, and ValueError where a label is none of the model's classes.
+    run needs ``data``. ``prompt``: instead of its own tasks, a model that compares video with captions is to tell the
+    classes of ``data`` apart by sentences of their names, such as "a video of {}" (task "zero_shot").
+    ``dual_softmax``: retrieval is scored with it. Without overrides the results are written into the run:
+    ``results.json``, ``predictions.jsonl``, ``classes.json``; otherwise into ``out``, if given. Runs on every rank that
+    torchrun started. Raises ConfigError, WeightsError, ManifestError, and ValueError where a label is none of the
+    model's classes.
     """
     loaded = load_model(source)
     tasks = tasks_of_run(source)
+    doubts: list[str] = []
+    if prompt:
+        if not data or task or inputs:
+            raise ConfigError("zero-shot tells the classes of --data apart: give that, and neither --task nor --inputs")
+        loaded, doubts = _zero_shot(loaded, read_manifest(data), prompt, str(source))
     names = choose(str(source), tuple(loaded.tasks), task, data)
     asked = {name: with_inputs(name, loaded.tasks[name], loaded.config, tuple(inputs), str(source)) for name in names}
+    if dual_softmax:
+        asked = {name: _with_dual_softmax(name, card, str(source)) for name, card in asked.items()}
     tests = {
         n: test_data(n, card, loaded.model, tasks.get(n), str(source), data, split, views) for n, card in asked.items()
     }
-    if out is None and tasks and not (data or split or task or views or inputs):
+    if out is None and tasks and not (data or split or task or views or inputs or dual_softmax):
         out = source
     with init_distributed() as ranks:
         loaded.model.to(ranks.device)
@@ -87,6 +102,8 @@ def evaluate_run(
             workers=workers,
             progress=progress,
         )
+        if doubts:
+            results = {n: replace(result, warnings=(*doubts, *result.warnings)) for n, result in results.items()}
         if out is not None and ranks.is_main:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +111,23 @@ def evaluate_run(
             write_details(folder, results)
         ranks.barrier()
     return results
+
+
+def _zero_shot(loaded: LoadedModel, manifest: Manifest, prompt: str, source: str) -> tuple[LoadedModel, list[str]]:
+    """The model that tells the classes of a manifest apart by their names, and what is doubtful about them."""
+    classes = manifest.classes()
+    several = bool((Records.of(manifest.records).labels(LABEL).counts > 1).any())
+    try:
+        made = zero_shot(loaded, classes, prompt, several=several)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return made, unclear(text_spec(loaded.model), classes, prompt)
+
+
+def _with_dual_softmax(name: str, card: TaskCard, source: str) -> RetrievalCard:
+    if not isinstance(card, RetrievalCard):
+        raise ConfigError(f"{source}: dual softmax is of retrieval, which task {name!r} is not; leave it out")
+    return replace(card, dual_softmax=True)
 
 
 def evaluator(folder: str | Path | None = None, *, views_per_forward: int = 12, progress: bool = True) -> Evaluate:

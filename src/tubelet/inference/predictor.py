@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
+from warnings import warn
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tubelet.cards import Answer, Answers, ClassCard, RetrievalCard, TaskCard
+from tubelet.cards import Answer, Answers, ClassCard, TaskCard
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.readers import reader_of
@@ -27,13 +28,13 @@ from tubelet.inference.arrays import Array, is_batch, view_of
 from tubelet.inference.explanation import Explanation
 from tubelet.inference.kinds import fitting_views, gives, misfit, only_sound
 from tubelet.inference.scoring import Precision, ViewLogits, evaluation_mode, view_logits, views_in
+from tubelet.inference.sentences import PROMPT, comparing, sentence_vectors, text_spec, unclear, zero_shot
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe
-from tubelet.media.words import word_ids
 from tubelet.models import Model, ModelConfig, model_config
 from tubelet.nn.attention import capture_attention
 from tubelet.nn.features import Features
-from tubelet.specs import InputSpec, TextSpec
+from tubelet.specs import InputSpec
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.loaded import LoadedModel
 from tubelet.weights.transfer import Init, InitReport, initialize
@@ -294,21 +295,25 @@ class Predictor(Model):
 
         Raises ValueError for a model that does not compare video with captions.
         """
-        task, _ = self._comparing("text")
-        spec = self.encoder.inputs["text"]
-        if not isinstance(spec, TextSpec):
-            raise ValueError(f"the input 'text' of this model is a {type(spec).__name__}, which takes no sentences")
-        ids = word_ids(sentence, spec.id_of, spec.words)[None, None].to(self.device)
-        with self._running():
-            vector = self.heads[task](self.encoder({"text": ids}))["text_video"][0, 0]
-        return F.normalize(vector.float().cpu(), dim=0)
+        return sentence_vectors(self, self.tasks, [sentence], self.precision)[0]
+
+    def zero_shot(self, classes: Sequence[str], prompt: str = PROMPT) -> Predictor:
+        """The same encoder, whose only task is to tell ``classes`` apart by the sentences of their names.
+
+        :func:`~tubelet.inference.sentences.zero_shot` says how; raises ValueError as that does, and warns of names that
+        the model's vocabulary does not tell apart.
+        """
+        made = zero_shot(LoadedModel(self, self.config, self.tasks, self.provenance), classes, prompt)
+        for doubt in unclear(text_spec(self), classes, prompt):
+            warn(doubt, stacklevel=2)
+        return Predictor(made, self.device, self.precision, self.views_per_forward).eval()
 
     def _compared(
         self, path: Path_, inputs: str | Sequence[str], beside: str, views: Views | str
     ) -> Float[Tensor, " C"]:
         (input,) = [inputs] if isinstance(inputs, str) else inputs
         other = beside if input == "video" else input
-        task, card = self._comparing(other)
+        task, card = comparing(self, self.tasks, other)
         seen, _ = self._look(probe(path), (input,), views or card.views)
         name = f"video_{other}" if input == "video" else f"{input}_video"
         return F.normalize(self._mean(seen, lambda features: self.heads[task](features)[name]), dim=0)
@@ -329,13 +334,6 @@ class Predictor(Model):
             raise ValueError("give either a second file, whose sound is compared, or text=...")
         said = self.embed_text(text) if text else self.embed(other, inputs="audio", beside="video")
         return float(self.embed(path, beside="text" if text else "audio") @ said)
-
-    def _comparing(self, other: str) -> tuple[str, RetrievalCard]:
-        """The task that compares video with ``other``."""
-        for name, card in self.tasks.items():
-            if isinstance(card, RetrievalCard) and other in card.others and other in self.encoder.inputs:
-                return name, card
-        raise ValueError(f"this model does not compare video with {other}")
 
     def explain(self, path: Path_, *, inputs: str | Sequence[str] = (), show: str = "") -> Explanation:
         """Where the model looks in the middle clip: attention rollout, as its factorization computes attention.

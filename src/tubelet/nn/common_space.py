@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.batch_norm import BatchNorm
@@ -47,3 +50,21 @@ class CommonSpace(nn.Module):
             if name in features.parts:
                 found[f"{name}_video"] = project(features.parts[name].pooled)
         return found
+
+
+class NearestSentence(nn.Module):
+    """Logits (B, K) of K classes: the cosine of a video with the sentence of each, divided by the temperature.
+
+    ``sentences`` (K, C) are vectors of length 1 in the ``space`` of video and captions; zeros, until they are set.
+    """
+
+    sentences: Tensor
+
+    def __init__(self, space: CommonSpace, classes: int, width: int, temperature: float = 0.07) -> None:
+        super().__init__()
+        self.space, self.temperature = space, temperature
+        self.register_buffer("sentences", torch.zeros(classes, width))
+
+    def forward(self, features: Features) -> Float[Tensor, "B K"]:
+        video = F.normalize(self.space(features)["video_text"].float(), dim=-1)
+        return video @ self.sentences.T / self.temperature

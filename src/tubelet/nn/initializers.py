@@ -21,6 +21,13 @@ def lecun_normal_(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def glorot_normal_(weight: Tensor) -> Tensor:
+    """Keras' draw: truncated normal (two sigma) of variance 2 / (fan_in + fan_out)."""
+    std = math.sqrt(2.0 / sum(weight.shape)) / _TRUNCATED_STD
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+@torch.no_grad()
 def init_attention_(*projections: nn.Linear, parts: int = 1) -> None:
     """Xavier uniform, drawn separately for each of the ``parts`` projections fused in one matrix; biases zero."""
     for projection in projections:

@@ -5,7 +5,7 @@ A model that has no input of the data's kind is converted to it (PolyViT App. D)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,14 +20,12 @@ from tubelet.data.batch import Targets
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.kinds import Kind
 from tubelet.data.loader import view_batches
-from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.inference.scoring import evaluation_mode, view_logits
 from tubelet.media.errors import MediaError
 from tubelet.models import Encoder, Model, ModelConfig
 from tubelet.nn.features import Features
 from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
-from tubelet.training.classification import Classification
 from tubelet.weights.crossmodal import adapt_to_modality
 from tubelet.weights.folder import load_model, save_model
 from tubelet.weights.transfer import best_source
@@ -157,10 +155,7 @@ class _Pooled(nn.Module):
 
 def cache_features(
     encoder: Encoder,
-    specs: Mapping[str, InputSpec],
-    records: Sequence[Record],
-    objective: Classification,
-    views: Views,
+    videos: ViewSet,
     *,
     features_per_forward: int = 12,
     workers: int = 0,
@@ -168,10 +163,9 @@ def cache_features(
 ) -> CachedFeatures:
     """The pooled features of every example, in evaluation mode and on the encoder's device.
 
-    ``specs``: the inputs to make, by name. ``progress``: what a bar on stderr is called; empty: none.
+    ``progress``: what a bar on stderr is called; empty: none.
     Raises ValueError where no example can be read.
     """
-    videos = ViewSet(records, objective.card().targets(), specs, views)
     model = Model(encoder, {FEATURES: _Pooled()}).to(next(encoder.parameters()).device)
     errors: list[MediaError] = []
     targets: list[Targets | None] = []
@@ -199,4 +193,6 @@ def cache_features(
                 pooled.extend(features.values())
     if not pooled:
         raise ValueError(f"none of {len(videos)} examples can be read; the first: {errors[0]}")
-    return CachedFeatures(torch.stack(pooled), default_collate(targets), tuple(keys), views, tuple(errors), len(silent))
+    return CachedFeatures(
+        torch.stack(pooled), default_collate(targets), tuple(keys), videos.views, tuple(errors), len(silent)
+    )

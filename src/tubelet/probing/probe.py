@@ -14,18 +14,17 @@ from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind
 from tubelet.probing.data import ProbeData, read_examples
 from tubelet.probing.encoder import find_trunk
+from tubelet.probing.features import ProbeFeatures, classify_by_neighbors, train_on_features
 from tubelet.probing.training import (
     KNN,
-    ON_FEATURES,
+    METHODS,
     ON_FILES,
     PAPER,
+    SVM,
     Linear,
     Plan,
-    ProbeFeatures,
     ProbeOptions,
-    classify_by_neighbors,
     settings_for,
-    train_on_features,
     train_on_files,
 )
 from tubelet.writing import write_json
@@ -39,7 +38,8 @@ COLUMNS = ("dataset", "modality", "method", "rate", "metric", "value", "views", 
 class ProbeRow:
     """One result and how it was measured.
 
-    ``method``: "linear, trained on files", "linear, cached features" or "k-NN". ``learning_rate``: None for k-NN.
+    ``method``: such as "linear, trained on files" or "SVM, cached features (C = 0.001)". ``learning_rate``: None for
+    k-NN and the SVM.
     ``metric``: the one of ``metrics`` (fractions in [0, 1]) that is reported first. ``train``: training examples, those
     that could not be read left out; ``scored`` of ``expected`` test examples.
     """
@@ -97,11 +97,12 @@ def probe(
 ) -> Probe:
     """Train a new head on the frozen encoder of ``source`` (whatever ``load_model`` reads) and test it on ``data``.
 
-    By default the head is trained on the files with the paper's settings for the modality; ``options`` change them, or
-    cache the features. Of several learning rates the best on validation examples is taken; the head is then trained on
-    the whole training set (as Dosovitskiy et al. 2021, B.1.1; PolyViT does not say). The test split is read only at the
-    end. ``out`` gets the runs, a model in ``final`` that ``predict`` takes, and ``probe.json``; an unfinished probe by
-    training in ``out`` is resumed. Raises ConfigError, ManifestError, WeightsError, and what
+    By default the head is trained on the files with PolyViT's settings for the modality; ``options`` change them, cache
+    the features, or choose a classifier of VATT's. Of several learning rates the best on validation examples is taken;
+    the head is then trained on the whole training set (as Dosovitskiy et al. 2021, B.1.1; PolyViT does not say). The
+    test split is read only at the end. ``out`` gets the runs, a model in ``final`` that ``predict`` takes, and
+    ``probe.json``; an unfinished probe by training in ``out`` is resumed. Raises ConfigError, ManifestError,
+    WeightsError, and what
     :func:`~tubelet.training.run.train` raises.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -116,8 +117,12 @@ def probe(
     )
     out.mkdir(parents=True, exist_ok=True)
     features = ProbeFeatures(plan, progress)
-    linear = train_on_features(plan, features, out) if options.fast else train_on_files(plan, out, progress)
-    rows = [_row(plan, ON_FEATURES if options.fast else ON_FILES, linear.result, linear.train, linear.choice.rate)]
+    linear = train_on_features(plan, features, out) if options.on_features else train_on_files(plan, out, progress)
+    method, rate = METHODS[options.classifier] if options.on_features else ON_FILES, linear.choice.rate
+    if method == SVM:
+        rows = [_row(plan, f"{method} (C = {rate:g})", linear.result, linear.train)]
+    else:
+        rows = [_row(plan, method, linear.result, linear.train, rate)]
     if options.fast or options.knn:
         rows.append(
             _row(plan, f"{KNN} (k = {options.neighbors})", classify_by_neighbors(plan, features), len(features.train))
@@ -125,7 +130,7 @@ def probe(
     found = Probe(
         source=str(source),
         rows=tuple(rows),
-        settings=plan.settings.describe(linear.train),
+        settings=plan.describe(linear.train),
         validation=linear.choice.scores,
         notes=_notes(plan, linear),
         unreadable=(
@@ -198,7 +203,8 @@ def _row(plan: Plan, method: str, result: Mapping[str, Any], train: int, rate: f
 
 
 def _notes(plan: Plan, linear: Linear) -> tuple[str, ...]:
-    departs = plan.options.fast and PAPER[plan.examples.modality].augments
+    linear_on_features = plan.options.fast and plan.options.classifier == "linear"
+    departs = linear_on_features and PAPER[plan.examples.modality].augments
     notes = [
         *plan.examples.notes,
         plan.trunk.note,

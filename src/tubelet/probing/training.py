@@ -1,72 +1,58 @@
-"""How a head is trained on a frozen encoder, with PolyViT's settings (Sec. 5.4, Appendices A and D), and k-NN.
+"""How a head is trained on a frozen encoder, with PolyViT's settings (Sec. 5.4, Appendices A and D) or VATT's.
 
-A probe trains on the files, as the paper does, or on cached features. Where training does not augment (images), both
+A probe trains on the files, as PolyViT does, or on cached features. Where training does not augment (images), both
 give the same head up to rounding: the same minibatches, learning rates and first weights. For videos and sounds, which
-the paper augments, cached features are a departure: every training example is seen in one view.
+that paper augments, cached features are a departure: every training example is seen in one view. VATT's two classifiers
+(its Table 8) are of cached features.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
-
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional as F
+from typing import Any, Literal
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.batch import Batch
 from tubelet.data.kinds import Kind
 from tubelet.data.manifest import Record, write_manifest
-from tubelet.data.stream import Stream, slots
 from tubelet.data.views import Views
-from tubelet.evaluation.evaluate import key_of
-from tubelet.evaluation.results import TaskResult
 from tubelet.evaluation.run import evaluator
-from tubelet.inference.scoring import by_set
-from tubelet.metrics import measure
-from tubelet.models.model import Encoder, Inputs, Model
-from tubelet.nn.features import Features
+from tubelet.nn.heads import HeadInit
 from tubelet.probing.data import TRAIN, ProbeExamples, absolute
-from tubelet.probing.encoder import FEATURES, CachedFeatures, Trunk, cache_features, rows_of
+from tubelet.probing.encoder import Trunk
 from tubelet.training.experiment import SGD, Experiment, Length, Source, Task, Training
-from tubelet.training.loop import Loop
-from tubelet.training.objectives import Mixup, Objective
-from tubelet.training.optimizers import build_optimizer
-from tubelet.training.outcome import cards
-from tubelet.training.ranks import Ranks, init_distributed
-from tubelet.training.run import CHECKPOINTS, initial_model, train
-from tubelet.training.schedules import learning_rate
+from tubelet.training.objectives import Mixup
+from tubelet.training.run import CHECKPOINTS, train
 from tubelet.training.unreadable import QUARANTINE
-from tubelet.weights.folder import save_model
 from tubelet.weights.transfer import Init
 
 FINAL = "final"
 ON_FILES, ON_FEATURES, KNN = "linear, trained on files", "linear, cached features", "k-NN"
+LOW_RANK, SVM = "low-rank, cached features", "SVM, cached features"
+Classifier = Literal["linear", "low-rank", "svm"]
+METHODS: dict[Classifier, str] = {"linear": ON_FEATURES, "low-rank": LOW_RANK, "svm": SVM}
 _CHOOSING, _FIT, _VALIDATION = "choosing.jsonl", "fit", "validation"
 _LEAST_BATCH, _MINIBATCHES = 8, 16  # of video and audio: a pass over few examples has this many minibatches
-_QUERIES = 1024  # test features compared with the training features at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
     """What you may change about a probe. 0 and empty mean the paper's value, see :func:`settings_for`.
 
-    ``fast``: compute the features once and fit a linear classifier and k-NN to them, instead of training on the files.
-    ``knn``: run k-NN after training on the files, too. ``rates``: learning rates; of several, the one with the best
-    validation score is taken. ``validation``: the share of the training examples that is held out for that choice.
-    ``augment``: whether videos and sounds are augmented in training on files. ``neighbors``: the k of k-NN. ``frames``
-    and ``size`` (pixels): those of the new input, if the model is converted to another kind of media.
-    ``features_per_forward``: views in one forward, which bounds its memory.
+    ``classifier``: "linear", or one of VATT's linear evaluation, which are fitted to features that are computed once:
+    "low-rank" and "svm". ``fast``: compute the features once and fit a linear classifier and k-NN to them, instead of
+    training on the files. ``knn``: run k-NN after training on the files, too. ``rates``: learning rates, or values of
+    the SVM's C; of several, the one with the best validation score is taken. ``validation``: the share of the training
+    examples that is held out for that choice. ``augment``: whether videos and sounds are augmented in training on
+    files, and drawn at random for the SVM. ``neighbors``: the k of k-NN. ``frames`` and ``size`` (pixels): those of the
+    new input, if the model is converted to another kind of media. ``features_per_forward``: views in one forward, which
+    bounds its memory.
     """
 
+    classifier: Classifier = "linear"
     fast: bool = False
     knn: bool = False
     steps: int = 0
@@ -86,6 +72,8 @@ class ProbeOptions:
         for name in ("steps", "batch_size", "frames", "size", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.classifier == "svm" and (self.steps or self.batch_size):
+            raise ValueError("an SVM is solved as a whole: it has neither steps nor a batch size; leave them out")
         if any(rate <= 0 for rate in self.rates):
             raise ValueError(f"rates={self.rates}: learning rates must be above 0")
         if not 0 < self.validation < 1:
@@ -93,33 +81,33 @@ class ProbeOptions:
         if self.neighbors < 1:
             raise ValueError(f"{self.neighbors=} must be at least 1")
 
+    @property
+    def on_features(self) -> bool:
+        """Whether the features are computed once."""
+        return self.fast or self.classifier != "linear"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The hyper-parameters of a probe's training. ``warmup`` is part of ``length``."""
+    """The hyper-parameters of a probe's training. ``warmup`` is part of ``length``.
+
+    ``rates``: of the SVM, values of its C. ``passes``: how often the features of a training example are cached, each
+    time as ``augment`` draws it; if once, those of its middle view.
+    """
 
     length: Length
     warmup: Length
     batch_size: int
     rates: tuple[float, ...]
-    head_init: Literal["zeros", "lecun"]
+    head_init: HeadInit
     augment: Augmentation
     mixup: Mixup
     views: Views
+    passes: int = 1
 
     @property
     def augments(self) -> bool:
         return self.augment != Augmentation.none() or self.mixup != Mixup()
-
-    def describe(self, examples: int) -> str:
-        """The settings for so many training examples, in a sentence."""
-        updates = self.length.resolve(examples, self.batch_size)
-        warmup = self.warmup.resolve(examples, self.batch_size)
-        return (
-            f"{updates:,} updates ({warmup:,} of warm-up, then a cosine) in minibatches of {self.batch_size}, SGD with "
-            f"momentum 0.9, head of {'zeros' if self.head_init == 'zeros' else 'LeCun normal weights'}, "
-            f"{'the augmentation of training' if self.augments else 'no augmentation'}"
-        )
 
 
 # Table 9; batch sizes of Table 7. Video has the rate, length and augmentation of Kinetics (Arnab et al. 2021), audio
@@ -158,13 +146,44 @@ PAPER: dict[Kind, Settings] = {
 }
 
 
+# The released code of VATT for the low-rank classifier (the paper: 50,000 updates). For the SVM, that of MMV (Alayrac
+# et al. 2020), whose pipeline VATT's paper says it has; it gives C for UCF101 alone, and VATT's paper gives none.
+VATT: dict[Classifier, Settings] = {
+    "low-rank": Settings(
+        length=Length(epochs=1000),
+        warmup=Length(),
+        batch_size=64,
+        rates=(5e-4,),
+        head_init="glorot_normal",
+        augment=Augmentation.none(),
+        mixup=Mixup(),
+        views=Views(clips=4),
+    ),
+    "svm": Settings(
+        length=Length(),
+        warmup=Length(),
+        batch_size=1,
+        rates=(0.001,),
+        head_init="zeros",
+        augment=Augmentation(scale_jitter=0.0, color=0.0, grayscale=0.0, frequency_masks=0),
+        mixup=Mixup(),
+        views=Views(clips=10),
+        passes=10,
+    ),
+}
+
+
 def settings_for(modality: Kind, examples: int, options: ProbeOptions = ProbeOptions()) -> Settings:
-    """The paper's settings for ``modality``, fitted to a training set of ``examples`` and changed as ``options`` say.
+    """The paper's settings for ``modality`` and the classifier of ``options``, which may change them.
+
+    They are fitted to a training set of ``examples``.
 
     A minibatch has the paper's size, or less where that is too large for the data: at most all examples, and of videos
-    and sounds a sixteenth of them (8 at least), so that few examples still give enough updates. Fast probes do not
-    augment.
+    and sounds a sixteenth of them (8 at least), so that few examples still give enough updates; the low-rank classifier
+    has 64, or all. Fast probes do not augment.
     """
+    if options.classifier != "linear":
+        return _vatt_settings(modality, examples, options)
     paper = PAPER[modality]
     made = replace(
         paper,
@@ -177,6 +196,20 @@ def settings_for(modality: Kind, examples: int, options: ProbeOptions = ProbeOpt
         made = replace(made, length=Length(steps=options.steps), warmup=Length(steps=round(share * options.steps)))
     if options.fast or not options.augment:
         made = replace(made, augment=Augmentation.none(), mixup=Mixup())
+    return made
+
+
+def _vatt_settings(modality: Kind, examples: int, options: ProbeOptions) -> Settings:
+    paper = VATT[options.classifier]
+    made = replace(
+        paper,
+        length=Length(steps=options.steps) if options.steps else paper.length,
+        batch_size=min(options.batch_size or paper.batch_size, examples),
+        rates=options.rates or paper.rates,
+        views=options.views or (Views() if modality == "image" else paper.views),
+    )
+    if modality == "image" or not options.augment:
+        made = replace(made, augment=Augmentation.none(), passes=1)
     return made
 
 
@@ -193,6 +226,25 @@ class Plan:
     examples: ProbeExamples
     settings: Settings
     options: ProbeOptions
+
+    def describe(self, examples: int) -> str:
+        """How the head is made of so many training examples, in a sentence."""
+        settings = self.settings
+        if self.options.classifier == "svm":
+            seen = f"{settings.passes} random clips of each example" if settings.passes > 1 else "the middle of each"
+            return f"a linear SVM, one class against the rest, on standardized features of {seen} (VATT, Table 8)"
+        updates = settings.length.resolve(examples, settings.batch_size)
+        if self.options.classifier == "low-rank":
+            return (
+                f"a linear map of 128 components, nine in ten of which are dropped at a time, {updates:,} updates of "
+                f"Adam in minibatches of {settings.batch_size} (VATT, A.3.2); probabilities averaged over views"
+            )
+        warmup = settings.warmup.resolve(examples, settings.batch_size)
+        return (
+            f"{updates:,} updates ({warmup:,} of warm-up, then a cosine) in minibatches of {settings.batch_size}, SGD "
+            f"with momentum 0.9, head of {'zeros' if settings.head_init == 'zeros' else 'LeCun normal weights'}, "
+            f"{'the augmentation of training' if settings.augments else 'no augmentation'}"
+        )
 
     def experiment(self, rate: float, source: Source | None = None) -> Experiment:
         """The training of the head at a learning rate; on the data set's own splits, unless ``source`` is given."""
@@ -230,7 +282,8 @@ class Plan:
         scores = {rate: score_of(rate, fit, validation) for rate in sorted(self.settings.rates)}
         best = max(scores, key=lambda rate: scores[rate])
         reached = ", ".join(f"{rate:g}: {value:.1%}" for rate, value in scores.items())
-        note = f"learning rate {best:g} chosen by {which} ({reached}); then trained on all training examples"
+        what = "C of" if self.options.classifier == "svm" else "learning rate"
+        note = f"{what} {best:g} chosen by {which} ({reached}); then trained on all training examples"
         return Choice(rate=best, scores={f"{rate:g}": value for rate, value in scores.items()}, note=note)
 
 
@@ -280,191 +333,3 @@ def train_on_files(plan: Plan, out: Path, progress: bool) -> Linear:
 def _quarantined(path: Path) -> tuple[dict[str, Any], ...]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return tuple({key: json.loads(line)[key] for key in ("path", "time", "reason")} for line in lines)
-
-
-@dataclass(frozen=True)
-class ProbeFeatures:
-    """The features of a probe's examples, computed once, when they are first needed."""
-
-    plan: Plan
-    progress: bool
-
-    @cached_property
-    def train(self) -> CachedFeatures:
-        return self._cache(self.plan.examples.train, Views(), "training")
-
-    @cached_property
-    def validation(self) -> CachedFeatures:
-        """Features of the data set's own validation split."""
-        return self._cache(self.plan.examples.validation, self.plan.settings.views, "validation")
-
-    @cached_property
-    def test(self) -> CachedFeatures:
-        return self._cache(self.plan.examples.test, self.plan.settings.views, "test")
-
-    def _cache(self, records: Sequence[Record], views: Views, what: str) -> CachedFeatures:
-        trunk, options = self.plan.trunk, self.plan.options
-        with init_distributed() as ranks:
-            trunk.encoder.to(ranks.device)
-            return cache_features(
-                trunk.encoder,
-                {trunk.input: trunk.config.inputs[trunk.input]},
-                records,
-                self.plan.examples.objective,
-                views,
-                features_per_forward=options.features_per_forward,
-                workers=options.workers,
-                progress=f"features of the {what} examples" if self.progress else "",
-            )
-
-
-def train_on_features(plan: Plan, features: ProbeFeatures, out: Path) -> Linear:
-    """Train a head on cached features, test it, and write the model with it into ``out/final``."""
-    name, metric = plan.examples.name, plan.examples.objective.metric
-    known, device = features.train, next(plan.trunk.encoder.parameters()).device
-    fresh = initial_model(plan.experiment(plan.settings.rates[0])).heads[name]
-
-    def score_of(rate: float, fit: Sequence[Record], validation: Sequence[Record]) -> float:
-        head = train_head(fresh, known.of(map(key_of, fit)), plan.experiment(rate), device)
-        own = bool(plan.examples.validation)
-        chosen_by = features.validation if own else known.of(map(key_of, validation))
-        return score(head_scores(head, chosen_by), chosen_by).metrics[metric]
-
-    choice = plan.choose(score_of)
-    experiment = plan.experiment(choice.rate)
-    head = train_head(fresh, known, experiment, device)
-    result = score(head_scores(head, features.test), features.test).as_json()
-    described = cards(experiment, {"tasks": {name: result}})
-    provenance = {"probe": plan.trunk.source, "data": plan.examples.path, "method": ON_FEATURES, "rate": choice.rate}
-    save_model(out / FINAL, Model(plan.trunk.encoder, {name: head}), plan.trunk.config, described, provenance)
-    lost = tuple({"path": e.path, "time": e.time, "reason": e.reason} for e in known.errors)
-    return Linear(choice=choice, result=result, train=len(known), lost=lost)
-
-
-def classify_by_neighbors(plan: Plan, features: ProbeFeatures) -> Mapping[str, Any]:
-    sizes = plan.examples.objective.sizes()
-    votes = neighbor_votes(features.train, features.test, sizes, k=plan.options.neighbors)
-    return score(votes, features.test, mean_votes).as_json()
-
-
-class _FeatureEncoder(Encoder):
-    """Passes features through that are already computed."""
-
-    def __init__(self, width: int) -> None:
-        nn.Module.__init__(self)
-        self.inputs, self.width = {}, width
-
-    def forward(self, inputs: Inputs, interpolate: bool = False) -> Features:
-        return self.encode(cast("Mapping[str, Tensor]", inputs))
-
-    def encode(self, inputs: Mapping[str, Tensor]) -> Features:
-        pooled = inputs[FEATURES]
-        return Features(pooled[:, None], pooled)
-
-
-class _HeadLearner(nn.Module):
-    """Takes a minibatch of features and returns its loss."""
-
-    def __init__(self, model: Model, objective: Objective, ranks: Ranks) -> None:
-        super().__init__()
-        self.model, self.objective, self.ranks = model, objective, ranks
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.objective(self.model, batch, self.ranks)
-
-
-def train_head(head: nn.Module, features: CachedFeatures, experiment: Experiment, device: torch.device) -> nn.Module:
-    """A copy of ``head``, trained on features of one view each as ``experiment``, whose single task it is, would."""
-    ((name, task),) = experiment.tasks.items()
-    model = Model(_FeatureEncoder(features.pooled.shape[-1]), {name: deepcopy(head)}).to(device)
-    updates = task.length.resolve(len(features), task.batch_size)
-    warmup = task.warmup.resolve(len(features), task.batch_size)
-    decay, ranks = experiment.training.decay, Ranks(device)
-    loop = Loop(
-        module=_HeadLearner(model, task.objective, ranks),
-        optimizer=build_optimizer(experiment.optimizer, model.parameters()),
-        ranks=ranks,
-        seed=experiment.seed,
-        learning_rate=lambda step, _: learning_rate(step, task.learning_rate, warmup, updates, decay),
-        clip_norm=experiment.training.clip_norm,
-    )
-    loop.run(_minibatches(features, name, updates, task.batch_size, experiment.seed), 0, updates, [])
-    return model.heads[name].eval()
-
-
-def _minibatches(features: CachedFeatures, task: str, updates: int, size: int, seed: int) -> Iterator[Batch]:
-    """The same minibatches as the loader makes."""
-    stream = Stream((len(features),), seed, task)
-    for slot in slots([task] * updates, {task: size}):
-        rows = torch.tensor([stream.at(position)[0] for position in range(slot.first, slot.end)])
-        keys = [features.keys[row] for row in rows.tolist()]
-        yield Batch(task, {FEATURES: features.pooled[rows, 0]}, rows_of(features.targets, rows), keys)
-
-
-@torch.no_grad()
-def head_scores(head: nn.Module, features: CachedFeatures) -> dict[str, Tensor]:
-    """The logits (N, V, K) of every view, by label set, on the CPU."""
-    flat = features.pooled.flatten(0, 1).to(next(head.parameters()).device)
-    return {
-        name: logits.float().cpu().unflatten(0, features.pooled.shape[:2])
-        for name, logits in by_set(head(Features(flat[:, None], flat))).items()
-    }
-
-
-def neighbor_votes(
-    train: CachedFeatures, test: CachedFeatures, classes: Mapping[str, int], *, k: int = 20, temperature: float = 0.07
-) -> dict[str, Tensor]:
-    """Shares of the votes of the ``k`` nearest training examples (N, V, K), by label set; cosine similarity.
-
-    A vote weighs exp(similarity / temperature): Wu et al. 2018 (arXiv:1805.01978, Sec. 3.4); k = 20 as Caron et al.
-    2021 (arXiv:2104.14294). ``classes``: their number by label set.
-    """
-    own = train.targets if isinstance(train.targets, dict) else {next(iter(classes)): train.targets}
-    votes = {name: F.one_hot(t, classes[name]).float() if t.ndim == 1 else t for name, t in own.items()}
-    known = F.normalize(train.pooled[:, 0], dim=-1)
-    asked = F.normalize(test.pooled, dim=-1).flatten(0, 1)
-    parts: dict[str, list[Tensor]] = {name: [] for name in votes}
-    for part in asked.split(_QUERIES):
-        similarity, nearest = (part @ known.T).topk(min(k, len(known)), dim=-1)
-        weights = (similarity / temperature).softmax(-1)
-        for name, vote in votes.items():
-            parts[name].append(torch.einsum("nk,nkc->nc", weights, vote[nearest]))
-    return {name: torch.cat(found).unflatten(0, test.pooled.shape[:2]) for name, found in parts.items()}
-
-
-def mean_logits(logits: Float[Tensor, "N V K"]) -> Float[Tensor, "N K"]:
-    """Logits averaged over the views."""
-    return logits.mean(1)
-
-
-def mean_votes(votes: Float[Tensor, "N V K"]) -> Float[Tensor, "N K"]:
-    """Votes averaged over the views, as logits."""
-    return votes.mean(1).clamp_min(torch.finfo(votes.dtype).tiny).log()
-
-
-def score(
-    scores: Mapping[str, Tensor], test: CachedFeatures, average: Callable[[Tensor], Tensor] = mean_logits
-) -> TaskResult:
-    """The metrics of each view's ``scores`` (N, V, K), by label set, as an evaluation reports them."""
-    by_name = test.targets if isinstance(test.targets, dict) else dict.fromkeys(scores, test.targets)
-    targets = {name: x.numpy() for name, x in by_name.items()}
-    middle = (test.views.clips - 1) // 2 * test.views.crops + test.views.crops // 2
-    single = {name: x[:, middle : middle + 1] for name, x in scores.items()}
-
-    def measured(scores: Mapping[str, Tensor]) -> dict[str, float]:
-        values = {name: average(x).numpy() for name, x in scores.items()}
-        return (
-            measure(values, targets)
-            if len(values) > 1
-            else measure(*(next(iter(x.values())) for x in (values, targets)))
-        )
-
-    return TaskResult(
-        metrics=measured(scores),
-        views=str(test.views),
-        single_view=measured(single) if len(test.views) > 1 else {},
-        scored=len(test),
-        expected=test.expected,
-        errors=test.errors,
-        warnings=(f"{test.silent} of {len(test)} sounds are digital silence",) if test.silent else (),
-    )

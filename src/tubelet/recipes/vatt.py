@@ -117,12 +117,12 @@ def kinetics(
     The paper's figures (Table 1, 4x3 views), top-1 on Kinetics 400, 600 and Moments in Time: Base 79.6, 80.5 and 38.7;
     Medium 81.1, 82.4 and 39.5; Large 82.1, 83.6 and 41.1; modality-agnostic Medium 79.9, 80.8 and 37.8; Large on
     Kinetics 700 72.7. From scratch 26.4 on Kinetics 400. The gradient of all parameters is clipped together; the
-    released code clips the backbone's alone, and has dropout 0.5 before the classifier, which this recipe leaves out.
+    released code clips the backbone's alone.
     """
     spec = VideoSpec(frames=32, stride=2, fps=25.0, size=(320, 320), short_side=320)
     task = Task(
         source=Source(path=data),
-        objective=Classification(smoothing=0.1, head_init="lecun"),
+        objective=Classification(smoothing=0.1, head_init="glorot_normal", head_dropout=0.5),
         augment=_INCEPTION,
         batch_size=64,
         length=Length(steps=steps),
@@ -152,7 +152,7 @@ def audioset(
         loss="sigmoid",
         balanced=True,
         mixup=Mixup(5.0, per_example=True),
-        head_init="lecun",
+        head_init="glorot_uniform",
         head_bias=-6.27,  # -log(C - 1) of 527 classes, so that each begins as rare as it is among them
     )
     task = Task(
@@ -175,11 +175,11 @@ def imagenet(data: Data = "data/imagenet", init: Pretrained = "") -> Experiment:
     tubelet train vatt.imagenet --data IMAGENET --init runs/vatt.pretrain
 
     The paper's figures (Table 3): Base 78.7 % top-1, 93.9 % top-5; from scratch 64.7 and 83.9. The paper does not state
-    a warm-up: there is none.
+    a warm-up: there is none. The classifier is that of videos.
     """
     task = Task(
         source=Source(path=data),
-        objective=Classification(smoothing=0.1, head_init="lecun"),
+        objective=Classification(smoothing=0.1, head_init="glorot_normal", head_dropout=0.5),
         inputs=("image",),
         augment=_INCEPTION,
         batch_size=512,

@@ -18,7 +18,7 @@ from tubelet.data.batch import Batch
 from tubelet.data.labels import Classes
 from tubelet.data.manifest import LABEL, Manifest
 from tubelet.models.model import Encoder, Model
-from tubelet.nn.heads import LinearHead, MultiHead, build_head
+from tubelet.nn.heads import HeadInit, LinearHead, MultiHead, build_head
 from tubelet.training.objectives import Linear, Mixup, Objective, mixup, only_linear
 from tubelet.training.ranks import Ranks
 
@@ -34,9 +34,10 @@ class Classification(Objective):
     ``label_sets``: the manifest's label sets, one head each (EPIC: verb and noun). ``classes``: their names, in the
     order of the logits, by label set unless that is "label" alone; empty: all that the manifest's training split has.
     ``labels`` "several" means that an example may have any number of them. ``loss`` "sigmoid" is summed over classes,
-    as the released code does; the losses of several label sets are averaged. ``head_bias`` is where the heads' biases
-    start; ``hidden`` the widths of hidden layers before the logits. ``balanced``, with "sigmoid": examples of rare
-    labels count more, as :func:`balanced_cross_entropy` says.
+    as the released code does; the losses of several label sets are averaged. ``head_init`` and ``head_bias`` are where
+    the heads' weights and biases start; ``head_dropout`` is the share of a head's features that training drops;
+    ``hidden`` the widths of hidden layers before the logits. ``balanced``, with "sigmoid": examples of rare labels
+    count more, as :func:`balanced_cross_entropy` says.
     """
 
     label_sets: tuple[str, ...] = ("label",)
@@ -45,8 +46,9 @@ class Classification(Objective):
     loss: Literal["softmax", "sigmoid"] = "softmax"
     smoothing: float = 0.0
     mixup: Mixup = Mixup()
-    head_init: Literal["zeros", "lecun"] = "zeros"
+    head_init: HeadInit = "zeros"
     head_bias: float = 0.0
+    head_dropout: float = 0.0
     hidden: tuple[int, ...] = ()
     balanced: bool = False
 
@@ -57,6 +59,8 @@ class Classification(Objective):
             raise ValueError(f"label {self.smoothing=} must be in [0, 1)")
         if self.labels == "several" and self.loss == "softmax":
             raise ValueError('an example with several labels needs loss="sigmoid"; softmax picks one class')
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"{self.head_dropout=} must be in [0, 1)")
         if self.balanced and self.loss == "softmax":
             raise ValueError('balanced is of loss="sigmoid"')
 
@@ -84,7 +88,7 @@ class Classification(Objective):
     def head(self, encoder: Encoder) -> nn.Module:
         """A head that gives logits (B, K), or a dict of them by label set where there are several."""
         heads = {
-            n: build_head(encoder.width, k, self.head_init, self.head_bias, self.hidden)
+            n: build_head(encoder.width, k, self.head_init, self.head_bias, self.head_dropout, self.hidden)
             for n, k in self.sizes().items()
         }
         return MultiHead(heads) if len(heads) > 1 else next(iter(heads.values()))

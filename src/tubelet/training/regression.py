@@ -14,7 +14,7 @@ from tubelet.data.batch import Batch
 from tubelet.data.labels import NumberLabels
 from tubelet.data.manifest import LABEL, Manifest
 from tubelet.models.model import Encoder, Model
-from tubelet.nn.heads import LinearHead, build_head
+from tubelet.nn.heads import HeadInit, LinearHead, build_head
 from tubelet.training.objectives import Linear, Mixup, Objective, mixup, only_linear
 from tubelet.training.ranks import Ranks
 
@@ -40,7 +40,7 @@ class Regression(Objective):
     std: tuple[float, ...] = ()
     loss: Literal["squared", "absolute", "huber"] = "huber"
     mixup: Mixup = Mixup()
-    head_init: Literal["zeros", "lecun"] = "zeros"
+    head_init: HeadInit = "zeros"
     hidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
