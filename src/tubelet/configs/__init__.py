@@ -6,9 +6,11 @@ from tubelet.configs.convert import (
     from_json,
     name_of,
     nearest,
+    part_of,
     register,
     registered,
     renamed,
+    shown,
     to_json,
 )
 from tubelet.configs.override import override
@@ -20,8 +22,10 @@ __all__ = [
     "name_of",
     "nearest",
     "override",
+    "part_of",
     "register",
     "registered",
     "renamed",
+    "shown",
     "to_json",
 ]

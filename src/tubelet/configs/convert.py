@@ -13,6 +13,7 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from cattrs import (
@@ -20,14 +21,15 @@ from cattrs import (
     BaseValidationError,
     Converter,
     ForbiddenExtraKeysError,
+    IterableValidationError,
     IterableValidationNote,
 )
-from cattrs.cols import mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 T = TypeVar("T")
 KIND = "kind"
-_WRONG_VALUE = (TypeError, ValueError, KeyError)  # what the hooks below and a dataclass's own checks raise
+_WRONG_VALUE = (TypeError, ValueError, KeyError, ArithmeticError)  # what the hooks and a dataclass's own checks raise
+_MOST_PROBLEMS, _MOST_NAMES, _LONGEST = 8, 40, 100  # in an error
 
 
 class ConfigError(ValueError):
@@ -48,7 +50,19 @@ def from_json(cls: type[T], data: Any) -> T:
         return _converter.structure(data, cls)
     except (BaseValidationError, *_WRONG_VALUE) as error:
         root = getattr(cls, "__name__", str(cls))
-        raise ConfigError("\n".join(f"{path or root}: {text}" for path, text in _problems(error, ""))) from None
+        lines = [f"{path or root}: {text}" for path, text in islice(_problems(error, ""), _MOST_PROBLEMS)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def part_of(cls: type[T], data: Any) -> T:
+    """The ``cls`` that is among ``data``, an object with fields of others, too, which are left out.
+
+    Raises :class:`ConfigError`, as :func:`from_json` does.
+    """
+    known = {field.name for field in dataclasses.fields(cast(Any, cls))}
+    if isinstance(data, Mapping):
+        data = {name: value for name, value in cast("Mapping[str, Any]", data).items() if name in known}
+    return from_json(cls, data)
 
 
 _RENAMED = {"attends": "attention_type", "neighbours": "neighbors", "greyscale": "grayscale"}
@@ -80,10 +94,17 @@ def differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """For the end of an error: "; did you mean 'batch_size'?", or the known names if none is similar."""
     names = list(known)
-    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1)
+    close = difflib.get_close_matches(name[:_LONGEST].lower(), [n[:_LONGEST].lower() for n in names], n=1)
     if close:
-        return f"; did you mean {next(n for n in names if n.lower() == close[0])!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+        return f"; did you mean {next(n for n in names if n[:_LONGEST].lower() == close[0])!r}?"
+    more = " ..." if len(names) > _MOST_NAMES else ""
+    return f"; known: {', '.join(names[:_MOST_NAMES])}{more}" if names else ""
+
+
+def shown(value: Any) -> str:
+    """A value for an error: what ``repr`` says, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def joined(path: str, name: str | int) -> str:
@@ -147,15 +168,16 @@ def kinds_of(cls: Any) -> dict[str, type]:
 def _kind(cls: Any, data: Any) -> type:
     kinds = kinds_of(cls)
     if not isinstance(data, Mapping):
-        raise TypeError(f"must be an object with a {KIND!r}, one of {', '.join(kinds)}; got {data!r}")
+        raise TypeError(f"must be an object with a {KIND!r}, one of {', '.join(kinds)}; got {shown(data)}")
     if KIND not in data:
         if len(kinds) == 1:
             return next(iter(kinds.values()))
         raise TypeError(f"needs a {KIND!r}, one of {', '.join(kinds)}")
     named = {**{kind.__name__: kind for kind in kinds.values()}, **kinds}  # "ViTConfig", as up to 0.1, is "vit"
-    if data[KIND] not in named:
-        raise TypeError(f"no {KIND} {data[KIND]!r}{nearest(str(data[KIND]), kinds)}")
-    return named[data[KIND]]
+    kind = data[KIND]
+    if not isinstance(kind, str) or kind not in named:
+        raise TypeError(f"no {KIND} {shown(kind)}{nearest(str(kind), kinds)}")
+    return named[kind]
 
 
 def _structure_union(cls: Any) -> Callable[[Any, Any], Any]:
@@ -180,7 +202,7 @@ def _structure_union(cls: Any) -> Callable[[Any, Any], Any]:
         if kinds_of(cls) and (isinstance(data, Mapping) or not fitting):
             return _converter.structure(data, _kind(cls, data))
         if not fitting:
-            raise TypeError(f"must be {' or '.join(map(_name, members))}; got {data!r}")
+            raise TypeError(f"must be {' or '.join(map(_name, members))}; got {shown(data)}")
         return _converter.structure(data, fitting[0])
 
     return structure
@@ -203,13 +225,13 @@ def _name(cls: Any) -> str:
 def _structure_scalar(data: Any, cls: Any) -> Any:
     fits = type(data) is cls or (cls is float and type(data) is int)
     if not fits or (cls is float and not math.isfinite(data)):
-        raise TypeError(f"must be {_name(cls)}; got {data!r}")
+        raise TypeError(f"must be {_name(cls)}; got {shown(data)}")
     return cls(data)
 
 
 def _structure_literal(data: Any, cls: Any) -> Any:
     if data not in get_args(cls):
-        raise TypeError(f"{data!r} is none of {', '.join(map(repr, get_args(cls)))}{_hint(data, get_args(cls))}")
+        raise TypeError(f"{shown(data)} is none of {', '.join(map(repr, get_args(cls)))}{_hint(data, get_args(cls))}")
     return data
 
 
@@ -220,15 +242,15 @@ def _hint(data: Any, known: Sequence[Any]) -> str:
 
 def _structure_tuple(data: Any, cls: Any) -> Any:
     if not isinstance(data, list | tuple):
-        raise TypeError(f"must be a list; got {data!r}")
+        raise TypeError(f"must be a list; got {shown(data)}")
     inner = get_args(cls)
     inner = inner[:1] * len(data) if inner[1:] == (...,) else inner
     if len(inner) != len(data):
-        raise TypeError(f"must have {len(inner)} values; got {list(data)!r}")
+        raise TypeError(f"must have {len(inner)} values; got {shown(list(data))}")
     return tuple(_structure_item(x, t, i) for i, (x, t) in enumerate(zip(data, inner, strict=True)))
 
 
-def _structure_item(data: Any, cls: Any, index: int) -> Any:
+def _structure_item(data: Any, cls: Any, index: int | str) -> Any:
     try:
         return _converter.structure(data, cls)
     except Exception as error:
@@ -241,7 +263,7 @@ def _structure_dataclass(cls: Any) -> Callable[[Any, Any], Any]:
 
     def structure(data: Any, _: Any) -> Any:
         if not isinstance(data, Mapping):
-            raise TypeError(f"must be an object with the fields of {cls.__name__}; got {data!r}")
+            raise TypeError(f"must be an object with the fields of {cls.__name__}; got {shown(data)}")
         fields = {field.name for field in dataclasses.fields(cls)}
         if KIND in data and KIND not in fields and data[KIND] in (cls.__name__, name_of(cls)):
             data = {key: value for key, value in data.items() if key != KIND}
@@ -267,15 +289,22 @@ def _is_dataclass(cls: Any) -> bool:
     return inspect.isclass(cls) and dataclasses.is_dataclass(cls)
 
 
-def _structure_mapping(cls: Any) -> Callable[[Any, Any], Any]:
-    generated = mapping_structure_factory(cls, _converter, dict, detailed_validation=True)
-
-    def structure(data: Any, _: Any) -> Any:
-        if not isinstance(data, Mapping):
-            raise TypeError(f"must be an object; got {data!r}")
-        return generated(data, cls)
-
-    return structure
+def _structure_mapping(data: Any, cls: Any) -> Any:
+    if not isinstance(data, Mapping):
+        raise TypeError(f"must be an object; got {shown(data)}")
+    _, inner = get_args(cls)
+    found: dict[str, Any] = {}
+    errors: list[Exception] = []
+    for name, value in data.items():
+        try:
+            found[name] = _structure_item(value, inner, name)
+        except Exception as error:
+            errors.append(error)
+            if len(errors) == _MOST_PROBLEMS:
+                break
+    if errors:
+        raise IterableValidationError("", errors, cls)
+    return found
 
 
 def _is_mapping(cls: Any) -> bool:
@@ -288,7 +317,7 @@ for _scalar in (int, float, bool, str):
     _converter.register_structure_hook(_scalar, _structure_scalar)
 _converter.register_structure_hook_func(lambda cls: get_origin(cls) is Literal, _structure_literal)
 _converter.register_structure_hook_func(lambda cls: get_origin(cls) is tuple, _structure_tuple)
-_converter.register_structure_hook_factory(_is_mapping, _structure_mapping)
+_converter.register_structure_hook_func(_is_mapping, _structure_mapping)
 _converter.register_structure_hook_factory(_is_dataclass, _structure_dataclass)
 _converter.register_unstructure_hook_factory(_is_dataclass, _unstructure_dataclass)
 _converter.register_structure_hook_func(_is_abstract, lambda data, cls: _converter.structure(data, _kind(cls, data)))
@@ -308,7 +337,7 @@ def _problems(error: BaseException, path: str) -> Iterable[tuple[str, str]]:
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [field.name for field in dataclasses.fields(cast(Any, error.cl))]
         for name in sorted(error.extra_fields):
-            yield path, f"no field {name!r}{nearest(name, known)}"
+            yield path, f"no field {shown(name)}{nearest(name, known)}"
     elif isinstance(error, KeyError):
         yield path, "is missing"
     elif isinstance(error, _WRONG_VALUE):

@@ -44,6 +44,8 @@ def mimetic_attention_(qkv: nn.Linear, out: nn.Linear, heads: int) -> None:
     For each head W_q^T W_k = 0.7 Z + 0.7 I, cut to the head's rank, so that tokens attend to those like themselves;
     over all heads W_out W_v = 0.4 Z - 0.4 I; Z is normal with variance 1 / D, drawn anew each time. Biases stay.
     """
+    if out.weight.is_meta:  # a singular value decomposition per head is seconds, also where nothing is written
+        return
     width = out.out_features
     eye, channels = torch.eye(width), width // heads
     query, key, value = qkv.weight.chunk(3)

@@ -2,43 +2,153 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import stat
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 HUB = "hf:"
-_HUB_FILES = ["*.json", "*.safetensors", "*.md"]
+_HUB_FILES = [
+    f"{folder}{file}"
+    for folder in ("", "model/")
+    for file in ("tubelet.json", "config.json", "preprocessor_config.json", "model.safetensors", "README.md")
+]
+# What a file of someone else may make the library read before it knows what is in it: far more than any model needs.
+_JSON_BYTES, _JSON_DEPTH, _JSON_LISTS = 2**24, 32, 20_000
+MOST_NAMES = 2**20
+"""The bytes that the names and shapes of a file's tensors may take."""
+_LONGEST_LINE = 1000
+_PACKED = 8  # how much larger than its file an .npz may be; floats hardly shrink
+_NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be read, or that do not fit: the message names the keys and shapes and what to do next."""
+    """Weights that cannot be read, or that do not fit: the message names the keys and shapes and what to do next.
+
+    What a file says of itself stands in it with everything escaped that could move a terminal's cursor.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(_printable(line[:_LONGEST_LINE]) for line in message.split("\n")))
+
+
+def _printable(line: str) -> str:
+    return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def check_file(path: Path) -> None:
+    """Raise WeightsError unless ``path`` is a file: a pipe or a device may never end."""
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    if not is_file:
+        raise WeightsError(f"{path}: must be a file, and is a folder, a pipe or a device")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises WeightsError."""
+    """The JSON object in a file, which may have 16 MiB and 20,000 objects and lists, 32 deep. Raises WeightsError."""
+    check_file(path)
+    with path.open("rb") as file:
+        content = file.read(_JSON_BYTES + 1)
+    if len(content) > _JSON_BYTES:
+        raise WeightsError(f"{path}: larger than {_JSON_BYTES // 2**20} MiB, which no description of a model is")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+        data = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(data, dict):
         raise WeightsError(f"{path}: must hold a JSON object")
+    if (fault := _too_much(data)) is not None:
+        raise WeightsError(f"{path}: {fault}, which no description of a model has")
     return data
 
 
+def _too_much(data: dict[str, Any]) -> str | None:
+    """What of ``data`` is more than a description has: its depth, or its objects and lists."""
+    level: list[Any] = [data]
+    lists = depth = 0
+    while level:
+        lists, depth = lists + len(level), depth + 1
+        if depth > _JSON_DEPTH:
+            return f"nested more than {_JSON_DEPTH} deep"
+        if lists > _JSON_LISTS:
+            return f"more than {_JSON_LISTS:,} objects and lists"
+        inner = (value for one in level for value in (one.values() if isinstance(one, dict) else one))
+        level = [value for value in inner if isinstance(value, dict | list)]
+    return None
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name. Raises WeightsError."""
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
+    """The tensors of a safetensors file, by name: mapped, so that only what is used is read. Raises WeightsError."""
+    check_file(path)
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > MOST_NAMES:
+        raise WeightsError(
+            f"{path}: not a whole safetensors file: it claims {header:,} bytes of names and shapes, and a model has at "
+            f"most {MOST_NAMES:,}; fetch or save it again"
+        )
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch or save it again") from None
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of an .npz, which must be floats, by name. Raises WeightsError.
+
+    What an array claims to be is compared with what is there before memory is taken for it, and nothing is unpickled.
+    """
+    check_file(path)
+    try:
+        with _Listed(path) as file, zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            unpacked = sum(info.file_size for info in members.values())
+            if unpacked > max(_PACKED * path.stat().st_size, _JSON_BYTES):
+                raise ValueError(f"it claims to unpack to {unpacked:,} bytes")
+            for name, info in members.items():
+                with archive.open(info) as member:
+                    _check_array(name, member, info.file_size)
+            return {name: _read_array(archive, info) for name, info in members.items()}
+    except Exception as error:  # zipfile, zlib and NumPy have many names for a file that is not what it says
+        raise WeightsError(f"{path}: not a readable .npz of arrays ({error})") from error
+
+
+class _Listed(io.FileIO):
+    """A file whose list of zip members is short: zipfile reads that in one piece, and everything else in small ones."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= MOST_NAMES:
+            raise zipfile.BadZipFile(f"its list of arrays is longer than {MOST_NAMES:,} bytes")
+        return super().read(size)
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
+    with archive.open(info) as member, np.errstate(over="ignore"):
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        return torch.from_numpy(array.astype(np.float32, copy=False))
+
+
+def _check_array(name: str, member: IO[bytes], size: int) -> None:
+    """Raise ValueError unless the member of an .npz has as many floats as its header says."""
+    version = np.lib.format.read_magic(member)
+    if version not in _NPY_HEADERS:
+        raise ValueError(f"{name}: version {version} of .npy")
+    shape, _, dtype = _NPY_HEADERS[version](member)
+    if dtype.kind != "f":
+        raise ValueError(f"{name} holds {dtype}, and weights are floats")
+    if math.prod(shape) * dtype.itemsize != size - member.tell():
+        raise ValueError(f"{name} claims the shape {shape}, which its {size:,} bytes do not hold")
 
 
 def fetch(source: str) -> Path:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
 from tubelet.cards import TaskCard
-from tubelet.configs import ConfigError, from_json, registered, renamed, to_json
+from tubelet.configs import ConfigError, part_of, registered, renamed, shown, to_json
+from tubelet.data.views import Views
 from tubelet.models import Model, ModelConfig
 from tubelet.version import __version__
 from tubelet.weights.card import model_card
 from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
 from tubelet.weights.formats import huggingface, scenic, timm
-from tubelet.weights.loaded import LoadedModel, build_model, load_state
+from tubelet.weights.loaded import LoadedModel, filled_model
 
 __all__ = ["CARD", "WEIGHTS", "LoadedModel", "load_model", "save_model"]
 
 FORMAT = 2  # in 1, families had the names of their classes, and some fields British spellings
 WEIGHTS, CARD = "model.safetensors", "tubelet.json"
+_NAME = re.compile(r"[^\s./\\][^./\\\n\r]{0,99}")
 _RUN = {"experiment", "data"}  # the keys by which a run's config.json differs from transformers' and timm's
 
 
@@ -100,11 +104,18 @@ def load_model(source: str | Path) -> LoadedModel:
 
     ``source``: a model folder, or a run's folder that has one; a folder as transformers saves ViT and ViViT, or timm
     its ViTs; a timm .safetensors; a ViT .npz of the released JAX code; or ``hf:org/name`` for any of the folders.
-    Raises WeightsError, naming the file and what is wrong with it, and ConfigError for a run that has no model yet.
+    Nothing in a folder chooses code, and what its files say is checked before memory is taken for it. Raises
+    WeightsError, naming the file and what is wrong with it, and ConfigError for a run that has no model yet.
     """
     if isinstance(source, str) and source.startswith(HUB):
         return _load_folder(fetch(source))
-    path = Path(source)
+    try:
+        return _load_path(Path(source))
+    except OSError as error:  # a name that is too long, a folder that must not be looked into
+        raise WeightsError(f"{source}: cannot be read ({error.strerror})") from error
+
+
+def _load_path(path: Path) -> LoadedModel:
     if path.is_dir():
         return _load_folder(path)
     if not path.exists():
@@ -127,24 +138,48 @@ def _load_folder(folder: Path) -> LoadedModel:
     return timm.read(folder) if "architecture" in read_json(folder / "config.json") else huggingface.read_folder(folder)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """What tubelet.json must say; what else it says is for other readers."""
+
+    model: ModelConfig
+    tasks: dict[str, TaskCard]
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
 def _load_own(folder: Path) -> LoadedModel:
     path = folder / CARD
     data = read_json(path)
     if (written := data.get("format")) not in (1, FORMAT):
         raise WeightsError(
-            f"{path}: format {written!r}, written by {data.get('library', 'an unknown library')}; "
+            f"{path}: format {shown(written)}, written by {data.get('library', 'an unknown library')}; "
             f"Tubelet {__version__} reads formats up to {FORMAT}: use the version that wrote it, or a newer one"
         )
+    if "model" in data:
+        data["model"] = renamed(data["model"])
+    if isinstance(data.get("tasks"), dict):
+        data["tasks"] = {name: _with_kind(card) for name, card in data["tasks"].items()}
     try:
-        config = from_json(ModelConfig, renamed(data["model"]))
-        tasks = {name: from_json(TaskCard, _with_kind(card)) for name, card in data["tasks"].items()}
-    except KeyError as error:
-        raise WeightsError(f"{path}: no {error.args[0]!r}") from None
+        told = part_of(_Description, data)
     except ConfigError as error:
-        raise WeightsError(f"{path}: {error}{_plugin_hint(data['model'])}") from None
-    model = build_model(config, tasks)
-    load_state(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-    return LoadedModel(model, config, tasks, data.get("provenance", {}))
+        raise WeightsError(f"{path}: {error}{_plugin_hint(data.get('model'))}") from None
+    _check_tasks(told, path)
+    model = filled_model(told.model, told.tasks, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    return LoadedModel(model, told.model, told.tasks, told.provenance)
+
+
+def _check_tasks(told: _Description, path: Path) -> None:
+    """Raise WeightsError for a task that the model's inputs cannot serve, or whose name is none."""
+    for name, card in told.tasks.items():
+        if not _NAME.fullmatch(name):
+            raise WeightsError(f"{path}: tasks: {shown(name)} cannot name a task: it may have no . / \\ or line break")
+        if unknown := [name for name in card.inputs if name not in told.model.inputs]:
+            has = ", ".join(told.model.inputs)
+            raise WeightsError(f"{path}: tasks.{name}.inputs: the model has {has}, and no input {shown(unknown[0])}")
+        try:
+            Views.parse(card.views or "1x1")
+        except ValueError as error:
+            raise WeightsError(f"{path}: tasks.{name}.views: {error}") from None
 
 
 def _with_kind(card: Any) -> Any:
@@ -155,7 +190,8 @@ def _with_kind(card: Any) -> Any:
 def _plugin_hint(model: Any) -> str:
     """What to do where the model is of a family from outside the library, which nothing in a folder loads."""
     kind = model.get("kind") if isinstance(model, dict) else None
-    if kind in registered(ModelConfig) or f"{kind}" in {cls.__name__ for cls in registered(ModelConfig).values()}:
+    known = registered(ModelConfig)
+    if not isinstance(kind, str) or kind in known or kind in {cls.__name__ for cls in known.values()}:
         return ""
     return "; a family from outside the library needs its plugin: tubelet --plugin FILE, or import it first"
 
@@ -163,10 +199,10 @@ def _plugin_hint(model: Any) -> str:
 def _unfinished_run(folder: Path) -> str:
     """How far a run without a model got, and what to do; "" where ``folder`` is no such run."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_json(folder / "config.json")
+    except WeightsError:
         return ""
-    if not isinstance(config, dict) or not config.keys() >= _RUN:
+    if not config.keys() >= _RUN:
         return ""
     done, of = _last_checkpoint(folder / "checkpoints"), _updates(config)
     far = f"update {done:,} of {of:,}, from its last checkpoint" if of else f"update {done:,}, from its last checkpoint"
@@ -178,14 +214,14 @@ def _unfinished_run(folder: Path) -> str:
 def _last_checkpoint(folder: Path) -> int:
     """The update of the newest checkpoint ``step-N``; 0 if there is none."""
     steps = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
-    return max((int(step) for step in steps if step.isdigit()), default=0)
+    return max((int(step) for step in steps if step.isdecimal()), default=0)
 
 
-def _updates(config: Any) -> int:
+def _updates(config: dict[str, Any]) -> int:
     """The number of updates of the whole training; 0 where the config does not say."""
     try:
-        lengths = [task["updates"] for task in config["data"].values()]
+        lengths = [int(task["updates"]) for task in config["data"].values()]
         together = config["experiment"]["schedule"]["kind"] == "Accumulated"
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return 0
-    return sum(lengths) // (len(lengths) if together else 1)
+    return sum(lengths) // (len(lengths) if together and lengths else 1)

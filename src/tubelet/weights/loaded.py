@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tubelet.cards import TaskCard
 from tubelet.models import Model, ModelConfig
 from tubelet.weights.files import WeightsError
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_BUILT = 4
 
 
 @dataclass(frozen=True)
@@ -33,22 +40,92 @@ def build_model(config: ModelConfig, tasks: Mapping[str, TaskCard]) -> Model:
     return Model(encoder, {name: card.head(encoder) for name, card in tasks.items()})
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load ``state``, which must have every parameter of ``module`` in its shape, and nothing else.
+def filled_model(
+    config: ModelConfig, tasks: Mapping[str, TaskCard], state: Mapping[str, Tensor], origin: str
+) -> Model:
+    """The model of ``config`` and ``tasks`` with the weights ``state``, which must have every parameter in its shape,
+    and nothing else.
 
-    Raises WeightsError, naming the keys and shapes.
+    Nothing is allocated before it is known to fit, and no more is built than ``state`` has parameters for: a config may
+    come from a stranger, and ask for anything. Raises WeightsError, naming the keys and shapes.
+    """
+    try:
+        with _without_memory(state, origin):
+            model = build_model(config, tasks)
+    except WeightsError:
+        raise
+    except Exception as error:  # whatever the model's own code says of a config that it cannot build
+        raise WeightsError(f"{origin}: the model that is described cannot be built: {error}") from error
+    load_state(model, state, origin)
+    return model
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Give ``module`` the parameters ``state``, which must have every one of its own in its shape, and nothing else.
+
+    Integers, NaN and infinite numbers are no weights. Parameters without memory get it here. Raises WeightsError,
+    naming the keys and shapes.
     """
     wanted = module.state_dict()
+    if problems := _misfits(wanted, state):
+        raise WeightsError(f"{origin}: {listed(problems)}")
+    values = {name: _like(x).copy_(state[name].detach()) for name, x in wanted.items()}
+    if problems := [f"{name} holds NaN or infinite numbers" for name, x in values.items() if not _finite(x)]:
+        raise WeightsError(f"{origin}: {listed(problems)}")
+    module.load_state_dict(values, assign=True)
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device="cpu" if x.is_meta else x.device)
+
+
+@contextmanager
+def _without_memory(state: Mapping[str, Tensor], origin: str) -> Iterator[None]:
+    """In here, the parameters of modules have shapes and no memory.
+
+    Raises WeightsError once there are more than ``state`` could be for. A module may be built and then replaced by
+    another, so that one parameter of the result counts for up to ``_BUILT``.
+    """
+    thread, parameters, numbers = threading.get_ident(), 0, 0
+    known = sum(x.numel() for x in state.values())
+
+    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        nonlocal parameters, numbers
+        if threading.get_ident() != thread:
+            return None
+        parameters, numbers = parameters + 1, numbers + parameter.numel()
+        if parameters > _BUILT * len(state) or numbers > _BUILT * known:
+            raise WeightsError(
+                f"{origin}: holds {len(state):,} parameters of {known:,} numbers, and the model that is described has "
+                "many more; take its description and its weights from one place"
+            )
+        return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(without_memory)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     problems = [f"{name} is missing" for name in wanted if name not in state]
     problems += [f"{name} has no place in the model" for name in state if name not in wanted]
+    both = [(name, x, wanted[name]) for name, x in state.items() if name in wanted]
     problems += [
-        f"{name} has shape {tuple(tensor.shape)}, the model wants {tuple(wanted[name].shape)}"
-        for name, tensor in state.items()
-        if name in wanted and tensor.shape != wanted[name].shape
+        f"{name} has shape {tuple(x.shape)}, the model wants {tuple(y.shape)}" for name, x, y in both if x.shape != y.shape
     ]
-    if problems:
-        raise WeightsError(f"{origin}: {listed(problems)}")
-    module.load_state_dict(state)
+    return problems + [
+        f"{name} holds {x.dtype}, the model wants {y.dtype}" for name, x, y in both if not _converts(x.dtype, y.dtype)
+    ]
+
+
+def _converts(given: torch.dtype, wanted: torch.dtype) -> bool:
+    return given == wanted or (given in _FLOATS and wanted in _FLOATS)
+
+
+def _finite(x: Tensor) -> bool:
+    return not x.is_floating_point() or not x.numel() or bool(torch.stack(x.aminmax()).isfinite().all())
 
 
 def listed(problems: list[str], most: int = 8) -> str:

@@ -6,7 +6,6 @@ A parameter tree is flat: names joined by "/", such as ``Transformer/encoderbloc
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.specs import ImageSpec
-from tubelet.weights.files import WeightsError
-from tubelet.weights.formats.tree import Leaf, Tree, gather, gather_blocks
-from tubelet.weights.loaded import LoadedModel, build_model, load_state
+from tubelet.weights.files import WeightsError, read_arrays
+from tubelet.weights.formats.tree import Leaf, Tree, foreign, gather, gather_blocks
+from tubelet.weights.loaded import LoadedModel, filled_model
 
 HEAD_NAMES = ("output_projection", "head")
 _PREFIXES = ("opt/target/", "params/", "target/")
@@ -62,38 +61,32 @@ def read_npz(path: str | Path) -> LoadedModel:
     The image is taken to be square. A head is given as the task "label", its classes named by their numbers.
     """
     tree = Tree(_read_arrays(Path(path)), str(path))
-    config = vit_config(tree)
-    tasks = {"label": ClassCard(classes=tuple(map(str, range(n))))} if (n := _classes(tree)) else {}
-    state = {f"encoder.{name}": x for name, x in vit(tree, config).items()}
-    if tasks:
-        state |= {f"heads.label.{name}": x for name, x in head(tree).items()}
-    dropped = tree.finish()
-    model = build_model(config, tasks)
-    load_state(model, state, tree.origin)
+    with foreign(tree.origin):
+        config = vit_config(tree)
+        tasks = {"label": ClassCard(classes=tuple(map(str, range(n))))} if (n := _classes(tree)) else {}
+        state = {f"encoder.{name}": x for name, x in vit(tree, config).items()}
+        if tasks:
+            state |= {f"heads.label.{name}": x for name, x in head(tree).items()}
+        dropped = tree.finish()
+    model = filled_model(config, tasks, state, tree.origin)
     return LoadedModel(model, config, tasks, {"source": str(path)}, dropped)
 
 
 def _read_arrays(path: Path) -> dict[str, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: torch.from_numpy(np.asarray(file[name], np.float32)) for name in file.files}
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: not a readable .npz of arrays ({error})") from None
+    arrays = read_arrays(path)
     prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in arrays)), "")
     return {name.removeprefix(prefix): x for name, x in arrays.items()}
 
 
 def vit_config(tree: Tree) -> ViTConfig:
     """The config of an image ViT, read off its shapes."""
-    h, w, channels, width = tree.shape("embedding/kernel")
+    h, w, channels, width = tree.shape("embedding/kernel", 4)
     block = block_of(tree, "Transformer")
-    heads = tree.shape(f"Transformer/encoderblock_0/{block['attention.qkv'][0]}/bias")[0]
-    mlp = tree.shape(f"Transformer/encoderblock_0/{block['mlp.0'][0]}/bias")[0]
+    heads = tree.shape(f"Transformer/encoderblock_0/{block['attention.qkv'][0]}/bias", 2)[0]
+    mlp = tree.shape(f"Transformer/encoderblock_0/{block['mlp.0'][0]}/bias", 1)[0]
     depth = tree.count("Transformer/encoderblock_{}/LayerNorm_0/scale")
     pool: Pool = "token" if "cls" in tree else "mean"
-    places = tree.shape(_positions(tree, "Transformer"))[1] - (pool == "token")
+    places = tree.shape(_positions(tree, "Transformer"), 3)[1] - (pool == "token")
     side = math.isqrt(places)
     if side * side != places:
         raise WeightsError(f"{tree.origin}: {places} positions are no square grid; only square images can be read")
@@ -104,7 +97,7 @@ def vit_config(tree: Tree) -> ViTConfig:
             size=(side * h, side * w), short_side=side * min(h, w), mean=(0.5,) * channels, std=(0.5,) * channels
         ),
         pool=pool,
-        representation=tree.shape("pre_logits/bias")[0] if "pre_logits/bias" in tree else 0,
+        representation=tree.shape("pre_logits/bias", 1)[0] if "pre_logits/bias" in tree else 0,
     )
 
 
@@ -140,7 +133,7 @@ def _head_name(tree: Tree) -> str:
 
 def _classes(tree: Tree) -> int:
     name = f"{_head_name(tree)}/bias"
-    return tree.shape(name)[0] if name in tree else 0
+    return tree.shape(name, 1)[0] if name in tree else 0
 
 
 def _factorized_encoder(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from tubelet.cards import ClassCard
+from tubelet.configs import part_of
 from tubelet.models import SIZES
 from tubelet.models.vit import ViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
 from tubelet.weights.files import WeightsError, read_json, read_tensors
-from tubelet.weights.formats.tree import Tree, gather, gather_blocks
-from tubelet.weights.loaded import LoadedModel, build_model, load_state
+from tubelet.weights.formats.tree import Tree, foreign, gather, gather_blocks
+from tubelet.weights.loaded import LoadedModel, filled_model
 
 _BLOCK = {
     "norm_attention": ["norm1"],
@@ -44,31 +46,50 @@ def from_state(
 
     ``config`` is timm's config.json; without it pixels are taken to be normalized to [-1, 1] and images to be square.
     """
-    config = config or {}
     tree = Tree(state, origin)
-    ours = _config(tree, config)
-    tasks = _tasks(tree, config)
-    filled = {f"encoder.{name}": x for name, x in _encoder(tree, ours).items()}
-    if tasks:
-        filled |= gather({"projection": ["head"]}, tree.layer, "heads.label.")
-    tree.finish()
-    model = build_model(ours, tasks)
-    load_state(model, filled, origin)
-    return LoadedModel(model, ours, tasks, {"source": origin})
+    with foreign(origin):
+        told = part_of(_Config, config or {})
+        ours = _config(tree, told)
+        tasks = _tasks(tree, told)
+        filled = {f"encoder.{name}": x for name, x in _encoder(tree, ours).items()}
+        if tasks:
+            filled |= gather({"projection": ["head"]}, tree.layer, "heads.label.")
+        tree.finish()
+    return LoadedModel(filled_model(ours, tasks, filled, origin), ours, tasks, {"source": origin})
 
 
-def _config(tree: Tree, config: Mapping[str, Any]) -> ViTConfig:
-    width, channels, h, w = tree.shape("patch_embed.proj.weight")
-    pretrained = config.get("pretrained_cfg", {})
-    size = tuple(pretrained.get("input_size", ())[1:]) or _square(tree, (h, w))
-    mean = tuple(pretrained.get("mean", (0.5,) * channels))
-    std = tuple(pretrained.get("std", (0.5,) * channels))
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """What is read of timm's config.json."""
+
+    pretrained_cfg: dict[str, Any] = field(default_factory=dict[str, Any])
+    model_args: dict[str, Any] = field(default_factory=dict[str, Any])
+    label_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pretrained:
+    input_size: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arguments:
+    num_heads: int = 0
+
+
+def _config(tree: Tree, config: _Config) -> ViTConfig:
+    width, channels, h, w = tree.shape("patch_embed.proj.weight", 4)
+    told = part_of(_Pretrained, config.pretrained_cfg)
+    size = told.input_size[1:] if told.input_size else _square(tree, (h, w))
+    mean, std = told.mean or (0.5,) * channels, told.std or (0.5,) * channels
     return ViTConfig(
         backbone=TransformerConfig(
             width=width,
             depth=tree.count("blocks.{}.norm1.weight"),
-            heads=_heads(tree, width, config),
-            mlp=tree.shape("blocks.0.mlp.fc1.weight")[0],
+            heads=_heads(tree, width, part_of(_Arguments, config.model_args)),
+            mlp=tree.shape("blocks.0.mlp.fc1.weight", 2)[0],
             gelu="exact",
         ),
         patch=(h, w),
@@ -77,31 +98,29 @@ def _config(tree: Tree, config: Mapping[str, Any]) -> ViTConfig:
     )
 
 
-def _heads(tree: Tree, width: int, config: Mapping[str, Any]) -> int:
+def _heads(tree: Tree, width: int, told: _Arguments) -> int:
     """timm fuses q, k and v, so that no shape tells the number of heads: the width does, for the sizes with a name."""
-    told = config.get("model_args", {}).get("num_heads")
     known = {backbone.width: backbone.heads for backbone in SIZES.values()}
-    if not told and width not in known:
+    if not told.num_heads and width not in known:
         raise WeightsError(
             f"{tree.origin}: nothing tells the number of heads of a ViT of width {width}; "
             'put {"model_args": {"num_heads": ...}} in a config.json beside model.safetensors and give the folder'
         )
-    return told or known[width]
+    return told.num_heads or known[width]
 
 
 def _square(tree: Tree, patch: tuple[int, int]) -> tuple[int, int]:
-    places = tree.shape("pos_embed")[1] - ("cls_token" in tree)
+    places = tree.shape("pos_embed", 3)[1] - ("cls_token" in tree)
     side = math.isqrt(places)
     if side * side != places:
         raise WeightsError(f"{tree.origin}: {places} positions are no square grid, and no config.json tells the size")
     return side * patch[0], side * patch[1]
 
 
-def _tasks(tree: Tree, config: Mapping[str, Any]) -> dict[str, ClassCard]:
+def _tasks(tree: Tree, config: _Config) -> dict[str, ClassCard]:
     if "head.weight" not in tree:
         return {}
-    count = tree.shape("head.weight")[0]
-    names = tuple(config.get("label_names", ()))
+    count, names = tree.shape("head.weight", 2)[0], config.label_names
     return {"label": ClassCard(classes=names if len(names) == count else tuple(map(str, range(count))))}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from tubelet.configs import nearest
+from tubelet.configs import ConfigError, nearest
 from tubelet.weights.files import WeightsError
 from tubelet.weights.loaded import listed
 
@@ -23,8 +24,12 @@ class Tree:
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._find(name).shape)
+    def shape(self, name: str, axes: int) -> tuple[int, ...]:
+        """Its shape. Raises WeightsError unless it has so many ``axes``."""
+        shape = tuple(self._find(name).shape)
+        if len(shape) != axes:
+            raise WeightsError(f"{self.origin}: {name} has shape {shape}, which should have {axes} axes")
+        return shape
 
     def take(self, name: str) -> Tensor:
         self._left.pop(name, None)
@@ -49,12 +54,26 @@ class Tree:
     def finish(self, may_drop: Sequence[str] = ()) -> tuple[str, ...]:
         """The parameters that were not used. Raises WeightsError unless their names start with one of ``may_drop``."""
         left = tuple(self._left)
-        unknown = [f"{name} {self.shape(name)}" for name in left if not name.startswith(tuple(may_drop))]
+        unknown = [f"{n} {tuple(self._arrays[n].shape)}" for n in left if not n.startswith(tuple(may_drop))]
         if unknown:
             raise WeightsError(
                 f"{self.origin}: another architecture than this library's; it has no place for {listed(unknown)}"
             )
         return left
+
+
+@contextmanager
+def foreign(origin: str) -> Iterator[None]:
+    """Raises WeightsError for whatever goes wrong in here: another library's weights have the shapes that its reader
+    takes apart and puts together, or they are no such weights."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except ConfigError as error:
+        raise WeightsError(f"{origin}: {error}") from None
+    except Exception as error:
+        raise WeightsError(f"{origin}: has not the shapes of an architecture that is known here ({error})") from error
 
 
 def gather(table: Mapping[str, Sequence[str]], leaf: Leaf, prefix: str = "") -> dict[str, Tensor]:
