@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from tubelet.cards import TaskCard
 from tubelet.models import Model, ModelConfig
 from tubelet.weights.files import WeightsError
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_FREEZE = Tensor.requires_grad_
 _BUILT = 4
 
 
@@ -103,9 +105,24 @@ def _without_memory(state: Mapping[str, Tensor], origin: str) -> Iterator[None]:
 
     hook = register_module_parameter_registration_hook(without_memory)
     try:
-        yield
+        with _NothingWritten():
+            yield
     finally:
         hook.remove()
+
+
+class _NothingWritten(TorchFunctionMode):
+    """In here, what would write into a tensor without memory, as initializers do, is left out: torch would first
+    import its compiler to find out what shape comes of it, which takes seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        target = args[0] if args else (kwargs or {}).get("tensor")
+        writes = func.__name__.endswith("_") and not func.__name__.startswith("_") and func is not _FREEZE
+        if writes and isinstance(target, Tensor) and target.is_meta:
+            return target
+        return func(*args, **(kwargs or {}))
 
 
 def _misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
