@@ -16,6 +16,8 @@ from tubelet.configs import register
 
 Fit = Literal["crop", "stretch"]
 Medium = Literal["image", "video", "audio", "text"]
+_MOST_NUMBERS, _LONGEST = 2**30, 2**16  # in one view; frames of a clip, pixels of a side: beyond any model that can run
+_FASTEST = 1_000_000  # frames or samples per second
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation, per channel
 
 
@@ -33,6 +35,8 @@ class InputSpec(ABC):
     def __post_init__(self) -> None:
         if self.column != "path" and self.file_of == self.column:
             raise ValueError(f"{self.column=} must be path, or path.NAME")
+        if math.prod(self.shape) > _MOST_NUMBERS:
+            raise ValueError(f"one view is {' x '.join(map(str, self.shape))} numbers, more than {_MOST_NUMBERS:,}")
 
     layout: ClassVar[str] = "(B, ...)"
     """The axes of a minibatch."""
@@ -98,14 +102,14 @@ def _short_side(size: int) -> int:
 
 def _check_raster(spec: RasterSpec) -> None:
     size, short_side, mean, std = spec.size, spec.short_side, spec.mean, spec.std
-    if min(size) < 1:
-        raise ValueError(f"{size=} must be two positive numbers (height, width)")
+    if not 1 <= min(size) <= max(*size, short_side) <= _LONGEST:
+        raise ValueError(f"{size=} (height, width) and {short_side=} must be from 1 to {_LONGEST:,} pixels")
     if spec.fit == "crop" and short_side < min(size):
         raise ValueError(f"{short_side=} must be at least the smaller side of {size=}, or the crop leaves the picture")
     if len(mean) != len(std):
         raise ValueError(f"{mean=} and {std=} must have one number per channel")
-    if min(std) <= 0:
-        raise ValueError(f"{std=} must be positive")
+    if not std or min(std) <= 0:
+        raise ValueError(f"{std=} must be positive, a number per channel")
 
 
 def _pixels(spec: RasterSpec) -> str:
@@ -202,8 +206,10 @@ class VideoSpec(InputSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.frames < 1 or self.stride < 1 or self.fps < 0:
-            raise ValueError(f"{self.frames=} and {self.stride=} must be at least 1, {self.fps=} at least 0")
+        if not 1 <= self.frames <= _LONGEST or self.stride < 1:
+            raise ValueError(f"{self.frames=} must be from 1 to {_LONGEST:,}, {self.stride=} at least 1")
+        if self.fps and not 1 / _FASTEST <= self.fps <= _FASTEST:
+            raise ValueError(f"{self.fps=} must be 0, or up to {_FASTEST:,} frames per second")
         _check_raster(self)
 
     @property
@@ -312,6 +318,10 @@ class SpectrogramSpec(InputSpec):
         for name in ("frames", "bins", "rate", "window", "hop", "power", "offset", "std", "channels"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if max(self.bins, self.fft) > _LONGEST or self.rate > _FASTEST:
+            raise ValueError(f"{self.bins=} and {self.fft=} must be at most {_LONGEST:,}, {self.rate=} {_FASTEST:,}")
+        if self.channels * math.prod(self.shape) > _MOST_NUMBERS or self.samples > _MOST_NUMBERS:
+            raise ValueError(f"{self.frames=} of {self.bins=} in {self.channels=}, {self.hop=} s apart, are too many")
         _check_loudness(self.loudness)
         if self.stretch and not self.window <= self.stretch < math.inf:
             raise ValueError(f"{self.stretch=} must be 0 or at least one {self.window=} long, in seconds")
@@ -403,8 +413,8 @@ class WaveformSpec(InputSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.samples, self.rate) < 1:
-            raise ValueError(f"{self.samples=} and {self.rate=} must be at least 1")
+        if self.samples < 1 or not 1 <= self.rate <= _FASTEST:
+            raise ValueError(f"{self.samples=} must be at least 1, {self.rate=} from 1 to {_FASTEST:,}")
         _check_loudness(self.loudness)
 
     @property

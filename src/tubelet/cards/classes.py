@@ -32,6 +32,10 @@ class ClassCard(TaskCard):
     classes: Classes
     multilabel: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.by_set or not all(self.by_set.values()):
+            raise ValueError("classes must name at least one, in every label set")
+
     @property
     def panel(self) -> Panel:
         return "" if self.multilabel or self.names != (LABEL,) else "classifiers"

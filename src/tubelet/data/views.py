@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_MOST_CLIPS = 1000  # all of them are in memory at once
+
 
 @dataclass(frozen=True)
 class Views:
@@ -19,6 +21,8 @@ class Views:
     def __post_init__(self) -> None:
         if self.clips < 1:
             raise ValueError(f"views need at least 1 clip, not {self.clips}")
+        if self.clips > _MOST_CLIPS:
+            raise ValueError(f"views of {self.clips:,} clips are too many: at most {_MOST_CLIPS:,}")
         if self.crops not in (1, 3):
             raise ValueError(
                 f"views have 1 crop (the center) or 3 (both ends of the longer side too), not {self.crops}"

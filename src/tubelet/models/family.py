@@ -200,8 +200,13 @@ class ModelConfig(ABC):
 
 
 def all_subsets(inputs: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """The ``input_sets`` of a model whose inputs may be missing: all of them, then all smaller sets."""
+    """The ``input_sets`` of a model whose inputs may be missing: all of them, then all smaller sets.
+
+    Raises ValueError for more than eight inputs, of which there would be hundreds of sets.
+    """
     names = tuple(inputs)
+    if len(names) > 8:
+        raise ValueError(f"{len(names)} inputs of which any may be missing are too many: at most 8")
     return tuple(chosen for count in range(len(names), 0, -1) for chosen in combinations(names, count))
 
 

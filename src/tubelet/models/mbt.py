@@ -63,6 +63,7 @@ class MBTConfig(ModelConfig):
     def __post_init__(self) -> None:
         if not self.modalities:
             raise ValueError("modalities must name at least one")
+        _ = self.input_sets
         if not 0 <= self.fusion_layer <= self.backbone.depth:
             raise ValueError(f"{self.fusion_layer=} must be between 0 and {self.backbone.depth=}, late fusion")
         if self.bottlenecks < 1:

@@ -26,6 +26,7 @@ from tubelet.nn.tokenizers import Tubelet, TubeletTokenizer, as_video
 from tubelet.specs import ImageSpec, InputSpec, RasterSpec, VideoSpec
 
 Extent = tuple[int, int, int]
+_MOST_TOKENS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +248,11 @@ class TubeViTConfig(ModelConfig):
             raise ValueError("tubes must be at least one")
         if not 0 <= self.gate < self.backbone.depth:
             raise ValueError(f"{self.gate=} must be a number of layers below {self.backbone.depth=}")
-        self.patch.grid(self.image.extent)
-        for tube in (self.patch, *self.tubes):
-            tube.grid(self.video.extent)
+        if math.prod(self.patch.grid(self.image.extent)) > _MOST_TOKENS:
+            raise ValueError(f"{self.image.size=} has more than {_MOST_TOKENS:,} patches")
+        grids = [tube.grid(self.video.extent) for tube in (self.patch, *self.tubes)]
+        if (tokens := sum(map(math.prod, grids))) > _MOST_TOKENS:
+            raise ValueError(f"the tubes give {tokens:,} tokens, and attention takes at most {_MOST_TOKENS:,}")
         kernel_widths((self.patch,), self.backbone.width)
         kernel_widths(self.tubes, self.backbone.width, self.learned)
 

@@ -31,6 +31,9 @@ class ViTConfig(ModelConfig):
     pool: Pool = "token"
     representation: int = 0
 
+    def __post_init__(self) -> None:
+        grid_of(self.image.extent, (1, *self.patch))
+
     @property
     def inputs(self) -> Mapping[str, ImageSpec]:
         return {"image": self.image}

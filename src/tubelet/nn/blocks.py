@@ -41,6 +41,11 @@ class TransformerConfig:
     head_width: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("width", "heads", "mlp"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.head_width < 0 or self.norm_eps < 0:
+            raise ValueError(f"{self.head_width=} and {self.norm_eps=} must not be negative")
         if not self.head_width and self.width % self.heads:
             raise ValueError(f"{self.width=} must be a multiple of {self.heads=}")
         if self.start == "mimetic" and self.inner != self.width:

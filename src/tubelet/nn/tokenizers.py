@@ -58,6 +58,8 @@ def as_video(
 
 def grid_of(size: tuple[int, int, int], tubelet: Tubelet) -> tuple[int, int, int]:
     """(n_t, n_h, n_w): how many tubelets fit into (T, H, W), rounded down (Sec. 3.2)."""
+    if min(tubelet) < 1:
+        raise ValueError(f"a tubelet of (frames, height, width) {tubelet} must have at least one of each")
     grid = (size[0] // tubelet[0], size[1] // tubelet[1], size[2] // tubelet[2])
     if min(grid) < 1:
         raise ValueError(f"a clip of (frames, height, width) {size} is smaller than one tubelet {tubelet}")

@@ -65,6 +65,10 @@ class Words:
     buckets: int = 32
     farthest: int = 64
 
+    def __post_init__(self) -> None:
+        if not 4 <= self.buckets <= 2 * self.farthest:
+            raise ValueError(f"{self.buckets=} must be at least 4, and at most twice {self.farthest=}")
+
     @property
     def width(self) -> int:
         return self.backbone.width
