@@ -42,9 +42,7 @@ def build_model(config: ModelConfig, tasks: Mapping[str, TaskCard]) -> Model:
     return Model(encoder, {name: card.head(encoder) for name, card in tasks.items()})
 
 
-def filled_model(
-    config: ModelConfig, tasks: Mapping[str, TaskCard], state: Mapping[str, Tensor], origin: str
-) -> Model:
+def filled_model(config: ModelConfig, tasks: Mapping[str, TaskCard], state: Mapping[str, Tensor], origin: str) -> Model:
     """The model of ``config`` and ``tasks`` with the weights ``state``, which must have every parameter in its shape,
     and nothing else.
 
@@ -130,7 +128,9 @@ def _misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[
     problems += [f"{name} has no place in the model" for name in state if name not in wanted]
     both = [(name, x, wanted[name]) for name, x in state.items() if name in wanted]
     problems += [
-        f"{name} has shape {tuple(x.shape)}, the model wants {tuple(y.shape)}" for name, x, y in both if x.shape != y.shape
+        f"{name} has shape {tuple(x.shape)}, the model wants {tuple(y.shape)}"
+        for name, x, y in both
+        if x.shape != y.shape
     ]
     return problems + [
         f"{name} holds {x.dtype}, the model wants {y.dtype}" for name, x, y in both if not _converts(x.dtype, y.dtype)
