@@ -434,7 +434,7 @@ _FILES: dict[str, Callable[..., None]] = {
 }
 
 
-def _archive(at: Path, change: Callable[[Path, Path], None], executed: Path) -> Path:
+def _archive(at: Path, change: Callable[[Path, Path], Any], executed: Path) -> Path:
     path = at / "vit.npz"
     change(path, executed)
     return path
@@ -447,11 +447,12 @@ def _claims(path: Path, shape: str, dtype: str = "<f4", compression: int = zipfi
         archive.writestr("cls.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(zeros))
 
 
-def _with(name: str, value: Any) -> Callable[[Path, Path], None]:
-    return lambda path, _: np.savez(path, **(_npz() | {name: value}))
+def _with(name: str, value: Any) -> Callable[[Path, Path], Any]:
+    arrays: dict[str, Any] = _npz() | {name: value}
+    return lambda path, _: np.savez(path, **arrays)
 
 
-_ARRAYS: dict[str, Callable[[Path, Path], None]] = {
+_ARRAYS: dict[str, Callable[[Path, Path], Any]] = {
     "of 400 GB": lambda path, _: _claims(path, "(100000000000,)"),
     "of a negative shape": lambda path, _: _claims(path, "(-4, -4)"),
     "of no numbers": lambda path, _: _claims(path, f"(0, {10**30})", zeros=0),
@@ -459,8 +460,8 @@ _ARRAYS: dict[str, Callable[[Path, Path], None]] = {
     "that is code": lambda path, _: _claims(path, "__import__('os').abort()"),
     "nested deeply": lambda path, _: _claims(path, "(" * 1000 + ")" * 1000),
     "of pickled objects": lambda path, executed: np.savez(path, cls=np.array([_Touch(executed)], object)),
-    "that is a .npy": lambda path, _: path.write_bytes(b"\x93NUMPY" + bytes(200)) and None,
-    "that is no zip": lambda path, _: path.write_bytes(b"PK" + bytes(200)) and None,
+    "that is a .npy": lambda path, _: path.write_bytes(b"\x93NUMPY" + bytes(200)),
+    "that is no zip": lambda path, _: path.write_bytes(b"PK" + bytes(200)),
     "of 30,000 members": lambda path, _: _members(path, 30_000),
     "of integers": _with("cls", np.zeros((1, 1, 16), np.int64)),
     "of text": _with("cls", np.array(["x"])),
@@ -565,7 +566,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        counts = dict.fromkeys(("loaded", "error", "TRACEBACK", "KILLED"), 0)
+        counts: dict[str, int] = dict.fromkeys(("loaded", "error", "TRACEBACK", "KILLED"), 0)
         slow = large = executed = 0
         _own(root / "good" / "own")
         _, plain, _ = measure(root / "good" / "own")

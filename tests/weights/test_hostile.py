@@ -85,7 +85,7 @@ def change(folder, path, value):
         ("tasks", None, "tasks: must be an object; got None"),
         ("tasks", {"a/../b": {"classes": ["x"]}}, r"'a/\.\./b' cannot name a task"),
         ("tasks.label.inputs", ["sound"], r"tasks\.label\.inputs: the model has image, and no input 'sound'"),
-        ("tasks.label.views", "1000000x1", r"tasks\.label\.views: views of 1,000,000 clips are too many"),
+        ("tasks.label.views", "1000000x1", r"tasks\.label: views of 1,000,000 clips are too many"),
         ("tasks.label.classes", [], r"tasks\.label: classes must name at least one"),
     ],
 )

@@ -303,7 +303,7 @@ def _structure_mapping(data: Any, cls: Any) -> Any:
             if len(errors) == _MOST_PROBLEMS:
                 break
     if errors:
-        raise IterableValidationError("", errors, cls)
+        raise IterableValidationError("", errors, cls)  # pyright: ignore[reportCallIssue]
     return found
 
 

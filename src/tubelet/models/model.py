@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from tubelet.configs import shown
 from tubelet.models.family import ModelConfig
 from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead
@@ -19,6 +21,13 @@ Inputs = Tensor | Mapping[str, Tensor]
 """A model's inputs by name, or the only one."""
 
 MASK = "_mask"
+_TASK = re.compile(r"[^\s./\\][^./\\\n\r]{0,99}")
+
+
+def check_task_name(name: str) -> None:
+    """Raise ValueError for what cannot name a task: names are keys of weights, and may become those of files."""
+    if not _TASK.fullmatch(name):
+        raise ValueError(f"{shown(name)} cannot name a task: it needs 1 to 100 characters, and no . / or \\")
 
 
 class Encoder(nn.Module, ABC):
@@ -92,6 +101,8 @@ class Model(nn.Module):
 
     def __init__(self, encoder: Encoder, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
+        for name in heads:
+            check_task_name(name)
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
         for name, spec in encoder.inputs.items():

@@ -41,6 +41,11 @@ class WeightsError(ValueError):
         super().__init__("\n".join(_printable(line[:_LONGEST_LINE]) for line in message.split("\n")))
 
 
+def reason(error: Exception) -> str:
+    """What an error says: its first line, as torch puts a stack of its own below."""
+    return str(error).partition("\n")[0]
+
+
 def _printable(line: str) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
@@ -101,7 +106,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch or save it again") from None
+        raise WeightsError(f"{path}: not a whole safetensors file ({reason(error)}); fetch or save it again") from None
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
@@ -121,7 +126,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
                     _check_array(name, member, info.file_size)
             return {name: _read_array(archive, info) for name, info in members.items()}
     except Exception as error:  # zipfile, zlib and NumPy have many names for a file that is not what it says
-        raise WeightsError(f"{path}: not a readable .npz of arrays ({error})") from error
+        raise WeightsError(f"{path}: not a readable .npz of arrays ({reason(error)})") from error
 
 
 class _Listed(io.FileIO):

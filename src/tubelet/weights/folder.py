@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from tubelet.cards import TaskCard
 from tubelet.configs import ConfigError, part_of, registered, renamed, shown, to_json
 from tubelet.data.views import Views
 from tubelet.models import Model, ModelConfig
+from tubelet.models.model import check_task_name
 from tubelet.version import __version__
 from tubelet.weights.card import model_card
 from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
@@ -27,7 +27,6 @@ __all__ = ["CARD", "WEIGHTS", "LoadedModel", "load_model", "save_model"]
 
 FORMAT = 2  # in 1, families had the names of their classes, and some fields British spellings
 WEIGHTS, CARD = "model.safetensors", "tubelet.json"
-_NAME = re.compile(r"[^\s./\\][^./\\\n\r]{0,99}")
 _RUN = {"experiment", "data"}  # the keys by which a run's config.json differs from transformers' and timm's
 
 
@@ -171,15 +170,14 @@ def _load_own(folder: Path) -> LoadedModel:
 def _check_tasks(told: _Description, path: Path) -> None:
     """Raise WeightsError for a task that the model's inputs cannot serve, or whose name is none."""
     for name, card in told.tasks.items():
-        if not _NAME.fullmatch(name):
-            raise WeightsError(f"{path}: tasks: {shown(name)} cannot name a task: it may have no . / \\ or line break")
+        try:
+            check_task_name(name)
+            Views.parse(card.views or "1x1")
+        except ValueError as error:
+            raise WeightsError(f"{path}: tasks.{name}: {error}") from None
         if unknown := [name for name in card.inputs if name not in told.model.inputs]:
             has = ", ".join(told.model.inputs)
             raise WeightsError(f"{path}: tasks.{name}.inputs: the model has {has}, and no input {shown(unknown[0])}")
-        try:
-            Views.parse(card.views or "1x1")
-        except ValueError as error:
-            raise WeightsError(f"{path}: tasks.{name}.views: {error}") from None
 
 
 def _with_kind(card: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from tubelet.cards import TaskCard
 from tubelet.models import Model, ModelConfig
-from tubelet.weights.files import WeightsError
+from tubelet.weights.files import WeightsError, reason
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _FREEZE = Tensor.requires_grad_
@@ -55,7 +55,7 @@ def filled_model(config: ModelConfig, tasks: Mapping[str, TaskCard], state: Mapp
     except WeightsError:
         raise
     except Exception as error:  # whatever the model's own code says of a config that it cannot build
-        raise WeightsError(f"{origin}: the model that is described cannot be built: {error}") from error
+        raise WeightsError(f"{origin}: the model that is described cannot be built: {reason(error)}") from error
     load_state(model, state, origin)
     return model
 
@@ -80,7 +80,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _without_memory(state: Mapping[str, Tensor], origin: str) -> Iterator[None]:
+def _without_memory(state: Mapping[str, Tensor], origin: str) -> Generator[None]:
     """In here, the parameters of modules have shapes and no memory.
 
     Raises WeightsError once there are more than ``state`` could be for. A module may be built and then replaced by
@@ -101,7 +101,7 @@ def _without_memory(state: Mapping[str, Tensor], origin: str) -> Iterator[None]:
             )
         return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
 
-    hook = register_module_parameter_registration_hook(without_memory)
+    hook = register_module_parameter_registration_hook(without_memory)  # pyright: ignore[reportArgumentType]
     try:
         with _NothingWritten():
             yield

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from tubelet.configs import ConfigError, nearest
-from tubelet.weights.files import WeightsError
+from tubelet.weights.files import WeightsError, reason
 from tubelet.weights.loaded import listed
 
 Leaf = Callable[[str], tuple[Tensor, Tensor]]
@@ -63,7 +63,7 @@ class Tree:
 
 
 @contextmanager
-def foreign(origin: str) -> Iterator[None]:
+def foreign(origin: str) -> Generator[None]:
     """Raises WeightsError for whatever goes wrong in here: another library's weights have the shapes that its reader
     takes apart and puts together, or they are no such weights."""
     try:
@@ -73,7 +73,7 @@ def foreign(origin: str) -> Iterator[None]:
     except ConfigError as error:
         raise WeightsError(f"{origin}: {error}") from None
     except Exception as error:
-        raise WeightsError(f"{origin}: has not the shapes of an architecture that is known here ({error})") from error
+        raise WeightsError(f"{origin}: no architecture that is known here has its shapes ({reason(error)})") from error
 
 
 def gather(table: Mapping[str, Sequence[str]], leaf: Leaf, prefix: str = "") -> dict[str, Tensor]:
