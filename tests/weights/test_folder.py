@@ -241,3 +241,16 @@ def test_sharing_on_the_hub(saved, monkeypatch, tmp_path):
     assert (calls[1]["repo_id"], calls[1]["folder_path"]) == ("me/motion", folder)
     with pytest.raises(WeightsError, match="nothing was uploaded"):
         share(tmp_path, "me/motion")
+
+
+def test_a_folder_of_version_0_1_loads(saved):
+    folder, model = saved
+    told = json.loads((folder / "tubelet.json").read_text(encoding="utf-8"))
+    old = {**told["model"], "kind": "ViViTConfig", "attends": told["model"].pop("attention_type")}
+    del old["attention_type"]
+    tasks = {name: {k: v for k, v in card.items() if k != "kind"} for name, card in told["tasks"].items()}
+    change(folder, format=1, model=old, tasks=tasks)
+    loaded = load_model(folder)
+    assert (loaded.config, dict(loaded.tasks)) == (CONFIG, TASKS)
+    kept = model.state_dict()
+    assert all(torch.equal(x, kept[name]) for name, x in loaded.model.state_dict().items())
