@@ -76,7 +76,8 @@ def change(folder, path, value):
     ("path", "value", "says"),
     [
         ("model.backbone.width", 20_000, "and the model that is described has many more"),
-        ("model.backbone.depth", 10**6, "and the model that is described has many more"),
+        ("model.backbone.depth", 500, "and the model that is described has many more"),
+        ("model.backbone.depth", 10**9, r"model\.backbone: self\.depth=1000000000 must be from 0 to 1,000"),
         ("model.backbone.mlp", 64, r"mlp\.0\.weight has shape \(32, 16\), the model wants \(64, 16\)"),
         ("model.backbone.width", 0, r"model\.backbone: width=0 must be at least 1"),
         ("model.backbone.heads", -1, r"model\.backbone: heads=-1 must be at least 1"),

@@ -26,7 +26,7 @@ from tubelet.nn.tokenizers import Tubelet, TubeletTokenizer, as_video
 from tubelet.specs import ImageSpec, InputSpec, RasterSpec, VideoSpec
 
 Extent = tuple[int, int, int]
-_MOST_TOKENS = 2**16
+_MOST_NUMBERS = 2**25  # in the table of positions, which is no parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,11 +248,10 @@ class TubeViTConfig(ModelConfig):
             raise ValueError("tubes must be at least one")
         if not 0 <= self.gate < self.backbone.depth:
             raise ValueError(f"{self.gate=} must be a number of layers below {self.backbone.depth=}")
-        if math.prod(self.patch.grid(self.image.extent)) > _MOST_TOKENS:
-            raise ValueError(f"{self.image.size=} has more than {_MOST_TOKENS:,} patches")
-        grids = [tube.grid(self.video.extent) for tube in (self.patch, *self.tubes)]
-        if (tokens := sum(map(math.prod, grids))) > _MOST_TOKENS:
-            raise ValueError(f"the tubes give {tokens:,} tokens, and attention takes at most {_MOST_TOKENS:,}")
+        video = sum(math.prod(tube.grid(self.video.extent)) for tube in (self.patch, *self.tubes))
+        tokens = max(math.prod(self.patch.grid(self.image.extent)), video)
+        if tokens * self.backbone.width > _MOST_NUMBERS:
+            raise ValueError(f"{tokens:,} tokens of {self.backbone.width=} are too many: their positions are a table")
         kernel_widths((self.patch,), self.backbone.width)
         kernel_widths(self.tubes, self.backbone.width, self.learned)
 

@@ -15,6 +15,9 @@ from tubelet.nn.depth import Layers, StochasticDepth
 from tubelet.nn.initializers import init_mlp_, mimetic_attention_
 
 
+_DEEPEST = 1000
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """The size of a stack of blocks, and its regularizers.
@@ -50,8 +53,8 @@ class TransformerConfig:
             raise ValueError(f"{self.width=} must be a multiple of {self.heads=}")
         if self.start == "mimetic" and self.inner != self.width:
             raise ValueError(f'start="mimetic" needs heads of {self.width=} / {self.heads=} channels each')
-        if self.depth < 0:
-            raise ValueError(f"{self.depth=} must not be negative")
+        if not 0 <= self.depth <= _DEEPEST:
+            raise ValueError(f"{self.depth=} must be from 0 to {_DEEPEST:,}")
         for name in ("dropout", "attention_dropout", "stochastic_depth"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
