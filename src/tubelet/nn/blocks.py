@@ -14,7 +14,6 @@ from tubelet.nn.attention import Attention, Bias, BiasedAttention
 from tubelet.nn.depth import Layers, StochasticDepth
 from tubelet.nn.initializers import init_mlp_, mimetic_attention_
 
-
 _DEEPEST = 1000
 
 
