@@ -108,8 +108,8 @@ def _check_raster(spec: RasterSpec) -> None:
         raise ValueError(f"{short_side=} must be at least the smaller side of {size=}, or the crop leaves the picture")
     if len(mean) != len(std):
         raise ValueError(f"{mean=} and {std=} must have one number per channel")
-    if not std or min(std) <= 0:
-        raise ValueError(f"{std=} must be positive, a number per channel")
+    if not std or min(std) <= 0 or not all(map(math.isfinite, (*mean, *std))):
+        raise ValueError(f"{mean=} must be finite and {std=} positive, a number per channel")
 
 
 def _pixels(spec: RasterSpec) -> str:

@@ -142,7 +142,11 @@ def _range(processor: _Processor, channels: int) -> tuple[tuple[float, ...], tup
     mean, std = (0.0,) * channels, (1.0,) * channels
     if processor.do_normalize:
         mean, std = processor.image_mean or (0.5,) * channels, processor.image_std or (0.5,) * channels
-    factor = 255 * (processor.rescale_factor or 1 / 255) if processor.do_rescale else 255.0
+    factor = 255.0
+    if processor.do_rescale and processor.rescale_factor is not None:
+        factor *= processor.rescale_factor
+    elif processor.do_rescale:
+        factor = 1.0
     offset = 1.0 if processor.offset else 0.0
     return tuple((offset + m) / factor for m in mean), tuple(s / factor for s in std)
 
