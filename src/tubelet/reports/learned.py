@@ -24,10 +24,10 @@ from tubelet.metrics import cosine
 from tubelet.models import Model
 from tubelet.reports.clips import Clips, look
 from tubelet.training.experiment import Experiment
-from tubelet.writing import write_json
 from tubelet.training.run import initial_model
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import LoadedModel, build_model
+from tubelet.writing import write_json
 
 PICTURES, NUMBERS = "pictures", "pictures.json"
 UNTRAINED, TRAINED = "untrained", "trained"
