@@ -60,7 +60,7 @@ def test_any_fault_while_a_file_is_read_is_its_error(talk: Path, monkeypatch: py
     video, track = open_video(talk), SoundTrack(talk)
     monkeypatch.setattr(info, "display_size", fail)
     monkeypatch.setattr(pyav_decoder.PyAVDecoder, "_upright_rgb", fail)
-    monkeypatch.setattr(audio, "_channels", fail)
+    monkeypatch.setattr(audio, "mono", fail)
     for read in (lambda: probe(talk), lambda: video.frames_at([0.1]), lambda: track.span(0.0, 0.1, 16_000)):
         with pytest.raises(MediaError) as caught:
             read()
