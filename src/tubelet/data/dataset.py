@@ -173,9 +173,7 @@ class ViewSet:
                 return error
         if missing and not (self.may_miss and inputs):
             return next(iter(missing.values()))
-        return VideoViews(
-            inputs, _target(self._labels, record), record.name, tuple(silent), tuple(missing)
-        )
+        return VideoViews(inputs, _target(self._labels, record), record.name, tuple(silent), tuple(missing))
 
 
 def _target(labels: Labels | None, record: Record) -> Targets | None:

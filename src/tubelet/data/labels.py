@@ -56,9 +56,7 @@ class ClassLabels:
     def _target(self, record: Record, name: str) -> Tensor:
         known, labels = self.indices[name], record.labels.get(name, ())
         if unknown := [label for label in labels if label not in known]:
-            raise ValueError(
-                f"{record.name}: {unknown[0]!r} is none of the {len(known)} classes of {name!r}"
-            )
+            raise ValueError(f"{record.name}: {unknown[0]!r} is none of the {len(known)} classes of {name!r}")
         if self.several:
             target = torch.zeros(len(known))
             target[[known[label] for label in labels]] = 1
@@ -97,9 +95,7 @@ class NumberLabels:
         value = _number(labels[0]) if len(labels) == 1 else None
         if value is None:
             given = ";".join(labels)
-            raise ValueError(
-                f"{record.name}: {given!r} of {name!r} is not one finite number, as regression needs"
-            )
+            raise ValueError(f"{record.name}: {given!r} of {name!r} is not one finite number, as regression needs")
         return value
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from tubelet.data import tables
+from tubelet.data.facts import FACTS, believed
 from tubelet.data.records import FILE, LABEL, TYPES, Record, Records, label_column, label_set
 from tubelet.data.tables import ManifestError, Table
 
@@ -25,7 +26,7 @@ _YEARS = 1e9  # seconds, thirty years
 _NUMBERS = {"start": _YEARS, "end": _YEARS, "duration": _YEARS, "fps": 1e6, "width": 1e6, "height": 1e6}
 """The columns of numbers, and the most that makes sense in each."""
 _TEXTS = ("split", "group", "text", "error")
-_INDEXED = ("duration", "fps", "width", "height", "error")
+_INDEXED = (*FACTS, "error")
 _TEXT = "text."  # and a name: the column of one of several captions
 _PREFIXES = ("label.", FILE, _TEXT)
 _COLUMNS = ("path", "label", "labels", "start", "end", "split", "group", "text", "texts", *_INDEXED)
@@ -75,7 +76,7 @@ class Manifest:
         return tuple(sorted(labels, key=lambda label: (int(label) if numbers else 0, label)))
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, *, as_written: bool = False) -> Manifest:
     """Read a manifest (.csv, .jsonl, .parquet or .arrow), or a folder of class folders.
 
     Columns: ``path`` (relative ones are relative to the manifest); ``label``, or ``labels`` (several: separated by ";"
@@ -83,7 +84,8 @@ def read_manifest(path: str | Path) -> Manifest:
     example, such as its optical flow, for inputs whose spec names that column; ``start``, ``end`` in seconds;
     ``split``; ``group``; ``text``, a caption, or several: a list in ``texts``, or a column ``text.NAME`` for each, as
     in CSV; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
-    A file that has not changed is read once in a process; parquet and Arrow files are mapped into memory.
+    Where files are not as the manifest says, what it caches of them is not used, and a note says so; ``as_written``
+    keeps it. A file that has not changed is read once in a process; parquet and Arrow files are mapped into memory.
     Raises :class:`ManifestError` with the line that is wrong and what to do about it.
     """
     path = Path(path)
@@ -92,7 +94,15 @@ def read_manifest(path: str | Path) -> Manifest:
 
         return read_folder(path)
     state = path.stat() if path.is_file() else None
-    return _read_file(path, os.getcwd(), (state.st_mtime_ns, state.st_size, state.st_ino) if state else ())
+    read = _read_file if as_written else _believed
+    return read(path, os.getcwd(), (state.st_mtime_ns, state.st_size, state.st_ino) if state else ())
+
+
+@lru_cache(maxsize=8)
+def _believed(path: Path, directory: str, state: tuple[int, ...]) -> Manifest:
+    manifest = _read_file(path, directory, state)
+    records, notes = believed(str(path), Records.of(manifest.records))
+    return Manifest(manifest.path, records, (*manifest.notes, *notes))
 
 
 @lru_cache(maxsize=8)
@@ -216,7 +226,9 @@ def _columns(table: Table) -> dict[str, Any]:
 def _normal(table: Table, paths: Any) -> Any:
     """The paths as :class:`Path` writes them: no "./", no "//", no "/" at the end."""
     if (row := tables.first(pc.match_substring(paths, "\0"))) is not None:
-        raise table.error(row, f"the path {tables.shown(paths[row].as_py())} has a zero byte, which no name has; mend it")
+        raise table.error(
+            row, f"the path {tables.shown(paths[row].as_py())} has a zero byte, which no name has; mend it"
+        )
     odd = pc.match_substring_regex(paths, r"(^\./.)|/\.?/|/\.?$")
     if tables.first(odd) is None:
         return paths
@@ -291,5 +303,7 @@ def _check_keys(table: Table, keys: Any) -> None:
     seen: dict[str, int] = {}
     for row, key in enumerate(keys.to_pylist()):
         if key in seen:
-            raise table.error(row, f"{tables.shown(key)} already stands in line {table.line(seen[key])}; remove one of them")
+            raise table.error(
+                row, f"{tables.shown(key)} already stands in line {table.line(seen[key])}; remove one of them"
+            )
         seen[key] = row

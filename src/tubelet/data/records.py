@@ -302,7 +302,7 @@ class Records(Sequence[Record]):
         return pc.if_else(pc.equal(keys, ""), self.paths(), keys)
 
     def sha256(self) -> str:
-        """A fingerprint of the examples' keys, labels and times, in this order; the same for every format."""
+        """A fingerprint of the examples' keys, labels, times and captions, in this order; the same for every format."""
         digest = sha256()
         _digest_texts(digest, self.keys())
         for name in self.label_sets:
@@ -317,6 +317,16 @@ class Records(Sequence[Record]):
             column = self.column(name) if name in self.table.column_names else None
             times = np.full(len(self), none) if column is None else _numpy(pc.fill_null(column, none))
             digest.update(times.astype("<f8").tobytes())
+        for name in filter(self.table.column_names.__contains__, ("text", "texts")):
+            cells = self.column(name)
+            if pa.types.is_list(cells.type):
+                counts = _numpy(pc.fill_null(pc.list_value_length(cells), 0))
+                cells = pc.list_flatten(cells)
+            else:
+                counts, cells = np.ones(len(cells)), pc.fill_null(cells, "")
+            if pc.any(pc.not_equal(cells, "")).as_py():
+                digest.update(name.encode() + counts.astype("<i8").tobytes())
+                _digest_texts(digest, cells)
         return digest.hexdigest()
 
     def _rows(self) -> Any:

@@ -200,7 +200,7 @@ def _not_utf8(path: Path) -> tuple[int | None, str]:
     """The first line that is not UTF-8, and what it is instead."""
     with path.open("rb") as file:
         if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return None, "UTF-16, as spreadsheets save their \"Unicode text\""
+            return None, 'UTF-16, as spreadsheets save their "Unicode text"'
         file.seek(0)
         for number, line in enumerate(file, 1):
             try:
@@ -250,7 +250,9 @@ def _read_csv(path: Path, numbers: Sequence[str]) -> Table:
         if "path" not in columns and any("path" in map(str.strip, column.split(separator)) for column in columns):
             raise ManifestError(str(path), 1, f"the cells are separated by {name}; save it with commas")
     if "\0" in "".join(columns):
-        raise ManifestError(str(path), 1, "not a text file in UTF-8, as its letters have zeros between; save it as UTF-8")
+        raise ManifestError(
+            str(path), 1, "not a text file in UTF-8, as its letters have zeros between; save it as UTF-8"
+        )
     try:
         if _quotes(path) % 2:
             _check_csv(path)
