@@ -32,7 +32,7 @@ _OPENED = 3  # files of each suffix, whose contents say what all are
 
 def kind_of_file(path: str | Path) -> Kind | None:
     """None for a suffix that says nothing."""
-    return _KINDS.get(Path(path).suffix.lower())
+    return _KINDS.get(Path(path).suffix.strip().lower())
 
 
 def kinds_of(records: Sequence[Record], file: str = "") -> dict[Kind | None, Record]:
