@@ -31,6 +31,7 @@ _INDEX = ("", "__index_level_0__")  # what data frames call the column of their 
 _BLOCK = 1 << 20  # bytes
 _PROSE = ("text", "error")  # the columns of long texts, and those whose names begin so
 _LONGEST, _LONGEST_PROSE = 4_096, 100_000  # letters in a cell; no path has more than 4,096
+_NESTED = 64  # brackets in a line of JSON; Arrow ends the process where thousands are nested
 _SHOWN = 60  # letters of a cell in an error
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -341,6 +342,9 @@ def _arrow_jsonl(path: Path, numbers: Sequence[str]) -> Any:
     """The cells as Arrow reads them; None where it would not keep every text and number as it is written."""
     from pyarrow import json as arrow
 
+    with path.open("rb") as lines:
+        if any(line.count(b"[") + line.count(b"{") > _NESTED for line in lines):
+            return None
     try:
         with path.open(encoding="utf-8") as file:
             head = json.loads(next((line for line in file if line.strip()), "{}"))
