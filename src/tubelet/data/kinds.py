@@ -58,7 +58,7 @@ def kinds_by_suffix(records: Sequence[Record], file: str = "") -> dict[str, tupl
         alike = np.flatnonzero(suffixes.codes == code)
         some = [records[i] for i in alike[:: -(-len(alike) // _OPENED)].tolist()]
         seen = filter(None, (glance(record.paths[file] if file else record.path) for record in some))
-        kinds = Counter(info.kind for info in seen)
+        kinds: Counter[Kind] = Counter(info.kind for info in seen)
         by_suffix = _KINDS.get(suffixes.names[code].lower())
         kind = max(kinds, key=lambda kind: (kinds[kind], kind == by_suffix)) if kinds else by_suffix
         found.setdefault(suffixes.names[code].lower(), (kind, records[place]))

@@ -131,7 +131,7 @@ class Table:
         try:
             return None if text is None else float(text)
         except ValueError:
-            hint = "; write a point, not a comma" if re.fullmatch(r"\d+,\d+", text) else ""
+            hint = "; write a point, not a comma" if re.fullmatch(r"\d+,\d+", text or "") else ""
             raise self.error(row, f"column {column!r} must hold a number, not {shown(text)}{hint}") from None
 
     def _array(self, column: str) -> Any:
@@ -251,9 +251,7 @@ def _read_csv(path: Path, numbers: Sequence[str]) -> Table:
         if "path" not in columns and any("path" in map(str.strip, column.split(separator)) for column in columns):
             raise ManifestError(str(path), 1, f"the cells are separated by {name}; save it with commas")
     if "\0" in "".join(columns):
-        raise ManifestError(
-            str(path), 1, "not a text file in UTF-8, as its letters have zeros between; save it as UTF-8"
-        )
+        raise ManifestError(str(path), 1, "its letters have zeros between them, as UTF-16 has; save it as UTF-8")
     try:
         if _quotes(path) % 2:
             _check_csv(path)
@@ -352,7 +350,7 @@ def _arrow_jsonl(path: Path, numbers: Sequence[str]) -> Any:
         options = arrow.ParseOptions(explicit_schema=pa.schema(list(types.items())))
         cells = arrow.read_json(path, parse_options=options)
         cells.validate(full=True)
-    except (ValueError, TypeError, RecursionError, pa.ArrowException):
+    except (ValueError, TypeError, RecursionError, pa.ArrowException):  # what is wrong is found by line
         return None
     kept = all(
         pa.types.is_string(kind) or kind == pa.list_(pa.string()) or name in numbers
@@ -408,6 +406,7 @@ def _letters(path: Path, line: int, column: str, text: str) -> str:
     if not _HALVES.search(text):
         return text
     try:
+        text.encode(errors="surrogateescape")
         return text_of(text)
     except UnicodeEncodeError as error:
         reason = f"column {column!r} has half a letter in it, {shown(text)}; write whole ones"

@@ -139,7 +139,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all. Bytes of file names that are no letters become escapes of JSON."""
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    beside.write_text(text, encoding="utf-8", errors="backslashreplace")
     beside.rename(path)
