@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -217,11 +218,59 @@ def test_a_file_of_two_classes_trains_and_is_told(tmp_path):
         assert "1 files stand in several classes" in manifest.notes[-1]
 
 
-def test_a_name_that_is_not_utf8_is_refused(tmp_path):
-    fill(tmp_path, {"a/1.png": "1"})
-    Path(str(tmp_path), "a", "caf\udce9.png").write_text("2")
-    with pytest.raises(ManifestError, match=r"caf\\xe9\.png: its name is not UTF-8"):
+def test_media_that_are_hidden_or_misplaced_are_counted(tmp_path):
+    names = ["a/1.png", "b/2.png", "a/.checkpoints/1.png", "b/@eaDir/2.png/thumb.jpg", "b/._2.png", ".old/x/3.png"]
+    fill(tmp_path, dict.fromkeys([*names, "4.png", ".DS_Store", "a/.git/config", "notes.txt"], ""))
+    (tmp_path / "a/round").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / "b/5.png")
+    manifest = read_folder(tmp_path)
+    assert set(split_of(manifest)) == {"a/1.png", "b/2.png"}
+    said = "\n".join(manifest.notes)
+    assert "4 media files are hidden, or in hidden folders and are left out: a/.checkpoints/1.png, b/._2.png" in said
+    assert "1 media files are beside the class folders and are left out: 4.png" in said
+    assert "1 links lead back to a folder that they are in and are left out: a/round" in said
+    assert "1 files are no regular files, but pipes or devices and are left out: b/5.png" in said
+
+
+@pytest.mark.parametrize("name", ["1.ogv", "1.MTS", "1.rm", "1.swf", "1.avif", "1.heic", "1.m2ts", "1.amr", "1.jp2"])
+def test_suffixes_of_media_are_known(tmp_path, name):
+    fill(tmp_path, {f"a/{name}": "1"})
+    assert [record.key for record in read_folder(tmp_path).records] == [f"a/{name}"]
+
+
+def test_errors_say_what_was_left_out(tmp_path):
+    fill(tmp_path, dict.fromkeys(["a/1.xyz", "a/.b/2.png", "3.png"], ""))
+    with pytest.raises(ManifestError) as caught:
         read_folder(tmp_path)
+    assert "1 .xyz in a" in str(caught.value)
+    assert "a/.b/2.png" in str(caught.value)
+    assert "left out: 3.png" in str(caught.value)
+    fill(tmp_path, dict.fromkeys(["train/a/1.png", "held/2.png"], ""))
+    with pytest.raises(ManifestError, match=r"no split 'test'; it has 'train'.*beside train: a, held"):
+        read_folder(tmp_path).split("test")
+
+
+def test_dangling_links_are_no_copies(tmp_path):
+    fill(tmp_path, {f"{c}/{i}.png": f"{c}{i}" for c in "ab" for i in range(3)})
+    for c in "ab":
+        (tmp_path / c / "gone.png").symlink_to("/nowhere.png")
+    assert not any("more than once" in note or "several classes" in note for note in read_folder(tmp_path).notes)
+
+
+def test_contents_say_what_a_file_is(tmp_path):
+    for i in range(3):
+        record_sound(tmp_path / f"{i}.wav", np.full(16_000, 0.1))
+        (tmp_path / f"{i}.wav").rename(tmp_path / f"{i}.mp4")
+    sounds = [Record(str(tmp_path / f"{i}.mp4")) for i in range(3)]
+    assert kind_of(sounds) == "audio"
+    assert check_manifest(Manifest("m", sounds)) == []
+    Image.new("RGB", (8, 8)).save(tmp_path / "still.png")
+    (tmp_path / "still.png").rename(tmp_path / "3.mp4")
+    encode(tmp_path / "film.mp4", 5)
+    (tmp_path / "film.mp4").rename(tmp_path / "4.png")
+    others = [Record(str(tmp_path / "3.mp4")), Record(str(tmp_path / "4.png"))]
+    said = [error.reason for error in check_manifest(Manifest("m", [*sounds, *others]))]
+    assert ["its name says" in reason for reason in said] == [True, True]
 
 
 def test_fingerprints_are_kept(tmp_path, monkeypatch):
@@ -258,3 +307,32 @@ def test_subtitles_belong_to_the_media_beside_them_and_their_errors_are_told(tmp
     index = index_folder(tmp_path)
     assert len(read_manifest(index.manifest.path).records) == 4
     assert index.broken == ()
+
+
+def test_what_a_manifest_says_of_files_is_used_only_where_it_is_so(tmp_path):
+    path = encode(tmp_path / "a.mp4", 15)
+    for said, kept in ((0.5, 0.5), (3.0, 0.0), (0.2, 0.0)):
+        (tmp_path / "m.csv").write_text(f"path,label,duration,fps\n{path},x,{said},30\n")
+        manifest = read_manifest(tmp_path / "m.csv")
+        assert manifest.records[0].duration == kept
+        assert [f"duration={said:g}" in note for note in manifest.notes] == [True] * (not kept)
+        assert read_manifest(tmp_path / "m.csv", as_written=True).records[0].duration == said
+    assert index_folder(tmp_path / "m.csv").manifest.path == str(tmp_path / "m.csv")
+    assert read_manifest(tmp_path / "m.csv").records[0].duration == 0.5
+
+
+def test_times_in_other_units_are_guessed(tmp_path):
+    path = str(encode(tmp_path / "a.mp4", 60))
+    records = [Record(path, start=500, end=1500), Record(path, start=15, end=45), Record(path, start=1e6)]
+    said = [error.reason for error in check_manifest(Manifest("m", records))]
+    assert ["milliseconds?" in said[0], "frame numbers?" in said[1], "are these" in said[2]] == [True, True, False]
+
+
+def test_check_reads_every_file_of_an_example(tmp_path):
+    path, short = encode(tmp_path / "a.mp4", 60), encode(tmp_path / "b.mp4", 12)
+    (tmp_path / "c.mp4").write_text("nothing")
+    records = [Record(str(path), paths={"flow": str(other)}) for other in (path, short, tmp_path / "c.mp4")]
+    errors = check_manifest(Manifest("m", records))
+    assert [Path(error.path).name for error in errors] == ["b.mp4", "c.mp4"]
+    stale = Record(str(path), error="truncated")
+    assert "index it again" in check_manifest(Manifest("m", [stale]))[0].reason

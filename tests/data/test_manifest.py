@@ -170,7 +170,8 @@ def test_the_fingerprint_is_of_the_examples_and_not_of_the_format(tmp_path):
         write_manifest(tmp_path / f"m.{suffix}", RECORDS)
         found.add(Records.of(read_manifest(tmp_path / f"m.{suffix}").records).sha256())
     assert len(found) == 1
-    for changed in ({"labels": {"label": ("run",)}}, {"start": 1.0}, {"end": 9.0}, {"key": "b"}):
+    captions = {"text": "another"}, {"texts": ("one", "two")}, {"texts": ("one two",)}
+    for changed in ({"labels": {"label": ("run",)}}, {"start": 1.0}, {"end": 9.0}, {"key": "b"}, *captions):
         first = Records.of([replace(RECORDS[0], **changed), *RECORDS[1:]])
         assert first.sha256() != Records.of(RECORDS).sha256()
 
@@ -194,6 +195,19 @@ def test_text_stays_as_it_is_written(tmp_path):
         ('path,label\na.mp4,x\n"b.mp4,x\nc.mp4,x\n', 3, "a quote is opened and not closed"),
         ('path,label\na.mp4,"x\nb.mp4,x\n', 2, "a quote is opened and not closed"),
         ("path;label\na.mp4;x\n", 1, "the cells are separated by ';'; save it with commas"),
+        ("path;label,split\na.mp4;x,train\n", 1, "the cells are separated by ';'; save it with commas"),
+        ("label\tpath\nx\ta.mp4\n", 1, "the cells are separated by tabs; save it with commas"),
+        ("path,label, label\na.mp4,x,y\n", 1, "two columns are named 'label'"),
+        ("path,label,start\ra.mp4,x,0\rb.mp4,x,soon\r", 3, "must hold a number, not 'soon'"),
+        ('path,start\na.mp4,1\nb.mp4,"0,5"\n', 3, "not '0,5'; write a point, not a comma"),
+        ("path,label,width\na.mp4,x,1e300\n", 2, "'width' must hold a number of at most 1,000,000, not 1e+300"),
+        ("path,label,duration\na.mp4,x,1e300\n", 2, "'duration' must hold a number of at most 1,000,000,000"),
+        (f"path,label\na.mp4,x\nb.mp4,{'y' * 200_000}\n", 3, "a cell of 200,000 letters, 'yyy"),
+        (f"path,text\na.mp4,x\nb.mp4,{'y' * 200_000}\n", 3, "'text' has a cell of 200,000 letters"),
+        (f"path,text.1\na.mp4,x\nb.mp4,{'y' * 200_000}\n", 3, "has a cell of 200,000 letters"),
+        (f"path,label,start\na.mp4,{'y' * 3000},0\nb.mp4,x,{'y' * 200_000}\n", 3, "200,000 letters"),
+        (f"path,label,{'y' * 200_000}\na.mp4,x,z\n", 1, "unknown column 'yyy"),
+        ("path,label\na.mp4,x\nb\0.mp4,x\n", 3, "zero byte"),
     ],
 )
 def test_what_other_programs_write_is_told_with_its_line(tmp_path, text, line, words):
@@ -201,6 +215,61 @@ def test_what_other_programs_write_is_told_with_its_line(tmp_path, text, line, w
     with pytest.raises(ManifestError) as caught:
         read_manifest(tmp_path / "m.csv")
     assert (caught.value.line, words in str(caught.value)) == (line, True)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ('"label": ' + "[" * 100_000 + "]" * 100_000, "nested too deep"),
+        ('"label": ' + '{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deep"),
+        ('"start": ' + "9" * 5_000, "thousands of digits"),
+        ('"start": Infinity', "finite number"),
+        ('"start": 1e999', "finite number"),
+        ('"width": -1', "finite number of at least 0"),
+        ('"label": {"a": 1}', "must hold one value"),
+        ('"labels": [["a"]]', "must hold texts"),
+        ('"label": "\\ud800"', "half a letter"),
+    ],
+)
+def test_jsonl_that_no_table_holds_is_told_with_its_line(tmp_path, cells, words):
+    (tmp_path / "m.jsonl").write_text('{"path": "a.mp4"}\n{"path": "b.mp4", ' + cells + "}\n")
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(tmp_path / "m.jsonl")
+    assert (caught.value.line, words in str(caught.value)) == (2, True)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_path_that_python_listed_is_the_file(tmp_path):
+    """os.listdir gives bytes that are no letters as halves of letters, which JSON keeps."""
+    (tmp_path / "m.jsonl").write_text(json.dumps({"path": "caf\udce9.png", "label": "x"}) + "\n")
+    (record,) = read_manifest(tmp_path / "m.jsonl").records
+    assert (record.path, record.key) == (str(tmp_path / "caf\udce9.png"), r"caf\xe9.png")
+
+
+def test_what_fails_leaves_the_old_manifest(tmp_path):
+    for suffix in ("csv", "jsonl", "parquet"):
+        path = tmp_path / f"m.{suffix}"
+        write_manifest(path, RECORDS)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ManifestError, match=r"m\.csv: .* cannot be told apart"):
+        write_manifest(tmp_path / "m.csv", [Record("a.mp4", {"label": ("a;b", "c")})])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_parts_of_a_long_file_have_keys_of_their_own(tmp_path):
+    (tmp_path / "m.csv").write_text("path,start,end\na.mp4,12345.61,12345.7\na.mp4,12345.62,12345.7\n")
+    assert [r.key for r in read_manifest(tmp_path / "m.csv").records] == [
+        "a.mp4#12345.61-12345.7",
+        "a.mp4#12345.62-12345.7",
+    ]
+
+
+def test_examples_that_take_no_part_are_counted(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label,split,error\na.mp4,x,train,\nb.mp4,x,,\nc.mp4,x,train,broken\n")
+    said = "\n".join(read_manifest(tmp_path / "m.csv").notes)
+    assert "1 examples have no split and are left out" in said
+    assert "1 examples that the index could not read are left out of training" in said
 
 
 def test_a_data_frame_s_index_and_nan_are_nothing(tmp_path):
@@ -211,8 +280,12 @@ def test_a_data_frame_s_index_and_nan_are_nothing(tmp_path):
 
 def test_text_that_is_not_utf8_is_told(tmp_path):
     (tmp_path / "m.csv").write_bytes("path,label\nü.mp4,x\n".encode("latin-1"))
-    with pytest.raises(ManifestError, match="save it as UTF-8"):
+    with pytest.raises(ManifestError, match="line 2: not UTF-8 text: the byte 0xfc is no letter; save it as UTF-8"):
         read_manifest(tmp_path / "m.csv")
+    for coding in ("utf-16", "utf-16-le"):
+        (tmp_path / "m.csv").write_bytes("path,label\na.mp4,x\n".encode(coding))
+        with pytest.raises(ManifestError, match=r"UTF-16.*; save it as UTF-8"):
+            read_manifest(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "arrow"])

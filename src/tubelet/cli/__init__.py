@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from tubelet.cli import completion, cost, data, demo, doctor, evaluate, pictures, predict, probe, recipes, train
 from tubelet.cli.command import Commands, Status, choose
@@ -36,6 +37,8 @@ _ABOUT = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, TextIOWrapper):  # names may have bytes in them that are no letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Options of every command, before or after its name, are taken out of the words here.
     if traceback := "--traceback" in words:
         words.remove("--traceback")

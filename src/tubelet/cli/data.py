@@ -24,9 +24,13 @@ def choose_data(words: list[str]) -> Status:
 
 
 def index(
-    folder: Annotated[Positional[str], arg(help="class folders, with or without train/ and val/", metavar="DIR")],
+    folder: Annotated[
+        Positional[str], arg(help="class folders, with or without train/ and val/; or a manifest", metavar="DIR")
+    ],
     *,
-    out: Annotated[str, arg(help="the manifest to write (.csv, .jsonl, .parquet); DIR/manifest.csv if empty")] = "",
+    out: Annotated[
+        str, arg(help="the manifest to write (.csv, .jsonl, .parquet); DIR/manifest.csv, or the one given, if empty")
+    ] = "",
 ) -> Status:
     """Probe every file of a folder of class folders, and write a manifest: class, split, duration, frame rate, size."""
     from tubelet.data.index import index_folder
@@ -46,16 +50,16 @@ def check(
     *,
     sound: Annotated[bool, arg(help="also decode the sound tracks of videos")] = False,
 ) -> Status:
-    """Decode the start, middle and end of every example; list what cannot be read, and silence (exit status 1)."""
+    """Decode the start, middle and end of every example; list what training would stumble over (exit status 1)."""
     from tubelet.data.index import check_manifest
     from tubelet.data.manifest import read_manifest
 
-    read, notes = read_manifest(manifest), list[str]()
+    read, notes = read_manifest(manifest, as_written=True), list[str]()
     with progress("decoding") as advance:
         errors = check_manifest(read, sound=sound, progress=advance, note=notes.append)
     for error in errors:
         warn(str(error))
-    for note in notes:
+    for note in [*read.notes, *notes]:
         print(note)
     print(f"{read.path}: {_described(read)}; {len(errors)} cannot be read{' or heard' if sound else ''}")
     return 1 if errors else 0

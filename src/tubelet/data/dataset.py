@@ -112,7 +112,7 @@ class TrainSet:
             inputs = {
                 name: x[0] for name, x in masked({name: x[None] for name, x in inputs.items()}, self.specs).items()
             }
-        return Example(inputs, _target(self._labels, record), record.key or record.path)
+        return Example(inputs, _target(self._labels, record), record.name)
 
     def times(self, index: int, pass_: int, name: str) -> tuple[float, ...]:
         """When the frames of an input of :meth:`example` are taken, or the windows of a spectrogram begin.
@@ -173,9 +173,7 @@ class ViewSet:
                 return error
         if missing and not (self.may_miss and inputs):
             return next(iter(missing.values()))
-        return VideoViews(
-            inputs, _target(self._labels, record), record.key or record.path, tuple(silent), tuple(missing)
-        )
+        return VideoViews(inputs, _target(self._labels, record), record.name, tuple(silent), tuple(missing))
 
 
 def _target(labels: Labels | None, record: Record) -> Targets | None:
@@ -192,7 +190,7 @@ def _check(records: Records, readers: Mapping[str, Reader], labels: Labels | Non
         if file and file not in records.files:
             raise ValueError(
                 f"input {name!r} is read from the column {reader.spec.column!r}, which "
-                f"{records[0].key or records[0].path} does not have; give a manifest with that column"
+                f"{records[0].name} does not have; give a manifest with that column"
             )
         for kind, record in kinds_of(records, file).items():
             if (kind or reader.kinds[0]) not in {*reader.kinds, *either}:

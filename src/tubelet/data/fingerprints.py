@@ -10,11 +10,38 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tubelet.data.records import Records
+from tubelet.media.subtitles import subtitles_beside
+
 _SAMPLE = 1 << 16  # bytes at each end of a file that its fingerprint covers
 _WORTH_KEEPING = 1_000  # files; fewer are read again in a moment
+_LOOKED_AT = 1_000  # examples
+LETTERS = 8  # of a fingerprint that :func:`contents` keeps
+
+
+def looked_at(records: Records, captions: bool) -> list[str]:
+    """The files whose contents stand for those of all records: of up to 1,000 examples, spread over them evenly.
+
+    ``captions``: those of the subtitles beside them, too.
+    """
+    places = np.unique(np.linspace(0, len(records) - 1, min(len(records), _LOOKED_AT)).astype(np.int64))
+    paths: dict[str, None] = {}
+    for record in records.at(places):
+        beside = subtitles_beside(record.path) if captions else None
+        paths |= dict.fromkeys(filter(None, [record.path, *record.paths.values(), beside]))
+    return list(paths)
+
+
+def contents(paths: Sequence[str]) -> str:
+    """The first eight letters of each file's fingerprint; those of a file that cannot be read are of an empty one's."""
+    sizes = [os.path.getsize(path) if os.path.isfile(path) else 0 for path in paths]
+    return "".join(
+        found.hex()[:LETTERS] for found in _computed([(*file, 0) for file in zip(paths, sizes, strict=True)])
+    )
 
 
 def fingerprints(folder: Path, files: Sequence[tuple[str, int, int]]) -> list[bytes]:
@@ -49,6 +76,8 @@ def _computed(files: Sequence[tuple[str, int, int]]) -> list[bytes]:
 def _fingerprint(of: tuple[str, int, int]) -> bytes:
     path, size, _ = of
     digest = blake2b(digest_size=16)
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        return digest.digest()
     with suppress(OSError), open(path, "rb") as file:
         digest.update(size.to_bytes(8, "big"))
         digest.update(file.read(_SAMPLE))
@@ -60,7 +89,7 @@ def _fingerprint(of: tuple[str, int, int]) -> bytes:
 def _load(kept: Path) -> dict[tuple[str, int, int], bytes]:
     try:
         columns = pq.read_table(kept).to_pydict()
-        files = zip(columns["path"], columns["size"], columns["changed"], strict=True)
+        files = zip(map(os.fsdecode, columns["path"]), columns["size"], columns["changed"], strict=True)
         return dict(zip(files, columns["fingerprint"], strict=True))
     except (OSError, pa.ArrowException, KeyError):
         return {}
@@ -69,7 +98,8 @@ def _load(kept: Path) -> dict[tuple[str, int, int], bytes]:
 def _save(kept: Path, known: dict[tuple[str, int, int], bytes]) -> None:
     paths, sizes, changed = zip(*known, strict=True)
     beside = kept.with_suffix(".new")
-    columns = {"path": paths, "size": sizes, "changed": changed, "fingerprint": list(known.values())}
+    columns = {"path": list(map(os.fsencode, paths)), "size": sizes, "changed": changed}
+    columns["fingerprint"] = list(known.values())
     pq.write_table(pa.table(columns), beside)
     beside.replace(kept)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from unicodedata import normalize
 
 from tubelet.data.fingerprints import fingerprints
 from tubelet.data.kinds import kind_of_file
 from tubelet.data.manifest import LABEL, Manifest, ManifestError, Records
+from tubelet.data.names import text_of
 from tubelet.data.split import hold_out, with_name_groups
 from tubelet.media.subtitles import SUFFIXES as SUBTITLES
 
@@ -26,18 +29,36 @@ _SPLITS = {
     "testing": "test",
 }
 _TEST_SHARE = 0.2
+_SYSTEM = {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
+"""Folders that network drives and other systems make for themselves, for thumbnails and what was deleted."""
+
 _NOWHERE = "a link that leads nowhere"
+_LOST = {
+    _NOWHERE: "links lead nowhere",
+    "hidden": "media files are hidden, or in hidden folders",
+    "beside": "media files are beside the class folders",
+    "circle": "links lead back to a folder that they are in",
+    "closed": "folders cannot be opened",
+    "special": "files are no regular files, but pipes or devices",
+}
+"""Why something in a folder is no data, and how it is said."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file in a class folder. ``key``: its path from the root. A link that leads nowhere has ``size`` -1."""
+    """A file in a class folder. ``path``: from the root. ``lost``: why it cannot be read, of ``_LOST``."""
 
-    key: str
+    path: str
     label: str
     split: str
-    size: int
-    changed: int
+    size: int = 0
+    changed: int = 0
+    lost: str = ""
+
+    @property
+    def is_media(self) -> bool:
+        """Whether it is an example; a link that leads nowhere is one that cannot be read."""
+        return self.lost in ("", _NOWHERE) and kind_of_file(self.path) is not None
 
 
 @dataclass(frozen=True)
@@ -53,9 +74,10 @@ def read_folder(folder: Path) -> Manifest:
     """The media files in a folder's class folders, at any depth; a file's class is the outermost folder it lies in.
 
     Subfolders named train, val (or valid, validation) and test hold class folders of their own and are the splits; one
-    that holds files and no folders, beside other class folders, is a class of that name. Links to folders are followed;
-    hidden files and folders are left out. Files of no known suffix are left out and counted in the notes, but for
-    subtitles, which belong to the media file beside them.
+    that holds files and no folders, beside other class folders, is a class of that name. Links to folders are followed.
+    What is left out is counted in the notes: files of no known suffix (but for subtitles, which belong to the media
+    file beside them), media that are hidden or lie beside the class folders, links that lead nowhere. Keys and labels
+    are written as :func:`~tubelet.data.names.text_of` writes names.
 
     Without splits a fifth of each class, at least one file where it has two, becomes "val": the files whose fingerprint
     (:func:`~tubelet.data.fingerprints.fingerprints`) is smallest. So the split doesn't depend on names or order, copies
@@ -71,20 +93,20 @@ def read_files(folder: Path) -> Manifest:
 
     Raises :class:`ManifestError` where there are none.
     """
-    files = list(_walk(folder, folder, ""))
-    media = [file for file in files if kind_of_file(file.key)]
+    files = list(_walk(folder, folder, "", ""))
+    media, notes = [file for file in files if file.is_media], _left_out(folder, files)
     if not media:
-        raise ManifestError(str(folder), None, f"no media files; it has {len(files)} files of other kinds")
-    columns = {"error": [_NOWHERE if file.size < 0 else "" for file in media]}
-    records = Records.of_columns([file.key for file in media], {}, str(folder), **columns)
-    return Manifest(str(folder), records.readable, tuple(_left_out(folder, files, media)))
+        raise ManifestError(str(folder), None, ". ".join(["no media files", *notes]))
+    columns = {"error": [file.lost for file in media]}
+    records = Records.of_columns([text_of(file.path) for file in media], {}, str(folder), **columns)
+    return Manifest(str(folder), records.readable, tuple(notes))
 
 
 @lru_cache(maxsize=4)
 def _manifest(folder: Path, directory: str, listing: _Listing) -> Manifest:
     """``directory``: what a relative folder is relative to."""
-    media = [file for file in listing.files if kind_of_file(file.key)]
-    notes = [*listing.notes, *_left_out(folder, listing.files, media)]
+    media = [file for file in listing.files if file.is_media]
+    notes = [*listing.notes, *_left_out(folder, listing.files)]
     if not media:
         reason = "no media files in class folders; lay them out as FOLDER/CLASS/FILE.mp4"
         raise ManifestError(str(folder), None, ". ".join([reason, *notes]))
@@ -100,10 +122,10 @@ def _manifest(folder: Path, directory: str, listing: _Listing) -> Manifest:
 def _records(folder: Path, files: Sequence[_File]) -> Records:
     columns = {
         "split": [file.split for file in files],
-        "error": [_NOWHERE if file.size < 0 else "" for file in files],
+        "error": [file.lost for file in files],
     }
     return Records.of_columns(
-        [file.key for file in files], {LABEL: [file.label for file in files]}, str(folder), **columns
+        [text_of(file.path) for file in files], {LABEL: [file.label for file in files]}, str(folder), **columns
     )
 
 
@@ -113,69 +135,110 @@ def _listing(folder: Path) -> _Listing:
     stray = [name.name for name in outer if name not in splits]
     if stray and any(not _folders(name) for name in splits):  # classes such as bus, car and train
         splits, stray = {}, []
-    labels = [(label, split) for place, split in (splits or {folder: ""}).items() for label in _folders(place)]
-    found = [file for label, split in labels for file in _walk(folder, label, split)]
+    places = splits or {folder: ""}
+    labels = [(label, split) for place, split in places.items() for label in _folders(place)]
+    spelled: dict[str, str] = {}  # names that look the same, as two systems write "é", are one class
+    found = [
+        file
+        for label, split in labels
+        for file in _walk(folder, label, split, spelled.setdefault(normalize("NFC", label.name), text_of(label.name)))
+    ]
+    found += [file for place in {folder: "", **places} for file in _beside(folder, place)]
     notes = (
-        [f"{folder}: left out, beside {_listed(s.name for s in splits)}: {_listed(stray)}"] if splits and stray else []
+        [f"{folder}: left out, beside {_listed(s.name for s in splits)}: {_listed(map(text_of, stray))}"]
+        if splits and stray
+        else []
     )
-    filled = {file.label for file in found if kind_of_file(file.key) and file.size >= 0}
-    empty = sorted({label.name for label, _ in labels} - filled)
+    filled = {file.label for file in found if file.is_media and not file.lost}
+    empty = sorted(set(spelled.values()) - filled)
     if empty and filled:
         notes.append(f"{folder}: left out, as no file in them can be used: the classes {_listed(empty)}")
     return _Listing(sha256(repr(found).encode(errors="surrogateescape")).digest(), found, notes)
 
 
-def _walk(root: Path, label: Path, split: str) -> Iterator[_File]:
-    """The files below a class folder that are not hidden, in order; through links, but never in a circle."""
-    found: list[tuple[list[str], _File]] = []
-    open_folders = [(label, frozenset({label.resolve()}))]
+def _walk(root: Path, top: Path, split: str, label: str) -> Iterator[_File]:
+    """All files below a class folder ``top``, in order; through links, but never in a circle."""
+    found: list[_File] = []
+    open_folders = [(top, frozenset({top.resolve()}))]
     while open_folders:
         folder, above = open_folders.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    place = Path(entry.path).resolve()
-                    if place not in above:
-                        open_folders.append((Path(entry.path), above | {place}))
-                    continue
-                key = Path(entry.path).relative_to(root).as_posix()
-                _check_name(entry.path)
-                try:
-                    state = entry.stat()
-                    file = _File(key, label.name, split, state.st_size, state.st_mtime_ns)
-                except OSError:
-                    file = _File(key, label.name, split, -1, 0)
-                found.append((key.split("/"), file))
-    return (file for _, file in sorted(found, key=lambda pair: pair[0]))
+        entries = _entries(folder)
+        if entries is None:
+            found.append(_File(folder.relative_to(root).as_posix(), label, split, lost="closed"))
+        for entry in entries or ():
+            path = Path(entry.path).relative_to(root).as_posix()
+            if _is_hidden(entry.name):
+                found += [_File(hidden, label, split, lost="hidden") for hidden in _hidden_media(root, entry)]
+            elif entry.is_dir():
+                place = Path(entry.path).resolve()
+                if place in above:
+                    found.append(_File(path, label, split, lost="circle"))
+                else:
+                    open_folders.append((Path(entry.path), above | {place}))
+            else:
+                found.append(_file(entry, path, label, split))
+    return iter(sorted(found, key=lambda file: file.path.split("/")))
 
 
-def _check_name(path: str) -> None:
+def _file(entry: os.DirEntry[str], path: str, label: str, split: str) -> _File:
     try:
-        path.encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="backslashreplace")
-        reason = "its name is not UTF-8, so that no result could be written; rename it (as `convmv` does)"
-        raise ManifestError(shown, None, reason) from None
+        state = entry.stat()
+    except OSError:
+        return _File(path, label, split, lost=_NOWHERE)
+    if not stat.S_ISREG(state.st_mode):
+        return _File(path, label, split, lost="special")
+    return _File(path, label, split, state.st_size, state.st_mtime_ns)
+
+
+def _beside(root: Path, place: Path) -> Iterator[_File]:
+    """Media that lie where class folders should, and those in hidden folders there."""
+    for entry in sorted(_entries(place) or (), key=lambda entry: entry.name):
+        if _is_hidden(entry.name):
+            yield from (_File(path, "", "", lost="hidden") for path in _hidden_media(root, entry))
+        elif kind_of_file(entry.name) and not entry.is_dir():
+            yield _File(Path(entry.path).relative_to(root).as_posix(), "", "", lost="beside")
+
+
+def _hidden_media(root: Path, entry: os.DirEntry[str]) -> Iterator[str]:
+    paths = [entry.path]
+    if entry.is_dir(follow_symlinks=False):
+        paths = [os.path.join(folder, name) for folder, _, names in os.walk(entry.path) for name in names]
+    return (Path(path).relative_to(root).as_posix() for path in paths if kind_of_file(path))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]] | None:
+    """What is in a folder; None where it cannot be opened."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return None
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(Path(entry.path) for entry in _entries(folder) or () if entry.is_dir() and not _is_hidden(entry.name))
 
 
-def _left_out(folder: Path, files: Sequence[_File], media: Sequence[_File]) -> list[str]:
+def _left_out(folder: Path, files: Sequence[_File]) -> list[str]:
     notes: list[str] = []
-    unknown = [file for file in files if not kind_of_file(file.key) and not file.key.lower().endswith(SUBTITLES)]
-    strange = Counter((Path(file.key).suffix, file.label) for file in unknown)
+    strange = Counter(
+        (text_of(Path(file.path).suffix), file.label)
+        for file in files
+        if not (file.lost or kind_of_file(file.path) or file.path.lower().endswith(SUBTITLES))
+    )
     if strange:
         said = _listed(
-            f"{count} {suffix or 'without a suffix'} in {label}" for (suffix, label), count in strange.items()
+            f"{count} {suffix or 'without a suffix'}{label and f' in {label}'}"
+            for (suffix, label), count in strange.items()
         )
         notes.append(f"{folder}: {sum(strange.values())} files whose suffix tells no kind are left out: {said}")
-    broken = [file.key for file in media if file.size < 0]
-    if broken:
-        notes.append(f"{folder}: {len(broken)} links lead nowhere and are left out: {_listed(broken)}")
+    for lost, how in _LOST.items():
+        if gone := [text_of(file.path) for file in files if file.lost == lost]:
+            notes.append(f"{folder}: {len(gone)} {how} and are left out: {_listed(gone)}")
     return notes
 
 
@@ -184,17 +247,18 @@ def _split(folder: Path, records: Records, files: Sequence[_File]) -> tuple[Reco
     if grouped:
         _, test, how = hold_out(records, _TEST_SHARE)
         held = set(test.keys().to_pylist())
-        done = records.replaced(split=["val" if file.key in held else "train" for file in files])
+        done = records.replaced(split=["val" if key in held else "train" for key in records.keys().to_pylist()])
         said = f"{folder} has no train and val folders: {how}, {len(test)} of {len(records)} files, are the test set."
         return done, [said, grouped]
-    prints = fingerprints(folder, [(str(folder / file.key), file.size, file.changed) for file in files])
-    classes: defaultdict[bytes, set[str]] = defaultdict(set)
+    prints = fingerprints(folder, [(str(folder / file.path), file.size, file.changed) for file in files])
+    same: defaultdict[bytes, list[_File]] = defaultdict(list)
     for file, print_ in zip(files, prints, strict=True):
-        classes[print_].add(file.label)
+        if not file.lost:
+            same[print_].append(file)
     by_class: defaultdict[str, set[bytes]] = defaultdict(set)
-    for file, print_ in zip(files, prints, strict=True):
-        if len(classes[print_]) == 1 and file.size >= 0:
-            by_class[file.label].add(print_)
+    for print_, copies in same.items():
+        if len({file.label for file in copies}) == 1:
+            by_class[copies[0].label].add(print_)
     test = {print_ for members in by_class.values() for print_ in _smallest(members)}
     done = records.replaced(split=["val" if print_ in test else "train" for print_ in prints])
     held_out = sum(print_ in test for print_ in prints)
@@ -202,15 +266,14 @@ def _split(folder: Path, records: Records, files: Sequence[_File]) -> tuple[Reco
         f"{folder} has no train and val folders: {held_out} of its {len(done)} files, about a fifth of each class, "
         f"are the test set 'val', chosen by a hash of their content."
     ]
-    copies = [print_ for print_, count in Counter(prints).items() if count > 1]
-    if copies:
-        same = [file.key for file, print_ in zip(files, prints, strict=True) if print_ == copies[0]]
-        notes.append(f"{folder}: {len(copies)} files are there more than once, the first as {_listed(same)}.")
-    torn = next((print_ for print_ in copies if len(classes[print_]) > 1), None)
-    if torn is not None:
-        same = [file.key for file, print_ in zip(files, prints, strict=True) if print_ == torn]
-        count = sum(len(found) > 1 for found in classes.values())
-        notes.append(f"{folder}: {count} files stand in several classes, as {_listed(same)}: one content, two labels.")
+    if several := [copies for copies in same.values() if len(copies) > 1]:
+        first = _listed(text_of(file.path) for file in several[0])
+        notes.append(f"{folder}: {len(several)} files are there more than once, the first as {first}.")
+    if torn := [copies for copies in several if len({file.label for file in copies}) > 1]:
+        first = _listed(text_of(file.path) for file in torn[0])
+        notes.append(
+            f"{folder}: {len(torn)} files stand in several classes, as {first}: one content, two labels; mend one."
+        )
     return done, notes
 
 

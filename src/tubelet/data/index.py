@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from tubelet.data.facts import FACTS, SLACK, contradiction
+from tubelet.data.kinds import Kind, kind_of_file, kinds_by_suffix
 from tubelet.data.manifest import Manifest, Record, Records, read_manifest, write_manifest
 from tubelet.media.audio import read_audio
 from tubelet.media.errors import MediaError
@@ -27,7 +29,7 @@ Progress = Callable[[int, int], None]
 _WAITING = 4  # files per thread
 _RATE = 16_000  # samples per second at which sound is looked at
 _BLOCK = 10.0  # seconds of it at a time
-_SLACK = 0.05  # seconds by which a manifest may ask for more than a sound file has
+_SHORTER = 1.0  # seconds that a second file may lack at its end
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,20 +48,20 @@ def index_folder(
 ) -> Index:
     """Probe every media file of a folder of class folders and write the manifest, by default ``folder``/manifest.csv.
 
-    Duration, frame rate and size are cached in it, so that training needn't look again. A broken file keeps its line,
-    with the error in the column ``error``. ``workers`` threads probe; 0 means one per core.
+    ``folder`` may be a manifest, which is then written again, by default in its place. Duration, frame rate and size
+    are cached in it, so that training needn't look again. A broken file keeps its line, with the error in the column
+    ``error``. ``workers`` threads probe; 0 means one per core.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, as_written=True)
     records = Records.of(manifest.records)
-    found = probed(records.paths().to_pylist(), workers, progress)
+    found = probed(records, workers, progress)
     broken = tuple(info for info in found if isinstance(info, MediaError))
     facts = {
-        name: [0 if isinstance(info, MediaError) else round(getattr(info, name), 6) for info in found]
-        for name in ("duration", "fps", "width", "height")
+        name: [0 if isinstance(info, MediaError) else round(getattr(info, name), 6) for info in found] for name in FACTS
     }
     errors = [info.reason if isinstance(info, MediaError) else "" for info in found]
     records = records.replaced(**facts, error=errors)
-    out = Path(folder, "manifest.csv") if out is None else Path(out)
+    out = Path(out or (Path(folder, "manifest.csv") if Path(folder).is_dir() else folder))
     write_manifest(out, Records(records.table, None, str(Path(records.folder).absolute())))
     notes = first_taken([info for info in found if isinstance(info, MediaInfo)])
     return Index(Manifest(str(out), records, (*manifest.notes, *notes)), broken)
@@ -73,13 +75,18 @@ def check_manifest(
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> list[MediaError]:
-    """What cannot be read: of every example, the frames at its start, middle and end are really decoded.
+    """What training, evaluation or prediction would stumble over, one error for an example.
 
-    Of sound files, and with ``sound`` of the videos' tracks, all of the sound: a track that is missing, or in which
-    every sample is zero, is reported, too. So is a subtitle file with malformed cues, which readers leave out: one
-    beside the media file, or that a column names. ``note`` is called with what is no error, but may be a surprise.
+    Of every example the frames at its start, middle and end are really decoded, and compared with what the manifest
+    says of the file. A file of another kind than the files of its suffix is an error, and one whose record has an
+    ``error``, as training leaves it out. Of sound files, and with ``sound`` of the videos' tracks, all of the sound is
+    read: a track that is missing, or in which every sample is zero, is reported, too. So is a subtitle file with
+    malformed cues, which readers leave out: one beside the media file, or that a column names. ``note`` is called with
+    what is no error, but may be a surprise.
     """
-    found = list(_parallel(partial(_trial, sound=sound), Records.of(manifest.records), workers, progress))
+    records = Records.of(manifest.records)
+    kinds = {suffix: kind for suffix, (kind, _) in kinds_by_suffix(records).items()}
+    found = list(_parallel(partial(_trial, kinds=kinds, sound=sound), records, workers, progress))
     if note is not None:
         for sentence in first_taken([info for info in found if isinstance(info, MediaInfo)]):
             note(sentence)
@@ -117,13 +124,15 @@ def _parallel(function: Callable[[T], R], items: Sequence[T], workers: int, prog
         pool.shutdown(cancel_futures=True)
 
 
-def probed(paths: Sequence[str], workers: int = 0, progress: Progress | None = None) -> list[MediaInfo | MediaError]:
-    """The facts of every file, or why it cannot be read; by ``workers`` threads, one per core if 0."""
-    return list(_parallel(_probed, paths, workers, progress))
+def probed(
+    records: Sequence[Record], workers: int = 0, progress: Progress | None = None
+) -> list[MediaInfo | MediaError]:
+    """The facts of every example's file, or why it cannot be read; by ``workers`` threads, one per core if 0."""
+    return list(_parallel(_probed, records, workers, progress))
 
 
-def _probed(path: str) -> MediaInfo | MediaError:
-    return _named(path, probe)
+def _probed(record: Record) -> MediaInfo | MediaError:
+    return _named(record.path, probe)
 
 
 def _named(path: str, function: Callable[[str], R]) -> R | MediaError:
@@ -136,16 +145,39 @@ def _named(path: str, function: Callable[[str], R]) -> R | MediaError:
         return MediaError(path, None, f"cannot be read ({type(error).__name__}: {error})")
 
 
-def _trial(record: Record, *, sound: bool) -> MediaInfo | MediaError:
-    return _named(record.path, lambda path: _try(record, path, sound))
+def _trial(record: Record, *, kinds: Mapping[str, Kind | None], sound: bool) -> MediaInfo | MediaError:
+    return _named(record.path, lambda path: _try(record, path, kinds, sound))
 
 
-def _try(record: Record, path: str, sound: bool) -> MediaInfo:
+def _try(record: Record, path: str, kinds: Mapping[str, Kind | None], sound: bool) -> MediaInfo:
     info = probe(path)
-    _compare(record, info)
+    _check_kind(path, info.kind, kinds.get(Path(path).suffix.lower()))
+    if wrong := contradiction(record, info):
+        raise MediaError(path, None, f"the manifest says {wrong}; index it again")
+    _decode(record, info, sound)
+    _read_captions(record)
+    for file in record.paths.values():
+        if not file.lower().endswith(SUFFIXES):
+            _decode_beside(file, record, info)
+    if record.error:
+        raise MediaError(path, None, f"the manifest says that it cannot be read ({record.error}); index it again")
+    return info
+
+
+def _check_kind(path: str, kind: Kind, alike: Kind | None) -> None:
+    """Raises :class:`MediaError` where the contents are of another kind than the name says, or than those of the other
+    files of its suffix; what a container of films holds may be sound alone."""
+    named = kind_of_file(path)
+    said = named if "image" in (kind, named) else alike
+    if said and kind != said:
+        raise MediaError(path, None, f"its name says {said}, but it holds {kind}; rename it, or leave it out")
+
+
+def _decode(record: Record, info: MediaInfo, sound: bool) -> None:
+    path = record.path
     if info.kind == "image":
         read_image(path)
-        return info
+        return
     start, end = _part(record, info)
     if info.kind == "video":
         with open_video(path) as video:
@@ -153,8 +185,15 @@ def _try(record: Record, path: str, sound: bool) -> MediaInfo:
             video.frames_at([start, (start + last) / 2, last])
     if sound or info.kind == "audio":
         _hear(path, start, end)
-    _read_captions(record)
-    return info
+
+
+def _decode_beside(file: str, record: Record, info: MediaInfo) -> None:
+    """Read another file of the example, which may lack a second at its end."""
+    beside = probe(file)
+    if beside.kind != "image" and beside.duration < info.duration - _SHORTER:
+        reason = f"it lasts {beside.duration:.3f} s, but {record.path}, beside which it is read, {info.duration:.3f} s"
+        raise MediaError(file, None, reason)
+    _decode(Record(file), beside, False)
 
 
 def _read_captions(record: Record) -> None:
@@ -165,25 +204,16 @@ def _read_captions(record: Record) -> None:
             raise skipped[0]
 
 
-def _compare(record: Record, info: MediaInfo) -> None:
-    """Raises :class:`MediaError` where the file is not as an index, or a person, has written it down."""
-    slack = 1 / info.fps if info.fps else _SLACK
-    for name, said, found, most in (
-        ("duration", record.duration, info.duration, slack),
-        ("fps", record.fps, info.fps, 0.01 * info.fps),
-    ):
-        if said and abs(said - found) > most:
-            reason = f"the manifest says {name}={said:g}, but the file has {found:.6g}; index it again"
-            raise MediaError(record.path, None, reason)
-
-
 def _part(record: Record, info: MediaInfo) -> tuple[float, float]:
     """Start and end of the example, in seconds of its file."""
     end = info.duration if record.end is None else record.end
-    slack = 1 / info.fps if info.fps else _SLACK
-    if end > info.duration + slack or record.start >= info.duration:
-        part = f"{record.start:g} to {end:g} s"
-        raise MediaError(record.path, end, f"the manifest asks for {part} of {info.duration:.3f} s; mend start or end")
+    most = info.duration + (1 / info.fps if info.fps else SLACK)
+    if end > most or record.start >= info.duration:
+        part, last = f"{record.start:g} to {end:g} s", max(record.start, end)
+        unit = "frame numbers" if last <= info.frames else "milliseconds" if last / 1000 <= most else ""
+        hint = f", which are in seconds: are these {unit}?" if unit else ""
+        reason = f"the manifest asks for {part} of {info.duration:.3f} s; mend start or end{hint}"
+        raise MediaError(record.path, end, reason)
     return record.start, min(end, info.duration)
 
 

@@ -56,16 +56,14 @@ class ClassLabels:
     def _target(self, record: Record, name: str) -> Tensor:
         known, labels = self.indices[name], record.labels.get(name, ())
         if unknown := [label for label in labels if label not in known]:
-            raise ValueError(
-                f"{record.key or record.path}: {unknown[0]!r} is none of the {len(known)} classes of {name!r}"
-            )
+            raise ValueError(f"{record.name}: {unknown[0]!r} is none of the {len(known)} classes of {name!r}")
         if self.several:
             target = torch.zeros(len(known))
             target[[known[label] for label in labels]] = 1
             return target
         if len(labels) != 1:
             raise ValueError(
-                f"{record.key or record.path}: {len(labels)} labels of {name!r} where one is needed; examples with any "
+                f"{record.name}: {len(labels)} labels of {name!r} where one is needed; examples with any "
                 'number of labels need an objective with labels="several"'
             )
         return torch.tensor(known[labels[0]])
@@ -97,9 +95,7 @@ class NumberLabels:
         value = _number(labels[0]) if len(labels) == 1 else None
         if value is None:
             given = ";".join(labels)
-            raise ValueError(
-                f"{record.key or record.path}: {given!r} of {name!r} is not one finite number, as regression needs"
-            )
+            raise ValueError(f"{record.name}: {given!r} of {name!r} is not one finite number, as regression needs")
         return value
 
 

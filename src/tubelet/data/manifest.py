@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from tubelet.data import tables
+from tubelet.data.facts import FACTS, believed
 from tubelet.data.records import FILE, LABEL, TYPES, Record, Records, label_column, label_set
 from tubelet.data.tables import ManifestError, Table
 
@@ -21,9 +22,11 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported, which t
 
 __all__ = ["LABEL", "Manifest", "ManifestError", "Record", "Records", "read_manifest", "write_manifest"]
 
-_NUMBERS = ("start", "end", "duration", "fps", "width", "height")
+_YEARS = 1e9  # seconds, thirty years
+_NUMBERS = {"start": _YEARS, "end": _YEARS, "duration": _YEARS, "fps": 1e6, "width": 1e6, "height": 1e6}
+"""The columns of numbers, and the most that makes sense in each."""
 _TEXTS = ("split", "group", "text", "error")
-_INDEXED = ("duration", "fps", "width", "height", "error")
+_INDEXED = (*FACTS, "error")
 _TEXT = "text."  # and a name: the column of one of several captions
 _PREFIXES = ("label.", FILE, _TEXT)
 _COLUMNS = ("path", "label", "labels", "start", "end", "split", "group", "text", "texts", *_INDEXED)
@@ -73,7 +76,7 @@ class Manifest:
         return tuple(sorted(labels, key=lambda label: (int(label) if numbers else 0, label)))
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, *, as_written: bool = False) -> Manifest:
     """Read a manifest (.csv, .jsonl, .parquet or .arrow), or a folder of class folders.
 
     Columns: ``path`` (relative ones are relative to the manifest); ``label``, or ``labels`` (several: separated by ";"
@@ -81,7 +84,8 @@ def read_manifest(path: str | Path) -> Manifest:
     example, such as its optical flow, for inputs whose spec names that column; ``start``, ``end`` in seconds;
     ``split``; ``group``; ``text``, a caption, or several: a list in ``texts``, or a column ``text.NAME`` for each, as
     in CSV; and what an index caches: ``duration``, ``fps``, ``width``, ``height``, ``error``.
-    A file that has not changed is read once in a process; parquet and Arrow files are mapped into memory.
+    Where files are not as the manifest says, what it caches of them is not used, and a note says so; ``as_written``
+    keeps it. A file that has not changed is read once in a process; parquet and Arrow files are mapped into memory.
     Raises :class:`ManifestError` with the line that is wrong and what to do about it.
     """
     path = Path(path)
@@ -90,20 +94,39 @@ def read_manifest(path: str | Path) -> Manifest:
 
         return read_folder(path)
     state = path.stat() if path.is_file() else None
-    return _read_file(path, os.getcwd(), (state.st_mtime_ns, state.st_size, state.st_ino) if state else ())
+    read = _read_file if as_written else _believed
+    return read(path, os.getcwd(), (state.st_mtime_ns, state.st_size, state.st_ino) if state else ())
+
+
+@lru_cache(maxsize=8)
+def _believed(path: Path, directory: str, state: tuple[int, ...]) -> Manifest:
+    manifest = _read_file(path, directory, state)
+    records, notes = believed(str(path), Records.of(manifest.records))
+    return Manifest(manifest.path, records, (*manifest.notes, *notes))
 
 
 @lru_cache(maxsize=8)
 def _read_file(path: Path, directory: str, state: tuple[int, ...]) -> Manifest:
     """``directory`` and ``state`` tell apart what has the same path."""
-    table = tables.read(path, _NUMBERS)
+    table = tables.read(path, tuple(_NUMBERS))
     _check_columns(table)
     if not len(table.cells):
         raise ManifestError(str(path), None, "the manifest has no rows")
     columns = _columns(table)
     del table
     pa.default_memory_pool().release_unused()
-    return Manifest(str(path), Records(pa.table(columns), folder=str(path.parent)))
+    records = Records(pa.table(columns), folder=str(path.parent))
+    return Manifest(str(path), records, tuple(_left_out(path, records)))
+
+
+def _left_out(path: Path, records: Records) -> Iterator[str]:
+    """What no split has, and what no training sees, in sentences."""
+    splits = records.codes("split")
+    if "" in splits.used and splits.used != ("",):
+        count = splits.sizes()[""]
+        yield f"{path}: {count:,} examples have no split and are left out"
+    if broken := len(records) - len(records.readable):
+        yield f"{path}: {broken:,} examples that the index could not read are left out of training"
 
 
 def write_manifest(path: str | Path, records: Iterable[Record]) -> None:
@@ -154,7 +177,7 @@ def _check_columns(table: Table) -> None:
     for column in columns:
         if column not in _COLUMNS and not any(column.removeprefix(prefix) not in ("", column) for prefix in _PREFIXES):
             guess, known = tables.nearest(column, _COLUMNS), ", ".join([*_COLUMNS, "label.NAME", "path.NAME"])
-            reason = f"unknown column {column!r}{guess}; the columns are {known} and text.NAME"
+            reason = f"unknown column {tables.shown(column)}{guess}; the columns are {known} and text.NAME"
             raise ManifestError(table.path, table.named(column), reason)
     if "path" not in columns and len(table.cells):
         has = ", ".join(columns) or "nothing"
@@ -172,18 +195,18 @@ def _columns(table: Table) -> dict[str, Any]:
     written = table.text("path")
     if (row := tables.first(pc.equal(written, ""))) is not None:
         raise table.error(row, "the path is empty; remove the line or give the file")
-    path = _normal(written)
+    path = _normal(table, written)
     columns: dict[str, Any] = {"path": path}
     for name in table.columns:
         if name == "labels" or name == LABEL or name.startswith(f"{LABEL}."):
             columns[label_column("label" if name == "labels" else label_set(name))] = _labels(table, name)
     for name in table.columns:
         if name.startswith(FILE):
-            columns[name] = _normal(cells := table.text(name))
+            columns[name] = _normal(table, cells := table.text(name))
             if (row := tables.first(pc.equal(cells, ""))) is not None:
                 raise table.error(row, f"column {name!r} is empty; give the file or remove the line")
         elif name in _NUMBERS:
-            columns[name] = table.number(name)
+            columns[name] = table.number(name, _NUMBERS[name])
         elif name in _TEXTS:
             columns[name] = table.text(name)
     columns |= _captions(table)
@@ -200,8 +223,12 @@ def _columns(table: Table) -> dict[str, Any]:
     }
 
 
-def _normal(paths: Any) -> Any:
+def _normal(table: Table, paths: Any) -> Any:
     """The paths as :class:`Path` writes them: no "./", no "//", no "/" at the end."""
+    if (row := tables.first(pc.match_substring(paths, "\0"))) is not None:
+        raise table.error(
+            row, f"the path {tables.shown(paths[row].as_py())} has a zero byte, which no name has; mend it"
+        )
     odd = pc.match_substring_regex(paths, r"(^\./.)|/\.?/|/\.?$")
     if tables.first(odd) is None:
         return paths
@@ -252,20 +279,31 @@ def _key(paths: Any, times: tuple[Any, Any] | None) -> Any:
     if times is None:
         return paths
     start, end = times
-    parts = pc.binary_join_element_wise(paths, "#", _short(start), "-", pc.fill_null(_short(end), ""), "")
-    return pc.if_else(pc.or_(pc.greater(start, 0), pc.is_valid(end)), parts, paths)
+    for digits in ("g", ".15g"):  # six digits, unless they are too few to tell the parts of a long file apart
+        first, last = (_written(numbers, digits) for numbers in (start, end))
+        parts = pc.binary_join_element_wise(paths, "#", first, "-", pc.fill_null(last, ""), "")
+        keys = pc.if_else(pc.or_(pc.greater(start, 0), pc.is_valid(end)), parts, paths)
+        if _differ(keys):
+            break
+    return keys
 
 
-def _short(numbers: Any) -> Any:
+def _written(numbers: Any, digits: str) -> Any:
     encoded = numbers.dictionary_encode()
-    return pa.array([f"{number:g}" for number in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+    return pa.array([f"{n:{digits}}" for n in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+
+
+def _differ(keys: Any) -> bool:
+    return pc.count_distinct(keys).as_py() == len(keys)
 
 
 def _check_keys(table: Table, keys: Any) -> None:
-    if pc.count_distinct(keys).as_py() == len(keys):
+    if _differ(keys):
         return
     seen: dict[str, int] = {}
     for row, key in enumerate(keys.to_pylist()):
         if key in seen:
-            raise table.error(row, f"{key!r} already stands in line {table.line(seen[key])}; remove one of them")
+            raise table.error(
+                row, f"{tables.shown(key)} already stands in line {table.line(seen[key])}; remove one of them"
+            )
         seen[key] = row

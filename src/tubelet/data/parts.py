@@ -77,7 +77,7 @@ def _with_durations(records: Records) -> tuple[Records, list[str]]:
     """The records with the duration of each file, without those that cannot be read; and what was left out."""
     durations = _numbers(records, "duration", 0.0)
     unknown = np.flatnonzero(durations == 0)
-    infos = probed(records.at(unknown).paths().to_pylist())
+    infos = probed(records.at(unknown))
     durations[unknown] = [getattr(info, "duration", 0.0) for info in infos]
     errors = [info for info in infos if isinstance(info, Exception)]
     notes = [f"{len(errors)} files cannot be read and are left out; the first: {errors[0]}"] if errors else []

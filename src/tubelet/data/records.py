@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
+from tubelet.data.names import path_of, text_of
+
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
 LABEL = "label"
@@ -50,6 +52,11 @@ class Record:
     error: str = ""
     paths: Mapping[str, str] = field(default_factory=dict[str, str])
     texts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is called in results and errors."""
+        return self.key or text_of(self.path)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -125,7 +132,7 @@ class Records(Sequence[Record]):
         if isinstance(records, Records):
             return records
         records = list(records)
-        columns: dict[str, Any] = {"path": pa.array([record.path for record in records], TYPES["path"])}
+        columns: dict[str, Any] = {"path": pa.array([text_of(record.path) for record in records], TYPES["path"])}
         for name in dict.fromkeys(chain.from_iterable(record.labels for record in records)):
             labels = [record.labels.get(name) for record in records]
             single = all(label is None or len(label) == 1 for label in labels)
@@ -135,7 +142,8 @@ class Records(Sequence[Record]):
                 else pa.array(labels, pa.list_(pa.string()))
             )
         for name in dict.fromkeys(chain.from_iterable(record.paths for record in records)):
-            columns[FILE + name] = pa.array([record.paths.get(name) for record in records], pa.string())
+            files = [record.paths.get(name) for record in records]
+            columns[FILE + name] = pa.array([file and text_of(file) for file in files], pa.string())
         for name, default in _DEFAULTS.items():
             values = [getattr(record, name) for record in records]
             if name == "key" or any(value != default for value in values):
@@ -276,11 +284,14 @@ class Records(Sequence[Record]):
         return tuple(name.removeprefix(FILE) for name in self.table.column_names if name.startswith(FILE))
 
     def paths(self, file: str = "") -> Any:
-        """Where the files are, or the second files called ``file``: an Arrow array (N,) of text."""
+        """Where the files are, or the second files called ``file``, as :func:`~tubelet.data.names.text_of` writes it.
+
+        An Arrow array (N,) of text.
+        """
         paths = self.column(FILE + file if file else "path")
         if self.folder in ("", "."):
             return paths
-        whole = pc.binary_join_element_wise(self.folder.rstrip("/"), paths, "/")
+        whole = pc.binary_join_element_wise(text_of(self.folder.rstrip("/")), paths, "/")
         return pc.if_else(pc.starts_with(paths, "/"), paths, whole)
 
     def keys(self) -> Any:
@@ -291,7 +302,7 @@ class Records(Sequence[Record]):
         return pc.if_else(pc.equal(keys, ""), self.paths(), keys)
 
     def sha256(self) -> str:
-        """A fingerprint of the examples' keys, labels and times, in this order; the same for every format."""
+        """A fingerprint of the examples' keys, labels, times and captions, in this order; the same for every format."""
         digest = sha256()
         _digest_texts(digest, self.keys())
         for name in self.label_sets:
@@ -306,6 +317,16 @@ class Records(Sequence[Record]):
             column = self.column(name) if name in self.table.column_names else None
             times = np.full(len(self), none) if column is None else _numpy(pc.fill_null(column, none))
             digest.update(times.astype("<f8").tobytes())
+        for name in filter(self.table.column_names.__contains__, ("text", "texts")):
+            cells = self.column(name)
+            if pa.types.is_list(cells.type):
+                counts = _numpy(pc.fill_null(pc.list_value_length(cells), 0))
+                cells = pc.list_flatten(cells)
+            else:
+                counts, cells = np.ones(len(cells)), pc.fill_null(cells, "")
+            if pc.any(pc.not_equal(cells, "")).as_py():
+                digest.update(name.encode() + counts.astype("<i8").tobytes())
+                _digest_texts(digest, cells)
         return digest.hexdigest()
 
     def _rows(self) -> Any:
@@ -319,7 +340,7 @@ class Records(Sequence[Record]):
         }
         path = cells["path"]
         paths = {
-            name.removeprefix(FILE): str(Path(self.folder, cell)) if self.folder else cell
+            name.removeprefix(FILE): self._path(cell)
             for name, cell in cells.items()
             if name.startswith(FILE) and cell is not None
         }
@@ -327,11 +348,15 @@ class Records(Sequence[Record]):
         if "texts" in values:
             values["texts"] = tuple(values["texts"])
         return Record(
-            path=str(Path(self.folder, path)) if self.folder else path,
+            path=self._path(path),
             labels=labels,
             paths=paths,
             **({"key": path} | values),
         )
+
+    def _path(self, text: str) -> str:
+        path = path_of(text)
+        return str(Path(self.folder, path)) if self.folder else path
 
 
 def label_column(name: str) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import json
 import math
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -16,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from tubelet.data.names import text_of
+
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
 SEPARATOR = ";"
@@ -23,6 +29,13 @@ LISTS = "labels", "texts"  # the columns whose cells hold several values
 _WAY_OUT = "a manifest ends with .csv, .jsonl, .parquet or .arrow, or is a folder of class folders"
 _INDEX = ("", "__index_level_0__")  # what data frames call the column of their index
 _BLOCK = 1 << 20  # bytes
+_PROSE = ("text", "error")  # the columns of long texts, and those whose names begin so
+_LONGEST, _LONGEST_PROSE = 4_096, 100_000  # letters in a cell; no path has more than 4,096
+_NESTED = 64  # brackets in a line of JSON; Arrow ends the process where thousands are nested
+_SHOWN = 60  # letters of a cell in an error
+_HALVES = re.compile("[\ud800-\udfff]")
+
+csv.field_size_limit(2**31 - 1)  # a cell that is too long is an error of its line, however long it is
 
 
 class ManifestError(ValueError):
@@ -58,15 +71,19 @@ class Table:
         if pa.types.is_nested(cells.type):
             row = first(pc.is_valid(cells))
             if row is not None:
-                raise self.error(row, f"column {column!r} must hold one value, not {cells[row].as_py()}")
-        return _stripped(_text(cells))
+                raise self.error(row, f"column {column!r} must hold one value, not {shown(cells[row].as_py())}")
+        texts = _stripped(_text(cells))
+        self._check_length(column, texts)
+        return texts
 
     def texts(self, column: str) -> Any:
         """Several values in a cell, a list or text with ";" between them, without the empty ones: an array of lists."""
         cells = self._array(column)
         if not pa.types.is_list(cells.type) and not pa.types.is_large_list(cells.type):
             cells = pc.split_pattern(self.text(column), SEPARATOR)
-        return self._full(cells)
+        texts = self._full(cells)
+        self._check_length(column, texts.values, texts)
+        return texts
 
     def together(self, columns: Sequence[str]) -> Any:
         """The cells of several columns of text, row by row, without the empty ones: an array of lists."""
@@ -83,8 +100,17 @@ class Table:
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values.filter(full))
 
-    def number(self, column: str) -> Any:
-        """A column as numbers, null where a cell is empty or NaN: an Arrow array. None is negative or infinite."""
+    def _check_length(self, column: str, texts: Any, lists: Any = None) -> None:
+        """Raises for a text that is longer than any that makes sense; ``lists``: the cells that the texts stand in."""
+        most = _LONGEST_PROSE if column.startswith(_PROSE) else _LONGEST
+        lengths = pc.utf8_length(texts)
+        if (place := first(pc.greater(lengths, most))) is not None:
+            row = place if lists is None else pc.list_parent_indices(lists)[place].as_py()
+            reason = f"a cell of {lengths[place].as_py():,} letters, {shown(texts[place].as_py())}, where {most:,} are "
+            raise self.error(row, f"column {column!r} has {reason}the most; is a quote or a line end missing?")
+
+    def number(self, column: str, most: float) -> Any:
+        """A column as numbers from 0 to ``most``, null where a cell is empty or NaN: an Arrow array."""
         cells = self._array(column)
         if not pa.types.is_integer(cells.type) and not pa.types.is_floating(cells.type):
             text = self.text(column)
@@ -94,23 +120,31 @@ class Table:
         except pa.ArrowInvalid:
             numbers = pa.array([self._number(column, row, text) for row, text in enumerate(cells.to_pylist())])
         numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
-        row = first(pc.or_(pc.less(numbers, 0), pc.is_inf(numbers)))
+        row = first(pc.or_(pc.less(numbers, 0), pc.greater(numbers, most)))
         if row is not None:
-            reason = f"column {column!r} must hold a finite number of at least 0, not {numbers[row].as_py():g}"
-            raise self.error(row, reason)
+            number = numbers[row].as_py()
+            limit = f"number of at most {most:,.0f}" if most < number < math.inf else "finite number of at least 0"
+            raise self.error(row, f"column {column!r} must hold a {limit}, not {number:g}")
         return numbers
 
     def _number(self, column: str, row: int, text: str | None) -> float | None:
         try:
             return None if text is None else float(text)
         except ValueError:
-            raise self.error(row, f"column {column!r} must hold a number, not {text!r}") from None
+            hint = "; write a point, not a comma" if re.fullmatch(r"\d+,\d+", text or "") else ""
+            raise self.error(row, f"column {column!r} must hold a number, not {shown(text)}{hint}") from None
 
     def _array(self, column: str) -> Any:
         cells = self.cells[column]
         if pa.types.is_dictionary(cells.type):
             cells = cells.cast(cells.type.value_type)
         return cells.combine_chunks() if cells.num_chunks != 1 else cells.chunk(0)
+
+
+def shown(value: Any) -> str:
+    """A cell as an error shows it: no longer than a line."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def first(mask: Any) -> int | None:
@@ -157,17 +191,44 @@ def read(path: Path, numbers: Sequence[str] = ()) -> Table:
     try:
         table = readers[path.suffix.lower()](path, numbers)
     except UnicodeDecodeError as error:
-        raise ManifestError(str(path), None, f"not UTF-8 text ({error}); save it as UTF-8") from error
+        line, what = _not_utf8(path)
+        raise ManifestError(str(path), line, f"{what}; save it as UTF-8") from error
     unnamed = [name for name in table.columns if name in _INDEX]
     return Table(table.path, table.cells.drop_columns(unnamed), table.line, table.named) if unnamed else table
 
 
+def _not_utf8(path: Path) -> tuple[int | None, str]:
+    """The first line that is not UTF-8, and what it is instead."""
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return None, 'UTF-16, as spreadsheets save their "Unicode text"'
+        file.seek(0)
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return number, f"not UTF-8 text: the byte 0x{line[error.start]:02x} is no letter"
+    return None, "not UTF-8 text"
+
+
 def write(path: Path, table: Any) -> None:
-    """Write an Arrow table in the format that ``path`` ends with, without the columns that are all empty or 0."""
+    """Write an Arrow table in the format that ``path`` ends with, without the columns that are all empty or 0.
+
+    It is written beside and renamed, so that what goes wrong leaves an older file as it is.
+    """
     writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet, ".arrow": _write_arrow}
     if path.suffix.lower() not in writers:
         raise ManifestError(str(path), None, f"not a kind of manifest that can be written; {_WAY_OUT}")
-    writers[path.suffix.lower()](path, table.select([name for name in table.column_names if _used(table[name])]))
+    used = table.select([name for name in table.column_names if _used(table[name])])
+    place = Path(os.path.realpath(path))  # of a link, the file that it leads to
+    beside = place.with_name(f".{place.name}.{os.getpid()}.new")
+    try:
+        writers[path.suffix.lower()](beside, used)
+        beside.replace(place)
+    except ManifestError as error:
+        raise ManifestError(str(path), error.line, error.reason) from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _used(column: Any) -> bool:
@@ -184,12 +245,13 @@ def _read_csv(path: Path, numbers: Sequence[str]) -> Table:
 
     header = _header(path)
     columns = [name.strip() for name in header]
-    if len(set(columns)) < len(columns):
-        raise ManifestError(str(path), 1, f"a column is named twice: {', '.join(columns)}")
-    if len(columns) == 1:
-        for separator in (SEPARATOR, "\t"):
-            if separator in columns[0]:
-                raise ManifestError(str(path), 1, f"the cells are separated by {separator!r}; save it with commas")
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise ManifestError(str(path), 1, f"two columns are named {shown(twice[0])}; keep one of them")
+    for separator, name in {SEPARATOR: "';'", "\t": "tabs", "|": "'|'"}.items():
+        if "path" not in columns and any("path" in map(str.strip, column.split(separator)) for column in columns):
+            raise ManifestError(str(path), 1, f"the cells are separated by {name}; save it with commas")
+    if "\0" in "".join(columns):
+        raise ManifestError(str(path), 1, "its letters have zeros between them, as UTF-16 has; save it as UTF-8")
     try:
         if _quotes(path) % 2:
             _check_csv(path)
@@ -278,14 +340,17 @@ def _arrow_jsonl(path: Path, numbers: Sequence[str]) -> Any:
     """The cells as Arrow reads them; None where it would not keep every text and number as it is written."""
     from pyarrow import json as arrow
 
+    with path.open("rb") as lines:
+        if any(line.count(b"[") + line.count(b"{") > _NESTED for line in lines):
+            return None
     try:
         with path.open(encoding="utf-8") as file:
-            head = json.loads(next((line for line in file if line.strip()), ""))
+            head = json.loads(next((line for line in file if line.strip()), "{}"))
         types = {name: pa.float64() if name in numbers else pa.string() for name in head if name not in LISTS}
         options = arrow.ParseOptions(explicit_schema=pa.schema(list(types.items())))
         cells = arrow.read_json(path, parse_options=options)
         cells.validate(full=True)
-    except (ValueError, TypeError, pa.ArrowException):
+    except (ValueError, TypeError, RecursionError, pa.ArrowException):  # what is wrong is found by line
         return None
     kept = all(
         pa.types.is_string(kind) or kind == pa.list_(pa.string()) or name in numbers
@@ -302,8 +367,12 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 cells = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ManifestError(str(path), number, f"not JSON ({error}); write one object per line") from error
+            except RecursionError as error:
+                reason = "lists or objects are nested too deep; a cell holds a value, or a list of texts"
+                raise ManifestError(str(path), number, reason) from error
+            except ValueError as error:
+                why = error if isinstance(error, json.JSONDecodeError) else "a number of thousands of digits"
+                raise ManifestError(str(path), number, f"not JSON ({why}); write one object per line") from error
             if not isinstance(cells, dict):
                 raise ManifestError(str(path), number, "not an object; write one {...} per line")
             yield number, cells
@@ -319,14 +388,29 @@ def _jsonl_cells(path: Path) -> Any:
             value = cells.get(name)
             if name in LISTS:
                 if name != "labels" and not isinstance(value, list | None):
-                    raise ManifestError(str(path), line, f"column {name!r} must hold a list, not {value!r}")
-                value = [str(item) for item in value] if isinstance(value, list) else str(value or "").split(SEPARATOR)
+                    raise ManifestError(str(path), line, f"column {name!r} must hold a list, not {shown(value)}")
+                value = value if isinstance(value, list) else str(value or "").split(SEPARATOR)
+                if strange := [item for item in value if isinstance(item, list | dict)]:
+                    raise ManifestError(str(path), line, f"column {name!r} must hold texts, not {shown(strange[0])}")
+                value = [_letters(path, line, name, str(item)) for item in value]
             elif isinstance(value, list | dict):
-                raise ManifestError(str(path), line, f"column {name!r} must hold one value, not {value}")
+                raise ManifestError(str(path), line, f"column {name!r} must hold one value, not {shown(value)}")
             missing = value is None or (isinstance(value, float) and math.isnan(value))
-            column.append(None if missing else value if name in LISTS else str(value))
+            column.append(None if missing else value if name in LISTS else _letters(path, line, name, str(value)))
     types = {name: pa.list_(pa.string()) if name in LISTS else pa.string() for name in columns}
     return pa.table({name: pa.array(column, types[name]) for name, column in columns.items()})
+
+
+def _letters(path: Path, line: int, column: str, text: str) -> str:
+    r"""The text; bytes of a file name that Python could not read as letters, "\udce9", are written as names are."""
+    if not _HALVES.search(text):
+        return text
+    try:
+        text.encode(errors="surrogateescape")
+        return text_of(text)
+    except UnicodeEncodeError as error:
+        reason = f"column {column!r} has half a letter in it, {shown(text)}; write whole ones"
+        raise ManifestError(str(path), line, reason) from error
 
 
 def _write_jsonl(path: Path, table: Any) -> None:

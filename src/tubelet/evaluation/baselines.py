@@ -98,7 +98,7 @@ def fit_baselines(
     for records in map(Records.of, (train, validation, test)):
         for place in np.flatnonzero(records.labels(label_set).counts != 1)[:1].tolist():
             record = records[place]
-            raise ValueError(f"{record.key or record.path} has the labels {record.labels}; baselines need exactly one")
+            raise ValueError(f"{record.name} has the labels {record.labels}; baselines need exactly one")
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # members that do not converge: their accuracy says enough
         members = question.members(kind)

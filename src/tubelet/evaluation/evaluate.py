@@ -110,7 +110,7 @@ def score_task(
 
 
 def key_of(record: Record) -> str:
-    return record.key or record.path
+    return record.name
 
 
 def _row(example: VideoViews, card: TaskCard, logits: ViewLogits, views: Views) -> Row:

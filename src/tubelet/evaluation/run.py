@@ -26,7 +26,7 @@ from tubelet.models import Model, ModelConfig
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.outcome import Evaluate, Validate, cards
 from tubelet.training.ranks import Ranks, init_distributed
-from tubelet.training.resolve import read_run
+from tubelet.training.resolve import run_tasks
 from tubelet.weights.folder import load_model
 from tubelet.weights.loaded import LoadedModel
 from tubelet.writing import write_json
@@ -225,7 +225,7 @@ def view_set(model: Model, card: TaskCard, test: TestData, make: type[ViewSet] =
 def tasks_of_run(source: str | Path) -> Mapping[str, Task]:
     """The tasks of a run; none if it is something else."""
     with suppress(ConfigError):
-        return read_run(source).experiment.tasks
+        return run_tasks(source)
     return {}
 
 

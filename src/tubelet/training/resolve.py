@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tubelet.configs import ConfigError, differences, from_json, renamed, to_json
+from tubelet.data.fingerprints import LETTERS, contents, looked_at
 from tubelet.data.manifest import Manifest, Record, Records
+from tubelet.data.names import text_of
 from tubelet.data.split import hold_out
+from tubelet.specs import TextSpec
 from tubelet.training.experiment import Experiment, Task
 from tubelet.training.records import DamagedRunError
 from tubelet.training.schedules import learning_rate
@@ -29,17 +34,25 @@ _FREE_TRAINING = (
     "evaluate_every",
     "replace_budget",
 )
+_PATH = re.compile(r"tasks\.[^.]+\.source\.(path|also)")
 FREE = ("notes", "baseline", *(f"training.{name}" for name in _FREE_TRAINING))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskData:
-    """What a task's training data decided: ``sha256`` is of its examples' keys, labels and times, in their order."""
+    """What a task's training data decided.
+
+    ``sha256``: of its examples' keys, labels, times and captions, in their order. ``contents``: fingerprints of their
+    files (:func:`~tubelet.data.fingerprints.contents`); "" in runs of versions that did not look. ``place``: where its
+    source is, from the root.
+    """
 
     examples: int
     updates: int
     warmup: int
     sha256: str
+    contents: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +118,8 @@ def resolve(experiment: Experiment) -> Prepared:
     for name, task in experiment.tasks.items():
         _check_inputs(experiment, name, task)
         manifest, more = task.source.read(), task.source.read_others()
-        notes += [note for note in manifest.notes if note not in notes]
-        records, held_out = split_training(manifest, task)
-        notes += [note for other in more for note in other.notes if note not in notes]
-        parts = [records, *(other.split(task.source.train).readable for other in more)]
+        notes += [note for read in (manifest, *more) for note in read.notes if note not in notes]
+        parts, held_out = _parts(task, manifest, more)
         for part, source in zip(parts, [manifest, *more], strict=True):
             if not part:
                 raise ConfigError(f"tasks.{name}.source: the index could read none of {source.path}'s examples")
@@ -122,6 +133,8 @@ def resolve(experiment: Experiment) -> Prepared:
             updates=task.length.resolve(len(records), task.batch_size),
             warmup=task.warmup.resolve(len(records), task.batch_size),
             sha256=records.sha256(),
+            contents=contents(_files(experiment, task, records)),
+            place=os.path.abspath(task.source.path),
         )
     resolved = Resolved(experiment=replace(experiment, tasks=tasks), data=data)
     return Prepared(resolved=resolved, training=training, sizes=sizes, validation=validation, notes=notes)
@@ -137,6 +150,17 @@ def split_training(manifest: Manifest, task: Task) -> tuple[Records, Records]:
         return records, records[:0]
     rest, held_out, _ = hold_out(records, source.held_out, by_class=task.objective.by_class)
     return rest, held_out
+
+
+def _parts(task: Task, manifest: Manifest, more: Sequence[Manifest]) -> tuple[list[Records], Records]:
+    """The examples of each source that train, and those that validate."""
+    records, held_out = split_training(manifest, task)
+    return [records, *(other.split(task.source.train).readable for other in more)], held_out
+
+
+def _files(experiment: Experiment, task: Task, records: Records) -> list[str]:
+    """The files whose contents a run remembers."""
+    return looked_at(records, any(isinstance(experiment.model.inputs[name], TextSpec) for name in task.inputs))
 
 
 def _check_inputs(experiment: Experiment, name: str, task: Task) -> None:
@@ -173,6 +197,17 @@ def read_run(folder: str | Path) -> Resolved:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def run_tasks(folder: str | Path) -> dict[str, Task]:
+    """The tasks of a run, with the place of their data, wherever the caller is. Raises ConfigError."""
+    run = read_run(folder)
+    return {
+        name: replace(task, source=replace(task.source, path=place))
+        if (place := run.data[name].place) and os.path.exists(place)
+        else task
+        for name, task in run.experiment.tasks.items()
+    }
+
+
 def write_run(folder: Path, resolved: Resolved) -> None:
     """Write ``config.json``, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,23 +227,39 @@ def check_same_run(folder: Path, resolved: Resolved) -> bool:
     saved = read_run(folder)
     changed = differences(saved.experiment, resolved.experiment)
     changed = [change for change in changed if change[0] not in FREE and not change[0].startswith("chosen.")]
-    if saved.data == resolved.data:  # one source, however its path is written
-        changed = [change for change in changed if not _is_path(change[0])]
+    before, now = (
+        {name: replace(data, contents="", place="") for name, data in run.data.items()} for run in (saved, resolved)
+    )
+    if before == now:  # one source, however its path is written
+        changed = [change for change in changed if not _PATH.match(change[0])]
     if changed:
         raise ConfigError(
             f"{folder} holds a run of another experiment:\n{_listed(changed)}\n"
             "Give another --out, change these back to go on with that run, or remove the folder"
         )
-    if other := differences(saved.data, resolved.data):
+    if other := differences(before, now):
         raise ConfigError(
             f"{folder} holds a run that began with other training data:\n{_listed(other)}\n"
             "Restore the data to go on with that run, or start a new one with another --out"
         )
+    for name, data in saved.data.items():
+        _check_contents(folder, resolved.experiment, name, data.contents, resolved.data[name].contents)
     return True
 
 
-def _is_path(name: str) -> bool:
-    return name.startswith("tasks.") and name.endswith(".source.path")
+def _check_contents(folder: Path, experiment: Experiment, name: str, before: str, now: str) -> None:
+    """Raises ConfigError where the files of task ``name`` have changed since the run of ``folder`` began."""
+    if before in ("", now):
+        return
+    task = experiment.tasks[name]
+    files = _files(experiment, task, Records.joined(_parts(task, task.source.read(), task.source.read_others())[0]))
+    places = range(0, len(now), LETTERS)
+    other = [file for file, i in zip(files, places, strict=True) if before[i : i + LETTERS] != now[i : i + LETTERS]]
+    first = text_of(next(iter(other), files[-1]))
+    raise ConfigError(
+        f"{folder}: the data changed: {len(other):,} of {len(files):,} training files looked at are not as they were, "
+        f"such as {first}; restore them to go on with that run, or start a new one with another --out"
+    )
 
 
 def _listed(changed: Sequence[tuple[str, Any, Any]]) -> str:

@@ -237,7 +237,7 @@ def _probed(records: Sequence[Record]) -> Iterator[tuple[Record, MediaInfo, floa
     if late and not seen:
         record, info = late
         raise ConfigError(
-            f"{record.key or record.path}: start {record.start:g} lies beyond the end of the file "
+            f"{record.name}: start {record.start:g} lies beyond the end of the file "
             f"({info.duration:g} s), as in all files looked at; start and end are in seconds: are these milliseconds?"
         )
 
