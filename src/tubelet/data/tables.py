@@ -7,7 +7,6 @@ import csv
 import difflib
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from tubelet.data.names import text_of
+from tubelet.writing import written_beside
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
@@ -214,21 +214,17 @@ def _not_utf8(path: Path) -> tuple[int | None, str]:
 def write(path: Path, table: Any) -> None:
     """Write an Arrow table in the format that ``path`` ends with, without the columns that are all empty or 0.
 
-    It is written beside and renamed, so that what goes wrong leaves an older file as it is.
+    What goes wrong leaves an older file as it is.
     """
     writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet, ".arrow": _write_arrow}
     if path.suffix.lower() not in writers:
         raise ManifestError(str(path), None, f"not a kind of manifest that can be written; {_WAY_OUT}")
     used = table.select([name for name in table.column_names if _used(table[name])])
-    place = Path(os.path.realpath(path))  # of a link, the file that it leads to
-    beside = place.with_name(f".{place.name}.{os.getpid()}.new")
     try:
-        writers[path.suffix.lower()](beside, used)
-        beside.replace(place)
+        with written_beside(path) as beside:
+            writers[path.suffix.lower()](beside, used)
     except ManifestError as error:
         raise ManifestError(str(path), error.line, error.reason) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _used(column: Any) -> bool:

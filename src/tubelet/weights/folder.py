@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from tubelet.weights.card import model_card
 from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
 from tubelet.weights.formats import huggingface, scenic, timm
 from tubelet.weights.loaded import LoadedModel, filled_model
+from tubelet.writing import bring_to_disk, remove, write_json, write_text
 
 __all__ = ["CARD", "WEIGHTS", "LoadedModel", "load_model", "save_model"]
 
@@ -49,15 +48,17 @@ def save_model(
         raise WeightsError(f"the model has heads for {sorted(model.heads)}, the tasks described are {sorted(tasks)}")
     provenance = dict(provenance or {})
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    remove(beside)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
-    description = json.dumps(_describe(config, tasks, provenance), indent=2, ensure_ascii=False)
-    (beside / CARD).write_text(description + "\n", encoding="utf-8")
-    card = model_card(folder.name, LoadedModel(model, config, tasks, provenance))
-    (beside / "README.md").write_text(card, encoding="utf-8")
-    _swap(beside, folder)
+    try:
+        beside.mkdir(parents=True)
+        save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
+        write_json(beside / CARD, _describe(config, tasks, provenance))
+        write_text(beside / "README.md", model_card(folder.name, LoadedModel(model, config, tasks, provenance)))
+        bring_to_disk(beside)
+        _swap(beside, folder)
+    finally:
+        remove(beside)
 
 
 def describe_tasks(folder: str | Path, tasks: Mapping[str, TaskCard]) -> None:
@@ -65,14 +66,8 @@ def describe_tasks(folder: str | Path, tasks: Mapping[str, TaskCard]) -> None:
     folder = Path(folder)
     loaded = load_model(folder)
     loaded = LoadedModel(loaded.model, loaded.config, tasks, loaded.provenance)
-    description = _describe(loaded.config, tasks, loaded.provenance)
-    for name, text in (
-        (CARD, json.dumps(description, indent=2, ensure_ascii=False) + "\n"),
-        ("README.md", model_card(folder.name, loaded)),
-    ):
-        beside = folder / f".{name}.new"
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(folder / name)
+    write_json(folder / CARD, _describe(loaded.config, tasks, loaded.provenance))
+    write_text(folder / "README.md", model_card(folder.name, loaded))
 
 
 def _swap(new: Path, folder: Path) -> None:
@@ -80,7 +75,7 @@ def _swap(new: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def _describe(config: ModelConfig, tasks: Mapping[str, TaskCard], provenance: Mapping[str, Any]) -> dict[str, Any]:
