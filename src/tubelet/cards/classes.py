@@ -32,10 +32,6 @@ class ClassCard(TaskCard):
     classes: Classes
     multilabel: bool = False
 
-    def __post_init__(self) -> None:
-        if not self.by_set or not all(self.by_set.values()):
-            raise ValueError("classes must name at least one, in every label set")
-
     @property
     def panel(self) -> Panel:
         return "" if self.multilabel or self.names != (LABEL,) else "classifiers"
@@ -58,6 +54,8 @@ class ClassCard(TaskCard):
         return self.names
 
     def head(self, encoder: Encoder) -> LinearHead | MultiHead:
+        if not self.by_set or not all(self.by_set.values()):
+            raise ValueError("classes must name at least one, in every label set")
         heads = {name: build_head(encoder.width, len(names), hidden=self.hidden) for name, names in self.by_set.items()}
         return MultiHead(heads) if len(heads) > 1 else next(iter(heads.values()))
 

@@ -133,7 +133,7 @@ def register(base: type, name: str, cls: type) -> None:
     """
     known = _registered.setdefault(base, {})
     other = known.get(name, cls)
-    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+    if not _same(other, cls):
         raise ValueError(f"{base.__name__} {name!r} is {_where(other)} already: give {_where(cls)} another name")
     known[name] = cls
 
@@ -147,9 +147,14 @@ def name_of(cls: type) -> str | None:
     """The name that a class, or the nearest class above it, is registered under."""
     for known in _registered.values():
         for name, other in known.items():
-            if other is cls:
+            if _same(other, cls):
                 return name
     return None
+
+
+def _same(one: type, other: type) -> bool:
+    """Whether two classes are one, or were defined in one place under one name."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 def _where(cls: type) -> str:

@@ -155,7 +155,7 @@ def _try(record: Record, path: str, kinds: Mapping[str, Kind | None], sound: boo
     if wrong := contradiction(record, info):
         raise MediaError(path, None, f"the manifest says {wrong}; index it again")
     _decode(record, info, sound)
-    _read_captions(record)
+    _read_captions(record, info)
     for file in record.paths.values():
         if not file.lower().endswith(SUFFIXES):
             _decode_beside(file, record, info)
@@ -196,9 +196,10 @@ def _decode_beside(file: str, record: Record, info: MediaInfo) -> None:
     _decode(Record(file), beside, False)
 
 
-def _read_captions(record: Record) -> None:
+def _read_captions(record: Record, info: MediaInfo) -> None:
     """Raises :class:`MediaError` for the first cue of the example's subtitles that cannot be read."""
-    read_track(record.path)
+    if info.kind != "image":
+        read_track(record.path)
     for file in (subtitles_beside(record.path), *record.paths.values()):
         if file and file.lower().endswith(SUFFIXES) and (skipped := read_subtitles(file).skipped):
             raise skipped[0]

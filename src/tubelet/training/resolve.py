@@ -202,7 +202,7 @@ def run_tasks(folder: str | Path) -> dict[str, Task]:
     run = read_run(folder)
     return {
         name: replace(task, source=replace(task.source, path=place))
-        if (place := run.data[name].place) and os.path.exists(place)
+        if name in run.data and os.path.exists(place := run.data[name].place)
         else task
         for name, task in run.experiment.tasks.items()
     }

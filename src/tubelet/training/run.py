@@ -346,6 +346,10 @@ def _begin_session(folder: Path, ranks: Ranks, start: int) -> list[str]:
 
 
 def _provenance(resolved: Resolved, updates: int, validation: Validation | None) -> dict[str, Any]:
-    data = {name: to_json(data) for name, data in resolved.data.items()}
+    of_this_machine = ("contents", "place")
+    data = {
+        name: {key: value for key, value in to_json(data).items() if key not in of_this_machine}
+        for name, data in resolved.data.items()
+    }
     chosen = {"validation": validation.state()} if validation else {}
     return {"experiment": to_json(resolved.experiment), "data": data, "updates": updates, **chosen}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,7 +134,9 @@ class _Listed(io.FileIO):
     """A file whose list of zip members is short: zipfile reads that in one piece, and everything else in small ones."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= MOST_NAMES:
+        if size is None or size < 0:
+            size = os.fstat(self.fileno()).st_size - self.tell()
+        if size > MOST_NAMES:
             raise zipfile.BadZipFile(f"its list of arrays is longer than {MOST_NAMES:,} bytes")
         return super().read(size)
 
@@ -144,7 +147,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
         return torch.from_numpy(array.astype(np.float32, copy=False))
 
 
-def _check_array(name: str, member: IO[bytes], size: int) -> None:
+def _check_array(name: str, member: io.BufferedIOBase, size: int) -> None:
     """Raise ValueError unless the member of an .npz has as many floats as its header says."""
     version = np.lib.format.read_magic(member)
     if version not in _NPY_HEADERS:

@@ -38,8 +38,13 @@ class LoadedModel:
 
 def build_model(config: ModelConfig, tasks: Mapping[str, TaskCard]) -> Model:
     """The model of ``config`` with a fresh head for every task."""
-    encoder = config.build()
-    return Model(encoder, {name: card.head(encoder) for name, card in tasks.items()})
+    encoder, heads = config.build(), dict[str, nn.Module]()
+    for name, card in tasks.items():
+        try:
+            heads[name] = card.head(encoder)
+        except ValueError as error:
+            raise ValueError(f"tasks.{name}: {error}") from error
+    return Model(encoder, heads)
 
 
 def filled_model(config: ModelConfig, tasks: Mapping[str, TaskCard], state: Mapping[str, Tensor], origin: str) -> Model:

@@ -65,6 +65,9 @@ def from_state(
         raise WeightsError(f"{origin}: model_type {shown(config.get('model_type'))} is neither 'vit' nor 'vivit'")
     tree = Tree(state, origin)
     with foreign(origin):
+        names = config.get("id2label")
+        if isinstance(names, dict):  # of a model in memory, by integers
+            config = {**config, "id2label": {str(number): name for number, name in names.items()}}
         told = part_of(_Vivit if config["model_type"] == "vivit" else _Vit, config)
         ours = _config(told, part_of(_Processor, processor or {}))
         tasks = _tasks(told, tree)

@@ -24,10 +24,10 @@ class Tree:
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
 
-    def shape(self, name: str, axes: int) -> tuple[int, ...]:
-        """Its shape. Raises WeightsError unless it has so many ``axes``."""
+    def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
+        """Its shape. Raises WeightsError unless it has so many ``axes``, where they are given."""
         shape = tuple(self._find(name).shape)
-        if len(shape) != axes:
+        if axes is not None and len(shape) != axes:
             raise WeightsError(f"{self.origin}: {name} has shape {shape}, which should have {axes} axes")
         return shape
 
