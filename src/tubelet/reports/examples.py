@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def make_preview(example: Scored, folder: Path, *, audio_only: bool = False) -> 
     file can no longer be read.
     """
     part = f"{audio_only} {example.path} {example.start} {example.end}"
-    target = folder / hashlib.sha256(part.encode()).hexdigest()[:16]
+    target = folder / hashlib.sha256(os.fsencode(part)).hexdigest()[:16]
     info = probe(example.path)
     if info.kind == "image":
         return _image(example.path, target.with_suffix(".png"))
