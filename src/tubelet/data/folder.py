@@ -34,14 +34,14 @@ _SYSTEM = {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume inf
 
 _NOWHERE = "a link that leads nowhere"
 _LOST = {
-    _NOWHERE: "links lead nowhere",
-    "hidden": "media files are hidden, or in hidden folders",
-    "beside": "media files are beside the class folders",
-    "circle": "links lead back to a folder that they are in",
-    "closed": "folders cannot be opened",
-    "special": "files are no regular files, but pipes or devices",
+    _NOWHERE: ("link that leads nowhere", "links that lead nowhere"),
+    "hidden": ("hidden media file", "hidden media files"),
+    "beside": ("media file beside the class folders", "media files beside the class folders"),
+    "circle": ("link back to a folder that it is in", "links back to folders that they are in"),
+    "closed": ("folder that cannot be opened", "folders that cannot be opened"),
+    "special": ("pipe or device", "pipes or devices"),
 }
-"""Why something in a folder is no data, and how it is said."""
+"""Why something in a folder is no data: what one, and several, are called."""
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,15 @@ def _listing(folder: Path) -> _Listing:
     ]
     found += [file for place in {folder: "", **places} for file in _beside(folder, place)]
     notes = (
-        [f"{folder}: left out, beside {_listed(s.name for s in splits)}: {_listed(map(text_of, stray))}"]
+        [f"{folder}: left out beside {_listed(s.name for s in splits)}: {_listed(map(text_of, stray))}"]
         if splits and stray
         else []
     )
     filled = {file.label for file in found if file.is_media and not file.lost}
     empty = sorted(set(spelled.values()) - filled)
     if empty and filled:
-        notes.append(f"{folder}: left out, as no file in them can be used: the classes {_listed(empty)}")
+        what = _counted(len(empty), ("class without a readable file", "classes without a readable file"))
+        notes.append(f"{folder}: left out: {what}: {_listed(empty)}")
     return _Listing(sha256(repr(found).encode(errors="surrogateescape")).digest(), found, notes)
 
 
@@ -235,11 +236,16 @@ def _left_out(folder: Path, files: Sequence[_File]) -> list[str]:
             f"{count} {suffix or 'without a suffix'}{label and f' in {label}'}"
             for (suffix, label), count in strange.items()
         )
-        notes.append(f"{folder}: {sum(strange.values())} files whose suffix tells no kind are left out: {said}")
-    for lost, how in _LOST.items():
+        what = _counted(sum(strange.values()), ("file whose suffix tells no kind", "files whose suffixes tell no kind"))
+        notes.append(f"{folder}: left out: {what}: {said}")
+    for lost, names in _LOST.items():
         if gone := [text_of(file.path) for file in files if file.lost == lost]:
-            notes.append(f"{folder}: {len(gone)} {how} and are left out: {_listed(gone)}")
+            notes.append(f"{folder}: left out: {_counted(len(gone), names)}: {_listed(gone)}")
     return notes
+
+
+def _counted(count: int, names: tuple[str, str]) -> str:
+    return f"{count} {names[count > 1]}"
 
 
 def _split(folder: Path, records: Records, files: Sequence[_File]) -> tuple[Records, list[str]]:
