@@ -194,3 +194,19 @@ def test_other_channels_are_averaged(media: Path) -> None:
     left = _tone(1)[0]
     path = record_sound(media / "right_is_silent.wav", np.stack([left, 0 * left]), SOUND_RATE)
     assert np.abs(read_audio(path, 0.0, 1.0, SOUND_RATE).numpy() - left / 2).max() < 2**-14
+
+
+@pytest.mark.parametrize("layout", ["7.1", "hexadecagonal"])
+def test_many_channels_that_lie_apart(media: Path, layout: str) -> None:
+    channels = av.AudioLayout(layout).nb_channels
+    with av.open(str(media / "many.nut"), "w") as container:
+        track = container.add_stream("pcm_f32le" if channels > 8 else "aac", rate=16_000, layout=layout)
+        samples = np.repeat(_tone(0.5).astype(np.float32), channels)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
+        frame.sample_rate, frame.pts = 16_000, 0
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    heard = read_audio(media / "many.nut", 0.1, 0.4, 16_000)
+    assert heard.square().mean().sqrt() == pytest.approx(
+        0.5**0.5 * np.abs(_tone(0.5)).max(), rel=0.2
+    )  # AAC cuts one channel to its lows

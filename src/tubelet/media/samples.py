@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from jaxtyping import Float32
 
 from tubelet.media.errors import MediaError
 
 _LOUDEST = 100.0  # 40 dB above full scale: louder samples were never scaled to it
+_PLANES = 8  # of so many channels that lie apart, PyAV reads beyond the last
 _CANCELED = 1e-4  # 40 dB: by how much less power than its channels a mean has where they cancel out
 
 
@@ -36,6 +38,8 @@ def mono(frame: AudioFrame, path: str | Path, time: float | None) -> Float32[np.
 
 def _channels(frame: AudioFrame) -> np.ndarray:
     """(channels, samples) between -1 and 1."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _PLANES:
+        (frame,) = AudioResampler(format="flt", layout=frame.layout).resample(frame)
     values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
