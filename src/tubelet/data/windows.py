@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -39,6 +39,26 @@ class Window:
     clips: tuple[int, ...]
 
 
+class Windows(Sequence[Window]):
+    """Windows that are made when they are asked for: a damaged file may claim to last for days."""
+
+    def __init__(self, count: int, at: Callable[[int], Window]) -> None:
+        self._places, self._at = range(count), at
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Window: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Window]: ...
+
+    def __getitem__(self, place: int | slice) -> Window | list[Window]:
+        found = self._places[place]
+        return self._at(found) if isinstance(found, int) else [self._at(i) for i in found]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a timeline looks at: a grid of ``frames`` frames, ``step`` seconds apart, in clips of ``length`` frames."""
@@ -46,7 +66,7 @@ class Plan:
     step: float
     frames: int
     length: int
-    windows: tuple[Window, ...]
+    windows: Windows
 
 
 def plan_windows(grid: Grid, duration: float, window: float = 0.0, stride: float = 0.0) -> Plan:
@@ -67,12 +87,13 @@ def plan_windows(grid: Grid, duration: float, window: float = 0.0, stride: float
     def first_frame(start: float) -> int:
         return min(max(0, round(start / step)), max(0, frames - length))
 
-    def at(start: float) -> Window:
+    def at(place: int) -> Window:
+        start = place * stride
         starts = spread_starts(window, span, clips) if window >= span else ((window - span) / 2,)
         return Window(start, min(start + window, duration), tuple(first_frame(start + s) for s in starts))
 
     count = max(1, math.ceil((duration - step / 2) / stride))
-    return Plan(step, frames, length, tuple(at(i * stride) for i in range(count)))
+    return Plan(step, frames, length, Windows(count, at))
 
 
 def window_clips(video: Decoder, spec: VideoSpec, plan: Plan) -> Iterator[UInt8[Tensor, "V T C H W"]]:

@@ -9,7 +9,7 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -147,7 +147,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
         return torch.from_numpy(array.astype(np.float32, copy=False))
 
 
-def _check_array(name: str, member: io.BufferedIOBase, size: int) -> None:
+def _check_array(name: str, member: IO[bytes] | io.BufferedIOBase, size: int) -> None:
     """Raise ValueError unless the member of an .npz has as many floats as its header says."""
     version = np.lib.format.read_magic(member)
     if version not in _NPY_HEADERS:
