@@ -28,11 +28,12 @@ def mono(frame: AudioFrame, path: str | Path, time: float | None) -> Float32[np.
             what = f"as large as {largest:.3g}" if np.isfinite(largest) else "not finite (NaN or infinity)"
             reason = f"samples of the sound are {what}; mend them (sound lies between -1 and 1) or leave the file out"
             raise MediaError(str(path), time, reason)
+    if len(channels) == 1:
+        return channels[0].astype(np.float32, copy=False)
     mean = channels.mean(axis=0, dtype=np.float32)
-    if len(channels) > 1:
-        power = np.square(channels, dtype=np.float32).mean(axis=1)
-        if np.square(mean).mean() < _CANCELED * power.mean():
-            return channels[np.argmax(power >= power.max() / 2)].astype(np.float32)
+    power = np.square(channels, dtype=np.float32).mean(axis=1)
+    if np.square(mean).mean() < _CANCELED * power.mean():
+        return channels[np.argmax(power >= power.max() / 2)].astype(np.float32)
     return mean
 
 
