@@ -47,7 +47,8 @@ from tubelet.models.tubevit import TubeViT
 from tubelet.models.vatt.config import VattConfig
 from tubelet.nn.heads import LinearHead
 from tubelet.specs import InputSpec
-from tubelet.weights.formats.huggingface import from_state
+from tubelet.weights.checkpoint import Checkpoint
+from tubelet.weights.formats import read_checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -266,7 +267,7 @@ def main() -> None:
     peer_config = VivitConfig(num_frames=options.frames, image_size=options.size, num_labels=400)
     peer = VivitForVideoClassification(peer_config).eval()
     torch.nn.init.normal_(peer.classifier.weight, std=0.05)
-    loaded = from_state(peer.config.to_dict(), peer.state_dict())
+    loaded = read_checkpoint(Checkpoint.of(peer.state_dict(), peer.config.to_dict()))
     ours = loaded.model.eval()
     counted = cost(loaded.config)
     clip = torch.randn(1, options.frames, 3, options.size, options.size)

@@ -190,9 +190,9 @@ def test_sources_that_are_no_models(tmp_path):
         load_model("org/name")
     with pytest.raises(WeightsError, match="no model here"):
         load_model(tmp_path)
-    (tmp_path / "weights.pt").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"not '\.pt'"):
-        load_model(tmp_path / "weights.pt")
+    (tmp_path / "weights.ckpt").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"not '\.ckpt'"):
+        load_model(tmp_path / "weights.ckpt")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from tubelet.models import ViTConfig, ViViTConfig
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
-from tubelet.weights.formats import huggingface, timm
+from tubelet.weights.formats import read_checkpoint
 
 transformers = pytest.importorskip("transformers")
 
@@ -63,7 +64,7 @@ def test_vivit_from_a_folder_is_model_1(video_model, tmp_path):
 
 
 def test_vivit_from_a_model_in_memory(video_model):
-    loaded = huggingface.from_state(video_model.config.to_dict(), video_model.state_dict())
+    loaded = read_checkpoint(Checkpoint.of(video_model.state_dict(), video_model.config.to_dict()))
     assert_same_logits(video_model, loaded, "video", torch.randn(2, 6, 3, 16, 16))
 
 
@@ -104,12 +105,14 @@ def test_the_image_processors_range_is_ours(image_model, tmp_path, settings):
 
 def test_other_architectures_are_refused(image_model):
     state, config = image_model.state_dict(), image_model.config.to_dict()
-    with pytest.raises(WeightsError, match="'deit' is neither 'vit' nor 'vivit'"):
-        huggingface.from_state(config | {"model_type": "deit"}, state)
+    with pytest.raises(WeightsError, match=r"'beit' \(each .*\), which is not read; what loads: transformers"):
+        read_checkpoint(Checkpoint.of(state, config | {"model_type": "beit"}))
+    with pytest.raises(WeightsError, match=r"arrays .'vit.embeddings.cls_token', .* and no model_type, which is not"):
+        read_checkpoint(Checkpoint.of(state))
     with pytest.raises(WeightsError, match=r"layer_scale1 \(48,\)"):
-        huggingface.from_state(config, state | {"vit.layers.0.layer_scale1": torch.ones(48)})
+        read_checkpoint(Checkpoint.of(state | {"vit.layers.0.layer_scale1": torch.ones(48)}, config))
     with pytest.raises(WeightsError, match=r"no parameter 'vit.layernorm.weight'; did you mean"):
-        huggingface.from_state(config, {name: x for name, x in state.items() if name != "vit.layernorm.weight"})
+        read_checkpoint(Checkpoint.of({n: x for n, x in state.items() if n != "vit.layernorm.weight"}, config))
 
 
 # timm --------------------------------------------------------------------------------------------------------------
@@ -166,12 +169,12 @@ def test_timm_repository(tiny_vit, tmp_path):
 
 def test_timm_variants_with_other_layers_are_refused(tiny_vit):
     with pytest.raises(WeightsError, match=r"blocks.0.ls1.gamma \(192,\)"):
-        timm.from_state(timm_state(tiny_vit) | {"blocks.0.ls1.gamma": torch.ones(192)})
+        read_checkpoint(Checkpoint.of(timm_state(tiny_vit) | {"blocks.0.ls1.gamma": torch.ones(192)}))
 
 
 def test_timm_says_how_to_tell_the_heads(image_model):
     size = {"pretrained_cfg": {"input_size": [3, 16, 24]}}
     with pytest.raises(WeightsError, match=r'width 48; put \{"model_args": \{"num_heads"'):
-        timm.from_state(timm_state(image_model), size)
+        read_checkpoint(Checkpoint.of(timm_state(image_model), size))
     told = size | {"model_args": {"num_heads": 3}}
-    assert timm.from_state(timm_state(image_model), told).config.backbone.heads == 3
+    assert read_checkpoint(Checkpoint.of(timm_state(image_model), told)).config.backbone.heads == 3

@@ -9,7 +9,7 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ _HUB_FILES = [
     f"{folder}{file}"
     for folder in ("", "model/")
     for file in ("tubelet.json", "config.json", "preprocessor_config.json", "model.safetensors", "README.md")
-]
+] + ["processor_config.json", "model.safetensors.index.json", "model-*-of-*.safetensors"]
+_HUB_PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
 # What a file of someone else may make the library read before it knows what is in it: far more than any model needs.
 _JSON_BYTES, _JSON_DEPTH, _JSON_LISTS = 2**24, 32, 20_000
 MOST_NAMES = 2**20
 """The bytes that the names and shapes of a file's tensors may take."""
 _LONGEST_LINE = 1000
+_STATE = ("model", "state_dict", "module", "teacher", "model_state")  # where trainings keep a state dict
 _PACKED = 8  # how much larger than its file an .npz may be; floats hardly shrink
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -130,6 +132,56 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not a readable .npz of arrays ({reason(error)})") from error
 
 
+def read_sharded(index: Path) -> dict[str, Tensor]:
+    """The tensors of all files that an index of transformers names, which lie beside it. Raises WeightsError."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise WeightsError(f"{index}: has no weight_map, which says which file has which parameter")
+    for name, file in places.items():
+        if not isinstance(file, str) or file != Path(file).name or Path(file).suffix not in (".safetensors", ".bin"):
+            raise WeightsError(f"{index}: {name} must lie in a .safetensors or .bin file of the same folder")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
+        read = read_tensors if file.endswith(".safetensors") else read_pickled
+        tensors |= read(index.with_name(file))
+    if missing := next((name for name in places if name not in tensors), None):
+        raise WeightsError(f"{index}: {places[missing]} has no {missing}; fetch or save both again")
+    return tensors
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of ``torch.save``, mapped: alone, or where trainings keep it, such as under "model".
+
+    Nothing in it runs: torch's reader for weights alone makes tensors and plain data, and refuses everything else.
+    Raises WeightsError, for files from before torch 1.6 too, which are not mapped.
+    """
+    check_file(path)
+    again = "save its state dict as safetensors"
+    try:
+        with _Listed(path) as file, zipfile.ZipFile(file) as archive:
+            packed = any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
+    except Exception as error:
+        raise WeightsError(f"{path}: no file that torch 1.6 or newer saved ({reason(error)}); {again}") from None
+    if packed:
+        raise WeightsError(f"{path}: is compressed, which torch does not do; {again}")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch's reader has many names for a file that is not what it says
+        raise WeightsError(f"{path}: not readable as weights alone ({reason(error)}); {again}") from None
+    state = next((data[key] for key in _STATE if isinstance(data.get(key), dict)), data) if _is_dict(data) else None
+    found = {name: x for name, x in state.items() if isinstance(x, Tensor)} if _is_dict(state) else {}
+    if not found or not all(isinstance(name, str) for name in found):
+        raise WeightsError(f"{path}: holds no state dict; {again}")
+    for name, x in found.items():
+        if x.layout != torch.strided or x.numel() * x.element_size() > x.untyped_storage().nbytes():
+            raise WeightsError(f"{path}: {name} claims the shape {tuple(x.shape)}, which its bytes do not hold")
+    return found
+
+
+def _is_dict(data: Any) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(data, dict)
+
+
 class _Listed(io.FileIO):
     """A file whose list of zip members is short: zipfile reads that in one piece, and everything else in small ones."""
 
@@ -167,7 +219,11 @@ def fetch(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source.removeprefix(HUB), allow_patterns=_HUB_FILES))
+        name = source.removeprefix(HUB)
+        folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        if not any(folder.glob("**/*.safetensors*")):
+            snapshot_download(name, allow_patterns=_HUB_PICKLES)
+        return folder
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"{source}: cannot be fetched: {error}. Check the name and the network; "

@@ -17,8 +17,9 @@ from tubelet.models import Model, ModelConfig
 from tubelet.models.model import check_task_name
 from tubelet.version import __version__
 from tubelet.weights.card import model_card
+from tubelet.weights.checkpoint import open_checkpoint
 from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
-from tubelet.weights.formats import huggingface, scenic, timm
+from tubelet.weights.formats import read_checkpoint
 from tubelet.weights.loaded import LoadedModel, filled_model
 from tubelet.writing import bring_to_disk, remove, write_json, write_text
 
@@ -96,8 +97,9 @@ def _describe(config: ModelConfig, tasks: Mapping[str, TaskCard], provenance: Ma
 def load_model(source: str | Path) -> LoadedModel:
     """A model from wherever weights are.
 
-    ``source``: a model folder, or a run's folder that has one; a folder as transformers saves ViT and ViViT, or timm
-    its ViTs; a timm .safetensors; a ViT .npz of the released JAX code; or ``hf:org/name`` for any of the folders.
+    ``source``: a model folder, or a run's folder that has one; a checkpoint of another library that one of
+    :data:`~tubelet.weights.formats.FORMATS` recognizes, as a folder with a config.json or a single file; or
+    ``hf:org/name`` for any of the folders.
     Nothing in a folder chooses code, and what its files say is checked before memory is taken for it. Raises
     WeightsError, naming the file and what is wrong with it, and ConfigError for a run that has no model yet.
     """
@@ -114,10 +116,7 @@ def _load_path(path: Path) -> LoadedModel:
         return _load_folder(path)
     if not path.exists():
         raise WeightsError(f"{path}: no such file or folder; a model on the Hugging Face hub is written {HUB}org/name")
-    readers = {".npz": scenic.read_npz, ".safetensors": timm.read}
-    if path.suffix not in readers:
-        raise WeightsError(f"{path}: weights are read from folders, {' and '.join(readers)} files; not {path.suffix!r}")
-    return readers[path.suffix](path)
+    return read_checkpoint(open_checkpoint(path))
 
 
 def _load_folder(folder: Path) -> LoadedModel:
@@ -129,7 +128,7 @@ def _load_folder(folder: Path) -> LoadedModel:
         raise ConfigError(unfinished)
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{folder}: no model here: neither {CARD} nor transformers' or timm's config.json")
-    return timm.read(folder) if "architecture" in read_json(folder / "config.json") else huggingface.read_folder(folder)
+    return read_checkpoint(open_checkpoint(folder))
 
 
 @dataclass(frozen=True, kw_only=True)

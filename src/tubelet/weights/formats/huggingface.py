@@ -1,4 +1,4 @@
-"""transformers' ViT and ViViT in our names: a folder with config.json and model.safetensors.
+"""What transformers' checkpoints have in common: settings, image processors, labels, the names of blocks.
 
 Files carry the names of transformers 4 (``encoder.layer.0.attention.attention.query``); a state dict taken from a model
 of transformers 5 carries newer ones (``layers.0.attention.q_proj``). Both are read.
@@ -6,22 +6,22 @@ of transformers 5 carries newer ones (``layers.0.attention.q_proj``). Both are r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from tubelet.cards import ClassCard
-from tubelet.configs import part_of, shown
-from tubelet.models.vit import ViTConfig
-from tubelet.models.vivit import ViViTConfig
+from tubelet.configs import part_of
+from tubelet.models import ModelConfig
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.specs import ImageSpec, VideoSpec
-from tubelet.weights.files import WeightsError, read_json, read_tensors
-from tubelet.weights.formats.tree import Tree, foreign, gather, gather_blocks
+from tubelet.weights.checkpoint import Checkpoint
+from tubelet.weights.formats.tree import Tree, gather_blocks
 from tubelet.weights.loaded import LoadedModel, filled_model
+
+Table = Mapping[str, Sequence[str]]
+Act = Literal["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh"]
 
 _NEW_BLOCK = {
     "norm_attention": ["layernorm_before"],
@@ -41,65 +41,43 @@ _OLD_BLOCK = {
 }
 
 
-def read_folder(folder: str | Path) -> LoadedModel:
-    """A ViT or ViViT as ``save_pretrained`` writes it; the image processor's file, where present, gives the range."""
-    folder = Path(folder)
-    processor = folder / "preprocessor_config.json"
-    return from_state(
-        read_json(folder / "config.json"),
-        read_tensors(folder / "model.safetensors"),
-        processor=read_json(processor) if processor.is_file() else {},
-        origin=str(folder),
-    )
-
-
-def from_state(
-    config: Mapping[str, Any],
-    state: Mapping[str, Tensor],
-    *,
-    processor: Mapping[str, Any] | None = None,
-    origin: str = "transformers",
-) -> LoadedModel:
-    """A model from transformers' config (``model.config.to_dict()``) and state dict. The head is the task "label"."""
-    if config.get("model_type") not in ("vit", "vivit"):
-        raise WeightsError(f"{origin}: model_type {shown(config.get('model_type'))} is neither 'vit' nor 'vivit'")
-    tree = Tree(state, origin)
-    with foreign(origin):
-        names = config.get("id2label")
-        if isinstance(names, dict):  # of a model in memory, by integers
-            config = {**config, "id2label": {str(number): name for number, name in names.items()}}
-        told = part_of(_Vivit if config["model_type"] == "vivit" else _Vit, config)
-        ours = _config(told, part_of(_Processor, processor or {}))
-        tasks = _tasks(told, tree)
-        prefix = next((p for p in ("vit.", "vivit.") if any(name.startswith(p) for name in state)), "")
-        filled = {f"encoder.{name}": x for name, x in _encoder(tree, prefix, ours.backbone.depth).items()}
-        if tasks:
-            filled |= gather({"projection": ["classifier"]}, tree.layer, "heads.label.")
-        dropped = tree.finish(may_drop=(f"{prefix}pooler.",))
-    return LoadedModel(filled_model(ours, tasks, filled, origin), ours, tasks, {"source": origin}, dropped)
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Vit:
-    """What is read of transformers' config of a ViT."""
+class Settings:
+    """What is read of the config.json of any transformer for images or video."""
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: Literal["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh"]
-    layer_norm_eps: float
-    image_size: int | tuple[int, int]
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: Act = "gelu"
+    layer_norm_eps: float = 1e-12
+    image_size: int | tuple[int, int] = 224
     patch_size: int | tuple[int, int] = 16
     num_channels: int = 3
-    id2label: dict[str, str] | None = None
+    id2label: dict[Any, str] | None = None  # its keys are text in a file, numbers in memory
     problem_type: str | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return pair(self.image_size)
 
-@dataclass(frozen=True, kw_only=True)
-class _Vivit(_Vit):
-    num_frames: int
-    tubelet_size: tuple[int, int, int]
+    @property
+    def patch(self) -> tuple[int, int]:
+        return pair(self.patch_size)
+
+    def backbone(self) -> TransformerConfig:
+        return TransformerConfig(
+            width=self.hidden_size,
+            depth=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            mlp=self.intermediate_size,
+            gelu="exact" if self.hidden_act == "gelu" else "tanh",
+            norm_eps=self.layer_norm_eps,
+        )
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,63 +93,65 @@ class _Processor:
     image_std: tuple[float, ...] | None = None
 
 
-def _config(config: _Vit, processor: _Processor) -> ViTConfig | ViViTConfig:
-    backbone = TransformerConfig(
-        width=config.hidden_size,
-        depth=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        mlp=config.intermediate_size,
-        gelu="exact" if config.hidden_act == "gelu" else "tanh",
-        norm_eps=config.layer_norm_eps,
-    )
-    size = _pair(config.image_size)
-    mean, std = _range(processor, config.num_channels)
-    told = processor.size.get("shortest_edge") or 0 if isinstance(processor.size, dict) else 0
-    short_side = max(min(size), told)
-    if not isinstance(config, _Vivit):
-        image = ImageSpec(size=size, short_side=short_side, mean=mean, std=std)
-        return ViTConfig(backbone=backbone, patch=_pair(config.patch_size), image=image)
-    video = VideoSpec(frames=config.num_frames, size=size, short_side=short_side, mean=mean, std=std)
-    return ViViTConfig(backbone=backbone, tubelet=config.tubelet_size, video=video)
+def pixels(processor: Mapping[str, Any], size: tuple[int, int], channels: int) -> dict[str, Any]:
+    """The fields of an ImageSpec or a VideoSpec of ``size`` that cuts and scales pictures as the image processor does.
 
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
-
-
-def _range(processor: _Processor, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and deviation that do in one step, from pixels in [0, 1], what the image processor does in up to three:
-    scale by a factor, take an offset of one away, and normalize."""
+    The mean and deviation do in one step, from pixels in [0, 1], what the processor does in up to three: scale by a
+    factor, take an offset of one away, and normalize.
+    """
+    told = part_of(_Processor, processor)
     mean, std = (0.0,) * channels, (1.0,) * channels
-    if processor.do_normalize:
-        mean, std = processor.image_mean or (0.5,) * channels, processor.image_std or (0.5,) * channels
+    if told.do_normalize:
+        mean, std = told.image_mean or (0.5,) * channels, told.image_std or (0.5,) * channels
     factor = 255.0
-    if processor.do_rescale and processor.rescale_factor is not None:
-        factor *= processor.rescale_factor
-    elif processor.do_rescale:
+    if told.do_rescale and told.rescale_factor is not None:
+        factor *= told.rescale_factor
+    elif told.do_rescale:
         factor = 1.0
-    offset = 1.0 if processor.offset else 0.0
-    return tuple((offset + m) / factor for m in mean), tuple(s / factor for s in std)
-
-
-def _tasks(config: _Vit, tree: Tree) -> dict[str, ClassCard]:
-    if "classifier.weight" not in tree:
-        return {}
-    count = tree.shape("classifier.weight", 2)[0]
-    names = {str(number): name for number, name in (config.id2label or {}).items()}
-    multilabel = config.problem_type == "multi_label_classification"
-    return {"label": ClassCard(classes=tuple(names.get(str(i), str(i)) for i in range(count)), multilabel=multilabel)}
-
-
-def _encoder(tree: Tree, prefix: str, depth: int) -> dict[str, Tensor]:
-    patches = f"{prefix}embeddings.patch_embeddings.projection"
-    new = f"{prefix}layers.0.layernorm_before.weight" in tree
-    blocks, block = (f"{prefix}layers.{{}}.", _NEW_BLOCK) if new else (f"{prefix}encoder.layer.{{}}.", _OLD_BLOCK)
+    offset = 1.0 if told.offset else 0.0
+    shortest = told.size.get("shortest_edge") or 0 if isinstance(told.size, dict) else 0
     return {
-        "tokenizer.projection.weight": tree.take(f"{patches}.weight").flatten(1),
-        "tokenizer.projection.bias": tree.take(f"{patches}.bias"),
-        "encoder.cls": tree.take(f"{prefix}embeddings.cls_token")[0],
-        "encoder.positions.table": tree.take(f"{prefix}embeddings.position_embeddings")[0],
-        **gather({"norm": [f"{prefix}layernorm"]}, tree.layer, "encoder.transformer."),
-        **gather_blocks(block, tree.layer, blocks, depth, "encoder."),
+        "size": size,
+        "short_side": max(min(size), shortest),
+        "mean": tuple((offset + m) / factor for m in mean),
+        "std": tuple(s / factor for s in std),
     }
+
+
+def label_task(settings: Settings, count: int) -> dict[str, ClassCard]:
+    """The task "label" of ``count`` classes, with their names; none where there is no head."""
+    names = {str(number): name for number, name in (settings.id2label or {}).items()}
+    multilabel = settings.problem_type == "multi_label_classification"
+    classes = tuple(names.get(str(i), str(i)) for i in range(count))
+    return {"label": ClassCard(classes=classes, multilabel=multilabel)} if count else {}
+
+
+def rows(tree: Tree, name: str) -> int:
+    """The rows of a matrix: a head's classes; 0 where it is not there."""
+    return tree.shape(name, 2)[0] if name in tree else 0
+
+
+def prefix_of(tree: Tree, known: Sequence[str]) -> str:
+    """The first of ``known`` that names of the tree begin with; "" for an encoder that was saved alone."""
+    return next((prefix for prefix in known if tree.has(prefix)), "")
+
+
+def blocks(tree: Tree, prefix: str, depth: int) -> dict[str, Tensor]:
+    """The state of a stack of ViT's blocks, as either of the two versions names them."""
+    new = f"{prefix}layers.0.layernorm_before.weight" in tree
+    theirs, table = (f"{prefix}layers.{{}}.", _NEW_BLOCK) if new else (f"{prefix}encoder.layer.{{}}.", _OLD_BLOCK)
+    return gather_blocks(table, tree.layer, theirs, depth, "encoder.")
+
+
+def filled(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    tasks: Mapping[str, ClassCard],
+    encoder: Mapping[str, Tensor],
+    heads: Mapping[str, Tensor],
+    dropped: tuple[str, ...] = (),
+) -> LoadedModel:
+    """The model of an encoder's and the heads' states, by names in each."""
+    state = {f"encoder.{name}": x for name, x in encoder.items()} | {f"heads.{name}": x for name, x in heads.items()}
+    model = filled_model(config, tasks, state, checkpoint.origin)
+    return LoadedModel(model, config, tasks, {"source": checkpoint.origin}, dropped)

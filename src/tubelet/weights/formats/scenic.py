@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,8 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.specs import ImageSpec
-from tubelet.weights.files import WeightsError, read_arrays
+from tubelet.weights.checkpoint import Checkpoint
+from tubelet.weights.files import WeightsError
 from tubelet.weights.formats.tree import Leaf, Tree, foreign, gather, gather_blocks
 from tubelet.weights.loaded import LoadedModel, filled_model
 
@@ -55,12 +55,19 @@ FACTORIZED_BLOCK = {
 }
 
 
-def read_npz(path: str | Path) -> LoadedModel:
+LOADS = "ViT .npz files of the released JAX code"
+
+
+def recognizes(checkpoint: Checkpoint) -> bool:
+    return not checkpoint.config and any(name.endswith("embedding/kernel") for name in checkpoint.tensors)
+
+
+def read(checkpoint: Checkpoint) -> LoadedModel:
     """An image ViT from a flat .npz, as the augreg and big_vision releases have them; its size is read off the shapes.
 
     The image is taken to be square. A head is given as the task "label", its classes named by their numbers.
     """
-    tree = Tree(_read_arrays(Path(path)), str(path))
+    tree = Tree(_without_prefix(checkpoint.tensors), checkpoint.origin)
     with foreign(tree.origin):
         config = vit_config(tree)
         tasks = {"label": ClassCard(classes=tuple(map(str, range(n))))} if (n := _classes(tree)) else {}
@@ -69,11 +76,10 @@ def read_npz(path: str | Path) -> LoadedModel:
             state |= {f"heads.label.{name}": x for name, x in head(tree).items()}
         dropped = tree.finish()
     model = filled_model(config, tasks, state, tree.origin)
-    return LoadedModel(model, config, tasks, {"source": str(path)}, dropped)
+    return LoadedModel(model, config, tasks, {"source": tree.origin}, dropped)
 
 
-def _read_arrays(path: Path) -> dict[str, Tensor]:
-    arrays = read_arrays(path)
+def _without_prefix(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in arrays)), "")
     return {name.removeprefix(prefix): x for name, x in arrays.items()}
 

@@ -1,11 +1,9 @@
-"""timm's image ViTs in our names: a safetensors file, or a folder that also has timm's config.json."""
+"""timm's image ViTs: a file of their tensors, or a folder that also has timm's config.json."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +14,11 @@ from tubelet.models import SIZES
 from tubelet.models.vit import ViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import ImageSpec
-from tubelet.weights.files import WeightsError, read_json, read_tensors
+from tubelet.weights.checkpoint import Checkpoint
+from tubelet.weights.files import WeightsError
+from tubelet.weights.formats.huggingface import filled
 from tubelet.weights.formats.tree import Tree, foreign, gather, gather_blocks
-from tubelet.weights.loaded import LoadedModel, filled_model
+from tubelet.weights.loaded import LoadedModel
 
 _BLOCK = {
     "norm_attention": ["norm1"],
@@ -30,32 +30,29 @@ _BLOCK = {
 }
 
 
-def read(path: str | Path) -> LoadedModel:
-    """A ViT from ``path``: the safetensors file, or the folder of a timm repository on the Hugging Face hub."""
-    path = Path(path)
-    if path.is_dir():
-        config = read_json(path / "config.json")
-        return from_state(read_tensors(path / "model.safetensors"), config, origin=str(path))
-    return from_state(read_tensors(path), origin=str(path))
+LOADS = "timm's ViTs"
 
 
-def from_state(
-    state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, *, origin: str = "timm"
-) -> LoadedModel:
-    """A model from the state dict of a plain timm ViT; the head is the task "label".
+def recognizes(checkpoint: Checkpoint) -> bool:
+    return "architecture" in checkpoint.config or (
+        not checkpoint.config.get("model_type") and "patch_embed.proj.weight" in checkpoint.tensors
+    )
 
-    ``config`` is timm's config.json; without it pixels are taken to be normalized to [-1, 1] and images to be square.
+
+def read(checkpoint: Checkpoint) -> LoadedModel:
+    """A plain ViT, whose head is the task "label".
+
+    Without timm's config.json pixels are taken to be normalized to [-1, 1] and images to be square.
     """
-    tree = Tree(state, origin)
-    with foreign(origin):
-        told = part_of(_Config, config or {})
-        ours = _config(tree, told)
+    tree = Tree(checkpoint.tensors, checkpoint.origin)
+    with foreign(checkpoint.origin):
+        told = part_of(_Config, checkpoint.config)
+        config = _config(tree, told)
         tasks = _tasks(tree, told)
-        filled = {f"encoder.{name}": x for name, x in _encoder(tree, ours).items()}
-        if tasks:
-            filled |= gather({"projection": ["head"]}, tree.layer, "heads.label.")
+        encoder = _encoder(tree, config)
+        heads = gather({"projection": ["head"]}, tree.layer, "label.") if tasks else {}
         tree.finish()
-    return LoadedModel(filled_model(ours, tasks, filled, origin), ours, tasks, {"source": origin})
+    return filled(checkpoint, config, tasks, encoder, heads)
 
 
 @dataclass(frozen=True, kw_only=True)

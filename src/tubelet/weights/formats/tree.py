@@ -24,6 +24,10 @@ class Tree:
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
 
+    def has(self, prefix: str) -> bool:
+        """Whether any name begins with ``prefix``."""
+        return any(name.startswith(prefix) for name in self._arrays)
+
     def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
         """Its shape. Raises WeightsError unless it has so many ``axes``, where they are given."""
         shape = tuple(self._find(name).shape)
