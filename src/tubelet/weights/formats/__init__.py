@@ -18,7 +18,7 @@ class Format(Protocol):
     """
 
     @property
-    def LOADS(self) -> str: ...  # noqa: N802
+    def LOADS(self) -> str: ...
 
     def recognizes(self, checkpoint: Checkpoint) -> bool:
         """Whether the checkpoint is of this format, by its model_type or the names of its tensors."""
