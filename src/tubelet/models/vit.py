@@ -12,27 +12,53 @@ from tubelet.models.family import PATCH_NAME, SIZES, ModelConfig, Tower, block_m
 from tubelet.models.model import Encoder
 from tubelet.models.rollout import Maps, Shares, plain
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.nn.encoding import Pool, TokenEncoder
+from tubelet.nn.encoding import ImagePool, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.initializers import init_dense_
+from tubelet.nn.positions import Resize
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of
 from tubelet.specs import ImageSpec, InputSpec
+
+_REGISTERS, _ROWS = 64, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(ModelConfig):
-    """``representation`` > 0 adds a dense layer of that width and a tanh after pooling, as some ViTs have."""
+    """``representation`` > 0 adds a dense layer of that width and a tanh after pooling, as some ViTs have.
+
+    ``pool``, ``registers`` and ``pre_norm``: see :class:`~tubelet.nn.encoding.TokenSequence`. ``rotary``: the base of
+    rotary positions (DINOv3's is 100), which take the place of learned ones; learned, if 0. ``position_grid``: the
+    rows and columns of the table of positions, where it was learned at another size than ``image`` has; ``resize``:
+    how it is interpolated.
+    """
 
     examples = ("vit-b/16", "vit-l/16")
 
     backbone: TransformerConfig
     patch: tuple[int, int] = (16, 16)
     image: ImageSpec = ImageSpec()
-    pool: Pool = "token"
+    pool: ImagePool = "token"
     representation: int = 0
+    registers: int = 0
+    pre_norm: bool = False
+    rotary: float = 0.0
+    position_grid: tuple[int, int] | None = None
+    resize: Resize = "linear"
 
     def __post_init__(self) -> None:
         grid_of(self.image.extent, (1, *self.patch))
+        if not 0 <= self.registers <= _REGISTERS:
+            raise ValueError(f"{self.registers=} must be from 0 to {_REGISTERS}")
+        if self.rotary < 0:
+            raise ValueError(f"{self.rotary=} must not be negative")
+        if self.position_grid is not None and not 1 <= min(self.position_grid) <= max(self.position_grid) <= _ROWS:
+            raise ValueError(f"{self.position_grid=} must be from 1 to {_ROWS:,} rows and columns")
+
+    @property
+    def pooled_width(self) -> int:
+        """The width of the pooled feature, before the representation."""
+        parts = {"token+mean": 2, "tokens": 1 + self.registers}
+        return self.backbone.width * parts.get(self.pool, 1)
 
     @property
     def inputs(self) -> Mapping[str, ImageSpec]:
@@ -58,7 +84,13 @@ class ViTConfig(ModelConfig):
 
     def towers(self) -> tuple[Tower, ...]:
         modules = encoder_modules(self.backbone.depth)
-        return (Tower("image", self.image, (1, *self.patch), self.backbone, modules, pool=self.pool),)
+        if self.rotary:
+            del modules["positions"]
+        token = self.pool not in ("mean", "attention")
+        own = {"registers": self.registers, "norm_tokens": self.pre_norm, "attention_pool": self.pool == "attention"}
+        modules |= {part: f"encoder.{part}" for part, there in own.items() if there}
+        pool = "token" if token else "mean"
+        return (Tower("image", self.image, (1, *self.patch), self.backbone, modules, pool=pool),)
 
     @property
     def is_plain(self) -> bool:
@@ -72,11 +104,20 @@ class ViT(Encoder):
     """Patches, a class token, learned positions and a transformer."""
 
     def __init__(self, config: ViTConfig) -> None:
-        super().__init__(config, config.representation or config.backbone.width)
+        super().__init__(config, config.representation or config.pooled_width)
         patch = (1, *config.patch)
         self.tokenizer = TubeletTokenizer(patch, config.backbone.width, config.image.channels)
-        self.encoder = TokenEncoder(config.backbone, grid_of(config.image.extent, patch), config.pool)
-        self.representation = Representation(config.backbone.width, config.representation)
+        grid = (1, *config.position_grid) if config.position_grid else grid_of(config.image.extent, patch)
+        self.encoder = TokenEncoder(
+            config.backbone,
+            grid,
+            config.pool,
+            registers=config.registers,
+            pre_norm=config.pre_norm,
+            rotary=config.rotary,
+            resize=config.resize,
+        )
+        self.representation = Representation(config.pooled_width, config.representation)
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Features:
         features = self.encoder(self.tokenizer(inputs["image"]))

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.initializers import init_attention_
+from tubelet.nn.layer_scale import branch_end
 
 # Queries per matrix product of the chunked kernel: the scores of one chunk stay in the cache.
 _CHUNK = 1024
@@ -123,6 +124,7 @@ class Attention(nn.Module):
 
     ``inner``: the width of queries, keys and values, all heads together; ``width``, if 0. ``bias``: whether the linear
     maps have biases. ``scale``: what scores are multiplied by, 1 / sqrt(d) if None; T5's attention has 1.
+    ``layer_scale``: see :func:`~tubelet.nn.layer_scale.branch_end`.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Attention(nn.Module):
         inner: int = 0,
         bias: bool = True,
         scale: float | None = None,
+        layer_scale: float = 0.0,
     ) -> None:
         super().__init__()
         inner = inner or width
@@ -141,7 +144,7 @@ class Attention(nn.Module):
             raise ValueError(f"{width=} must be a multiple of {heads=}")
         self.heads, self.dropout, self.scale = heads, dropout, scale
         self.qkv = nn.Linear(width, 3 * inner, bias=bias)
-        self.out = nn.Linear(inner, width, bias=bias)
+        self.out = branch_end(inner, width, layer_scale, bias)
         init_attention_(self.qkv, parts=3)
         init_attention_(self.out)
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention, Bias, BiasedAttention
 from tubelet.nn.depth import Layers, StochasticDepth
 from tubelet.nn.initializers import init_mlp_, mimetic_attention_
+from tubelet.nn.layer_scale import branch_end
 
 _DEEPEST = 1000
 
@@ -26,7 +28,9 @@ class TransformerConfig:
     "released" is the released code's random numbers, "mimetic" what trained models look like (see
     :func:`~tubelet.nn.initializers.mimetic_attention_` and :class:`~tubelet.nn.positions.LearnedPositions`), from which
     a model learns a small data set in a fraction of the updates. ``head_width``: the channels of each head's queries,
-    keys and values; ``width`` / ``heads``, if 0.
+    keys and values; ``width`` / ``heads``, if 0. ``gelu`` "quick" is CLIP's x sigmoid(1.702 x). ``gated``: MLPs are
+    SwiGLUs, silu(W1 x) W2 x, in which ``mlp`` is the width of each factor. ``layer_scale``: what the learned factors of
+    each branch's channels start as (CaiT, DINOv2); there are none, if 0.
     """
 
     width: int
@@ -37,10 +41,12 @@ class TransformerConfig:
     attention_dropout: float = 0.0
     stochastic_depth: float = 0.0
     rescale_depth: bool = False
-    gelu: Literal["tanh", "exact"] = "tanh"
+    gelu: Literal["tanh", "exact", "quick"] = "tanh"
     norm_eps: float = 1e-6
     start: Literal["released", "mimetic"] = "released"
     head_width: int = 0
+    gated: bool = False
+    layer_scale: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "mlp"):
@@ -48,6 +54,8 @@ class TransformerConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.head_width < 0 or self.norm_eps < 0:
             raise ValueError(f"{self.head_width=} and {self.norm_eps=} must not be negative")
+        if self.layer_scale < 0:
+            raise ValueError(f"{self.layer_scale=} must not be negative")
         if not self.head_width and self.width % self.heads:
             raise ValueError(f"{self.width=} must be a multiple of {self.heads=}")
         if self.start == "mimetic" and self.inner != self.width:
@@ -76,14 +84,13 @@ _ROWS = 1024
 
 
 class MLP(nn.Sequential):
-    """Two linear maps, with or without biases, and a GELU between them."""
+    """Two linear maps, with or without biases, and a GELU or a SwiGLU's product between them."""
 
     def __init__(self, config: TransformerConfig, bias: bool = True) -> None:
-        expand = nn.Linear(config.width, config.mlp, bias=bias)
-        reduce = nn.Linear(config.mlp, config.width, bias=bias)
+        expand = nn.Linear(config.width, config.mlp * (2 if config.gated else 1), bias=bias)
+        reduce = branch_end(config.mlp, config.width, config.layer_scale, bias)
         init_mlp_(expand, reduce)
-        gelu = nn.GELU("tanh" if config.gelu == "tanh" else "none")
-        super().__init__(expand, gelu, nn.Dropout(config.dropout), reduce, nn.Dropout(config.dropout))
+        super().__init__(expand, _activation(config), nn.Dropout(config.dropout), reduce, nn.Dropout(config.dropout))
 
     def forward(self, input: Float[Tensor, "*tokens D"]) -> Float[Tensor, "*tokens D"]:
         if torch.is_grad_enabled() or input.device.type != "cpu" or torch.compiler.is_compiling():
@@ -92,13 +99,36 @@ class MLP(nn.Sequential):
         return torch.cat([super(MLP, self).forward(part) for part in rows]).view_as(input)
 
 
+def _activation(config: TransformerConfig) -> nn.Module:
+    if config.gated:
+        return Gate()
+    return QuickGELU() if config.gelu == "quick" else nn.GELU("tanh" if config.gelu == "tanh" else "none")
+
+
+class Gate(nn.Module):
+    """silu(a) b, of channels [a, b]."""
+
+    def forward(self, x: Float[Tensor, "*tokens two_D"]) -> Float[Tensor, "*tokens D"]:
+        a, b = x.chunk(2, dim=-1)
+        return F.silu(a) * b
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x), the GELU of the released CLIP."""
+
+    def forward(self, x: Float[Tensor, "*tokens D"]) -> Float[Tensor, "*tokens D"]:
+        return x * torch.sigmoid(1.702 * x)
+
+
 class Block(nn.Module):
     """y = x + MSA(LN(x)), z = y + MLP(LN(y)) (Eq. 2-3)."""
 
     def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.norm_attention = config.norm()
-        self.attention = Attention(config.width, config.heads, config.attention_dropout, inner=config.inner)
+        self.attention = Attention(
+            config.width, config.heads, config.attention_dropout, inner=config.inner, layer_scale=config.layer_scale
+        )
         if config.start == "mimetic":
             mimetic_attention_(self.attention.qkv, self.attention.out, config.heads)
         self.dropout = nn.Dropout(config.dropout)
@@ -120,7 +150,9 @@ class BiasedBlock(Block):
 
     def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
         super().__init__(config, drop_rate)
-        self.attention = BiasedAttention(config.width, config.heads, config.attention_dropout, inner=config.inner)
+        self.attention = BiasedAttention(
+            config.width, config.heads, config.attention_dropout, inner=config.inner, layer_scale=config.layer_scale
+        )
 
     def forward(self, x: Float[Tensor, "B N D"], bias: Bias = None) -> Float[Tensor, "B N D"]:
         y = x + self.drop(self.dropout(self.attention(self.norm_attention(x), bias)))

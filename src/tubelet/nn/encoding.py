@@ -8,49 +8,110 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.nn.blocks import Transformer, TransformerConfig
+from tubelet.nn.attention_pool import AttentionPool
+from tubelet.nn.blocks import Block, Transformer, TransformerConfig
 from tubelet.nn.features import Features
-from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
+from tubelet.nn.positions import Grid, LearnedPositions, Resize, grid_boxes
+from tubelet.nn.rotary import RotaryBlock, RotaryPositions
 
 Pool = Literal["token", "mean"]
+ImagePool = Literal["token", "mean", "token+mean", "tokens", "attention"]
 
 
 class TokenSequence(nn.Module):
     """z = [z_cls, E x_1, ..., E x_N] + p (ViViT Eq. 1).
 
     ``pool`` "token": a class token is prepended and its output is the pooled feature; "mean": no class token, the mean
-    of all tokens.
+    of all tokens; "token+mean": both, one after the other (DINOv2's classifiers); "tokens": the class token and all
+    registers, one after the other (DeiT's distillation token is a register); "attention": no class token, an
+    :class:`~tubelet.nn.attention_pool.AttentionPool`. ``registers``: tokens without a place that stand behind the class
+    token and leave with it. ``pre_norm``: a norm before the first block. ``learned``: whether there are positions here;
+    ``resize``: see :class:`~tubelet.nn.positions.LearnedPositions`.
     """
 
-    def __init__(self, config: TransformerConfig, grid: Grid, pool: Pool) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        grid: Grid,
+        pool: ImagePool,
+        *,
+        registers: int = 0,
+        pre_norm: bool = False,
+        learned: bool = True,
+        resize: Resize = "linear",
+    ) -> None:
         super().__init__()
-        self.cls = nn.Parameter(torch.zeros(1, config.width)) if pool == "token" else None
+        self.pool = pool
+        token = pool not in ("mean", "attention")
+        self.cls = nn.Parameter(torch.zeros(1, config.width)) if token else None
         start = "sinusoids" if config.start == "mimetic" else "normal"
-        self.positions = LearnedPositions(grid, config.width, special=int(pool == "token"), start=start)
+        special = int(token)
+        self.positions = (
+            LearnedPositions(grid, config.width, special=special, start=start, resize=resize) if learned else None
+        )
+        self.registers = nn.Parameter(torch.empty(registers, config.width).normal_(std=0.02)) if registers else None
+        self.norm_tokens = config.norm() if pre_norm else None
+        self.attention_pool = AttentionPool(config) if pool == "attention" else None
+        self.special = special + registers
         self.dropout = nn.Dropout(config.dropout)
 
     def sequence(self, tokens: Float[Tensor, "B t h w D"]) -> Float[Tensor, "B N D"]:
         z = tokens.flatten(1, 3)
         if self.cls is not None:
             z = torch.cat([self.cls.expand(z.shape[0], 1, -1).to(z.dtype), z], dim=1)
-        return self.dropout(z + self.positions(_grid(tokens)))
+        if self.positions is not None:
+            z = z + self.positions(_grid(tokens))
+        if self.registers is not None:
+            before = 0 if self.cls is None else 1
+            registers = self.registers.expand(z.shape[0], -1, -1).to(z.dtype)
+            z = torch.cat([z[:, :before], registers, z[:, before:]], dim=1)
+        z = self.dropout(z)
+        return z if self.norm_tokens is None else self.norm_tokens(z)
 
     def features(self, z: Float[Tensor, "B N D"], grid: Grid) -> Features:
         """The features that a transformer made of the sequence of a (t, h, w) grid."""
-        if self.cls is None:
-            return Features(z, z.mean(1), grid_boxes(grid))
-        return Features(z[:, 1:], z[:, 0], grid_boxes(grid))
+        tokens = z[:, self.special :]
+        return Features(tokens, self._pooled(z, tokens), grid_boxes(grid))
+
+    def _pooled(self, z: Tensor, tokens: Tensor) -> Tensor:
+        if self.attention_pool is not None:
+            return self.attention_pool(tokens)
+        match self.pool:
+            case "token":
+                return z[:, 0]
+            case "token+mean":
+                return torch.cat([z[:, 0], tokens.mean(1)], dim=-1)
+            case "tokens":
+                return z[:, : self.special].flatten(1)
+            case _:
+                return tokens.mean(1)
 
 
 class TokenEncoder(TokenSequence):
-    """A sequence of tokens, then L blocks and the final norm."""
+    """A sequence of tokens, then L blocks and the final norm.
 
-    def __init__(self, config: TransformerConfig, grid: Grid, pool: Pool) -> None:
-        super().__init__(config, grid, pool)
-        self.transformer = Transformer(config)
+    ``rotary``: the base of rotary positions over height and width, instead of learned ones; learned, if 0.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        grid: Grid,
+        pool: ImagePool,
+        *,
+        registers: int = 0,
+        pre_norm: bool = False,
+        rotary: float = 0.0,
+        resize: Resize = "linear",
+    ) -> None:
+        super().__init__(config, grid, pool, registers=registers, pre_norm=pre_norm, learned=not rotary, resize=resize)
+        self.rotary = RotaryPositions(config.inner // config.heads, theta=rotary) if rotary else None
+        self.transformer = Transformer(config, RotaryBlock if rotary else Block)
 
     def forward(self, tokens: Float[Tensor, "B t h w D"]) -> Features:
-        return self.features(self.transformer(self.sequence(tokens)), _grid(tokens))
+        grid = _grid(tokens)
+        turns = () if self.rotary is None else self.rotary(grid)
+        return self.features(self.transformer(self.sequence(tokens), *turns), grid)
 
 
 def _grid(tokens: Tensor) -> Grid:

@@ -14,20 +14,29 @@ from torch import Tensor, nn
 from tubelet.nn.inflation import Inflation
 
 Grid = tuple[int, int, int]
+Resize = Literal["linear", "cubic", "antialiased"]
 
 
 class LearnedPositions(nn.Module):
     """A learned vector per place of a (t, h, w) grid, and one per special token, whose rows come first (Eq. 1).
 
-    A clip of another size gets the table interpolated in (t, h, w), linearly and with the corners aligned, as the
-    released code resizes its tables. ``start``: the places' rows begin as N(0, 0.02) numbers, or as sinusoids.
+    A clip of another size gets the table interpolated in (t, h, w): ``resize`` "linear" is the released code's way,
+    with the corners aligned; "cubic" that of DINOv2 and of transformers; "antialiased" is cubic, too, and that of
+    DINOv2 with registers. ``start``: the places' rows begin as N(0,
+    0.02) numbers, or as sinusoids.
     """
 
     def __init__(
-        self, grid: Grid, width: int, special: int = 0, start: Literal["normal", "sinusoids"] = "normal"
+        self,
+        grid: Grid,
+        width: int,
+        special: int = 0,
+        start: Literal["normal", "sinusoids"] = "normal",
+        resize: Resize = "linear",
     ) -> None:
         super().__init__()
         self.grid, self.special = grid, special
+        self.resize: Resize = resize
         self.table = nn.Parameter(torch.empty(special + math.prod(grid), width))
         nn.init.normal_(self.table, std=0.02)
         if start == "sinusoids":
@@ -39,7 +48,7 @@ class LearnedPositions(nn.Module):
         if grid == self.grid:
             return self.table
         special, places = self.table[: self.special], self.table[self.special :]
-        return torch.cat([special, interpolate_grid(places, self.grid, grid)])
+        return torch.cat([special, interpolate_grid(places, self.grid, grid, self.resize)])
 
     def resample(self, name: str, value: Tensor, theirs: nn.Module, how: Inflation) -> Tensor:
         """``value``, the table of ``theirs``, for this grid: linear in time, height and width, corners aligned.
@@ -61,9 +70,20 @@ class LearnedPositions(nn.Module):
         return torch.cat([special, places])
 
 
-def interpolate_grid(places: Float[Tensor, "N D"], source: Grid, target: Grid) -> Float[Tensor, "M D"]:
-    """A table of a (t, h, w) grid resized to another one: trilinear, corners aligned."""
+def interpolate_grid(
+    places: Float[Tensor, "N D"], source: Grid, target: Grid, resize: Resize = "linear"
+) -> Float[Tensor, "M D"]:
+    """A table of a (t, h, w) grid resized to another one: trilinear, with the corners aligned; or cubic in height and
+    width, with the cells' corners aligned, and linear in time."""
     t, h, w = source
+    if resize != "linear":
+        frames = rearrange(places, "(t h w) D -> t D h w", t=t, h=h, w=w)
+        smooth = resize == "antialiased"
+        resized = F.interpolate(frames, size=target[1:], mode="bicubic", align_corners=False, antialias=smooth)
+        places, source = rearrange(resized, "t D h w -> (t h w) D"), (t, *target[1:])
+        if source == target:
+            return places
+        t, h, w = source
     volume = rearrange(places, "(t h w) D -> 1 D t h w", t=t, h=h, w=w)
     resized = F.interpolate(volume, size=target, mode="trilinear", align_corners=True)
     return rearrange(resized, "1 D t h w -> (t h w) D")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from tubelet.configs.convert import name_of
 from tubelet.models import Encoder, Model, ModelConfig, Tower
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.inflation import Inflation
+from tubelet.nn.layer_scale import ScaledLinear
 from tubelet.specs import InputSpec, TextSpec
 from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import load_model
@@ -28,6 +30,14 @@ from tubelet.weights.formats.word_vectors import TABLE, is_word_vectors, load_wo
 from tubelet.weights.loaded import LoadedModel, listed
 
 _OPTIONAL = ("representation.*", "cls", "*.cls", "*.cls.table", "gate.*")  # what one of two of a kind may have alone
+_ALONE = {
+    "norm",
+    "positions",
+    "tokenizer",
+    "registers",
+    "norm_tokens",
+    "attention_pool",
+}  # what a source may have alone
 _ORDER = ("image", "video", "audio")  # what an input starts from that has nothing of its own kind
 
 
@@ -130,10 +140,11 @@ def initialize_from(
     source: LoadedModel, model: Model, config: ModelConfig, init: Init, tasks: Mapping[str, TaskCard] | None = None
 ) -> InitReport:
     """Start ``model`` from a source that is loaded already; see :func:`initialize`."""
-    given = dict(source.model.encoder.named_parameters())
+    encoder = _like(source.model.encoder, model.encoder)
+    given = dict(encoder.named_parameters())
     wanted = dict(model.encoder.named_parameters())
     route = plan_transfer(source.config, config, given, wanted, init.source, init.into)
-    offered = _offer(source.model.encoder, model.encoder, config, route, init)
+    offered = _offer(encoder, model.encoder, config, route, init)
     if problems := [*_other_heads(route), *_misfits(given, offered, wanted, route, init)]:
         into = " and Init.into names the stream or modality that it is for" if len(route.pairs) > 1 else ""
         raise WeightsError(
@@ -166,6 +177,22 @@ def initialize_from(
     )
 
 
+def _like(source: Encoder, target: Encoder) -> Encoder:
+    """The source, its layer scale in the weights that it scales where the target has none."""
+    if _has_layer_scale(target) or not _has_layer_scale(source):
+        return source
+    source = deepcopy(source)
+    for module in list(source.modules()):
+        for name, layer in module.named_children():
+            if isinstance(layer, ScaledLinear):
+                setattr(module, name, layer.plain())
+    return source
+
+
+def _has_layer_scale(encoder: Encoder) -> bool:
+    return any(isinstance(layer, ScaledLinear) for layer in encoder.modules())
+
+
 def _offer(
     source: Encoder, target: Encoder, config: ModelConfig, route: ParameterMapping, init: Init
 ) -> dict[str, Tensor]:
@@ -175,6 +202,8 @@ def _offer(
     offered: dict[str, Tensor] = {name: source.get_parameter(theirs) for name, theirs in kept.items()}
     how = "central" if init.kernel == "random" else init.kernel
     for path, layer in target.named_modules():
+        if isinstance(layer, ScaledLinear) and f"{path}.weight" in offered:
+            offered.setdefault(f"{path}.gamma", torch.ones_like(layer.gamma))  # the source's branches are whole
         resample: Any = getattr(layer, "resample", None)
         for name, _ in layer.named_parameters() if resample else ():
             full = f"{path}.{name}"
@@ -329,6 +358,8 @@ def plan_transfer(
         fresh = (*fresh, *aside)
     else:
         expected |= _apart(theirs, given)
+    lacking = [b.modules["positions"] for a, b in pairs if "positions" in b.modules and "positions" not in a.modules]
+    fresh = (*fresh, *(f"{module}{end}" for module in lacking for end in ("", ".*")))
     used = set(origin.values())
     unplaced = tuple(n for n in given if n in expected and n not in used and not matches(n, _OPTIONAL))
     return ParameterMapping(
@@ -353,9 +384,10 @@ def _chosen(of: Sequence[Tower], into: str, name: str) -> tuple[Tower, ...]:
 
 def _unwanted(parameter: str, source: Tower, target: Tower) -> bool:
     """A final norm, for a stream that has none; learned positions, for a model whose positions are fixed or are others;
-    a tokenizer of pixels, for waveforms."""
-    missing = {"norm", "positions", "tokenizer"} & source.modules.keys() - target.modules.keys()
-    return any(parameter.startswith(f"{source.modules[part]}.") for part in missing)
+    a tokenizer of pixels, for waveforms; what only some image ViTs have."""
+    missing = _ALONE & source.modules.keys() - target.modules.keys()
+    modules = [source.modules[part] for part in missing]
+    return any(parameter == module or parameter.startswith(f"{module}.") for module in modules)
 
 
 def _apart(of: Sequence[Tower], names: Iterable[str]) -> set[str]:

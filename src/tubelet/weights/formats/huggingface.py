@@ -21,7 +21,11 @@ from tubelet.weights.formats.tree import Tree, gather_blocks
 from tubelet.weights.loaded import LoadedModel, filled_model
 
 Table = Mapping[str, Sequence[str]]
-Act = Literal["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh"]
+Naming = tuple[str, Table]
+"""A block's name, with "{}" for its number, and which of its layers make up each of ours."""
+
+Act = Literal["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu"]
+_GELU: dict[str, Literal["exact", "quick"]] = {"gelu": "exact", "quick_gelu": "quick"}
 
 _NEW_BLOCK = {
     "norm_attention": ["layernorm_before"],
@@ -71,7 +75,7 @@ class Settings:
             depth=self.num_hidden_layers,
             heads=self.num_attention_heads,
             mlp=self.intermediate_size,
-            gelu="exact" if self.hidden_act == "gelu" else "tanh",
+            gelu=_GELU.get(self.hidden_act, "tanh"),
             norm_eps=self.layer_norm_eps,
         )
 
@@ -85,6 +89,9 @@ class _Processor:
     """What is read of an image processor's file."""
 
     size: int | dict[str, int | None] | None = None
+    crop_size: int | dict[str, int | None] | None = None
+    do_resize: bool | None = True
+    do_center_crop: bool | None = False
     do_rescale: bool | None = True
     rescale_factor: float | None = 1 / 255
     offset: bool | None = False
@@ -93,11 +100,16 @@ class _Processor:
     image_std: tuple[float, ...] | None = None
 
 
-def pixels(processor: Mapping[str, Any], size: tuple[int, int], channels: int) -> dict[str, Any]:
+def pixels(
+    processor: Mapping[str, Any], size: tuple[int, int], channels: int, *, any_size: bool = False
+) -> dict[str, Any]:
     """The fields of an ImageSpec or a VideoSpec of ``size`` that cuts and scales pictures as the image processor does.
 
-    The mean and deviation do in one step, from pixels in [0, 1], what the processor does in up to three: scale by a
-    factor, take an offset of one away, and normalize.
+    ``any_size``: the processor's own size counts, for a model that takes any. A processor that neither keeps
+    proportions nor crops stretches pictures, as the spec then does; one that stretches and then crops (DeiT's) keeps
+    proportions here. Pictures are resized as Tubelet does, whichever filter the processor has. The mean and deviation
+    do in one step, from pixels in [0, 1], what the processor does in up to three: scale by a factor, take an offset of
+    one away, and normalize.
     """
     told = part_of(_Processor, processor)
     mean, std = (0.0,) * channels, (1.0,) * channels
@@ -109,13 +121,32 @@ def pixels(processor: Mapping[str, Any], size: tuple[int, int], channels: int) -
     elif told.do_rescale:
         factor = 1.0
     offset = 1.0 if told.offset else 0.0
-    shortest = told.size.get("shortest_edge") or 0 if isinstance(told.size, dict) else 0
+    whole = _whole(told.size)
+    asked = _whole(told.crop_size) if told.do_center_crop else whole
+    size = asked if any_size and asked else size
     return {
         "size": size,
-        "short_side": max(min(size), shortest),
+        "short_side": max(min(size), _shortest(told)),
+        "fit": "stretch" if told.do_resize and whole and not told.do_center_crop else "crop",
         "mean": tuple((offset + m) / factor for m in mean),
         "std": tuple(s / factor for s in std),
     }
+
+
+def _shortest(processor: _Processor) -> int:
+    """What the short side becomes before a crop; 0 where nothing tells."""
+    size = processor.size if processor.do_resize else None
+    if isinstance(size, dict):
+        return size.get("shortest_edge") or min(_whole(size) or (0,))
+    return size if size and processor.do_center_crop else 0
+
+
+def _whole(size: int | dict[str, int | None] | None) -> tuple[int, int] | None:
+    """A (height, width) that a processor tells; a number alone is a square."""
+    if isinstance(size, int):
+        return size, size
+    height, width = (size or {}).get("height"), (size or {}).get("width")
+    return (height, width) if height and width else None
 
 
 def label_task(settings: Settings, count: int) -> dict[str, ClassCard]:
@@ -138,9 +169,20 @@ def prefix_of(tree: Tree, known: Sequence[str]) -> str:
 
 def blocks(tree: Tree, prefix: str, depth: int) -> dict[str, Tensor]:
     """The state of a stack of ViT's blocks, as either of the two versions names them."""
-    new = f"{prefix}layers.0.layernorm_before.weight" in tree
-    theirs, table = (f"{prefix}layers.{{}}.", _NEW_BLOCK) if new else (f"{prefix}encoder.layer.{{}}.", _OLD_BLOCK)
+    files = (f"{prefix}encoder.layer.{{}}.", "encoder.layer.{}.")  # transformers 5 may leave the prefix out
+    namings = ((f"{prefix}layers.{{}}.", _NEW_BLOCK), *((stack, _OLD_BLOCK) for stack in files))
+    theirs, table = naming_of(tree, namings)
     return gather_blocks(table, tree.layer, theirs, depth, "encoder.")
+
+
+def naming_of(tree: Tree, namings: Sequence[Naming]) -> Naming:
+    """The first of ``namings`` whose layers the first block has; the first of all where it has those of none."""
+
+    def fits(naming: Naming) -> bool:
+        theirs, table = naming
+        return all(f"{theirs.format(0)}{name}.weight" in tree for names in table.values() for name in names)
+
+    return next(filter(fits, namings), namings[0])
 
 
 def filled(

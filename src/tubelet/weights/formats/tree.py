@@ -48,6 +48,13 @@ class Tree:
         """The weight and the bias of a PyTorch layer."""
         return self.take(f"{name}.weight"), self.take(f"{name}.bias")
 
+    def layer_or_unbiased(self, name: str) -> tuple[Tensor, Tensor]:
+        """:meth:`layer`, for an architecture that may leave biases out: those are zero."""
+        if f"{name}.bias" in self:
+            return self.layer(name)
+        weight = self.take(f"{name}.weight")
+        return weight, weight.new_zeros(weight.shape[0])
+
     def count(self, pattern: str) -> int:
         """How many consecutive numbers, from 0, ``pattern`` has: ``count("blocks.{}.norm1.weight")``."""
         number = 0

@@ -1,0 +1,27 @@
+"""Attention pooling: a learned query reads all tokens (Set Transformer's pooling by attention; big_vision's head)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tubelet.nn.attention import CrossAttention
+from tubelet.nn.blocks import MLP, TransformerConfig
+
+
+class AttentionPool(nn.Module):
+    """y = MSA(query, tokens), pooled = y + MLP(LN(y))."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(1, config.width))
+        nn.init.xavier_uniform_(self.query)
+        self.attention = CrossAttention(config.width, config.width, config.width, config.heads)
+        self.norm = config.norm()
+        self.mlp = MLP(config)
+
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+        query = self.query.to(tokens.dtype).expand(len(tokens), 1, -1)
+        y = self.attention(query, tokens)
+        return (y + self.mlp(self.norm(y)))[:, 0]
