@@ -168,8 +168,32 @@ def test_timm_repository(tiny_vit, tmp_path):
 
 
 def test_timm_variants_with_other_layers_are_refused(tiny_vit):
-    with pytest.raises(WeightsError, match=r"blocks.0.ls1.gamma \(192,\)"):
-        read_checkpoint(Checkpoint.of(timm_state(tiny_vit) | {"blocks.0.ls1.gamma": torch.ones(192)}))
+    with pytest.raises(WeightsError, match=r"blocks.0.attn.q_norm.weight \(64,\)"):
+        read_checkpoint(Checkpoint.of(timm_state(tiny_vit) | {"blocks.0.attn.q_norm.weight": torch.ones(64)}))
+
+
+@pytest.mark.parametrize("rows", ["patches", "class token", "all"])
+@torch.no_grad()
+def test_timm_layer_scale_and_registers_with_and_without_places(tiny_vit, rows):
+    """The factors are in the weights of a plain ViT, and the registers' places in the registers: both give the same."""
+    plain = timm_state(tiny_vit)
+    table, registers = plain["pos_embed"], torch.randn(1, 2, 192)
+    every = torch.cat([table[:, :1], torch.ones(1, 2, 192), table[:, 1:]], 1)
+    places = {"patches": table[:, 1:], "class token": table, "all": every}[rows]
+    scales = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
+    state = plain | {"reg_token": registers, "pos_embed": places}
+    folded = plain | {"reg_token": registers + (rows == "all")}
+    if rows == "patches":
+        folded["pos_embed"] = torch.cat([torch.zeros(1, 1, 192), table[:, 1:]], 1)
+    for scale, layer in scales.items():
+        gamma = state[f"blocks.0.{scale}"] = torch.rand(192) + 0.5
+        folded[f"blocks.0.{layer}.weight"] = plain[f"blocks.0.{layer}.weight"] * gamma[:, None]
+        folded[f"blocks.0.{layer}.bias"] = plain[f"blocks.0.{layer}.bias"] * gamma
+    x = torch.randn(1, 3, 16, 16)
+    ours, theirs = (
+        read_checkpoint(Checkpoint.of(one)).model.eval().encoder({"image": x}).tokens for one in (state, folded)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
 
 
 def test_timm_says_how_to_tell_the_heads(image_model):

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tubelet.cards import ClassCard
@@ -40,9 +41,10 @@ def recognizes(checkpoint: Checkpoint) -> bool:
 
 
 def read(checkpoint: Checkpoint) -> LoadedModel:
-    """A plain ViT, whose head is the task "label".
+    """A ViT, with layer scale and registers too, whose head is the task "label".
 
-    Without timm's config.json pixels are taken to be normalized to [-1, 1] and images to be square.
+    Registers that have rows in the table of positions have these added to them. Without timm's config.json pixels are
+    taken to be normalized to [-1, 1] and images to be square.
     """
     tree = Tree(checkpoint.tensors, checkpoint.origin)
     with foreign(checkpoint.origin):
@@ -88,10 +90,12 @@ def _config(tree: Tree, config: _Config) -> ViTConfig:
             heads=_heads(tree, width, part_of(_Arguments, config.model_args)),
             mlp=tree.shape("blocks.0.mlp.fc1.weight", 2)[0],
             gelu="exact",
+            layer_scale=1.0 if "blocks.0.ls1.gamma" in tree else 0.0,
         ),
         patch=(h, w),
         image=ImageSpec(size=size, short_side=min(size), mean=mean, std=std),
         pool="token" if "cls_token" in tree else "mean",
+        registers=_registers(tree),
     )
 
 
@@ -106,10 +110,15 @@ def _heads(tree: Tree, width: int, told: _Arguments) -> int:
     return told.num_heads or known[width]
 
 
+def _registers(tree: Tree) -> int:
+    return tree.shape("reg_token", 3)[1] if "reg_token" in tree else 0
+
+
 def _square(tree: Tree, patch: tuple[int, int]) -> tuple[int, int]:
-    places = tree.shape("pos_embed", 3)[1] - ("cls_token" in tree)
-    side = math.isqrt(places)
-    if side * side != places:
+    places, token = tree.shape("pos_embed", 3)[1], "cls_token" in tree
+    special = (token, 0, token + _registers(tree))  # what has places beside the patches, in one variant or another
+    side = next((side for n in special if (side := math.isqrt(places - n)) ** 2 == places - n), 0)
+    if not side:
         raise WeightsError(f"{tree.origin}: {places} positions are no square grid, and no config.json tells the size")
     return side * patch[0], side * patch[1]
 
@@ -122,12 +131,31 @@ def _tasks(tree: Tree, config: _Config) -> dict[str, ClassCard]:
 
 
 def _encoder(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
-    token = {"encoder.cls": tree.take("cls_token")[0]} if "cls_token" in tree else {}
-    return {
-        **token,
+    depth = config.backbone.depth
+    state = {
+        **_places(tree, config),
         "tokenizer.projection.weight": tree.take("patch_embed.proj.weight").flatten(1),
         "tokenizer.projection.bias": tree.take("patch_embed.proj.bias"),
-        "encoder.positions.table": tree.take("pos_embed")[0],
         **gather({"norm": ["norm"]}, tree.layer, "encoder.transformer."),
-        **gather_blocks(_BLOCK, tree.layer, "blocks.{}.", config.backbone.depth, "encoder."),
+        **gather_blocks(_BLOCK, tree.layer, "blocks.{}.", depth, "encoder."),
     }
+    for i in range(depth if config.backbone.layer_scale else 0):
+        ours = f"encoder.transformer.blocks.{i}."
+        state[f"{ours}attention.out.gamma"] = tree.take(f"blocks.{i}.ls1.gamma")
+        state[f"{ours}mlp.3.gamma"] = tree.take(f"blocks.{i}.ls2.gamma")
+    return state
+
+
+def _places(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
+    """The class token, the registers and the table of positions, in which special tokens may have rows of theirs."""
+    _, height, width = config.image.extent
+    table, patches = tree.take("pos_embed")[0], (height // config.patch[0]) * (width // config.patch[1])
+    special, table = table[: len(table) - patches], table[len(table) - patches :]
+    if "cls_token" not in tree:
+        return {"encoder.positions.table": table}
+    row = special[:1] if len(special) else torch.zeros_like(table[:1])
+    state = {"encoder.cls": tree.take("cls_token")[0], "encoder.positions.table": torch.cat([row, table])}
+    if config.registers:
+        registers = tree.take("reg_token")[0]
+        state["encoder.registers"] = registers + special[1:] if len(special) > 1 else registers
+    return state
