@@ -282,9 +282,17 @@ class SpectrogramSpec(InputSpec):
     to before the transform, such as -25; 0 leaves sound as it is. Sound is made at most 40 dB louder, and digital
     silence stays silence.
 
+    ``style`` "kaldi": what Kaldi's filter bank does to a window, which is what AST hears. Its mean is taken off it, then
+    97 % of the sample before from each sample; the taper is symmetric; the triangles are straight in mels, not in hertz;
+    and the logarithm is that of the energy or of ``offset``, whichever is larger. A filter may be so narrow that it has
+    no frequency, and be at ``offset`` always.
+
     ``stretch``, in seconds: a sound that is no longer is taken whole, and of a longer one, spans of this length; the
     energies of each are then stretched in time to ``frames`` frames (linear interpolation), so that a short word fills
     the spectrogram as a long one does. 0: frames are ``hop`` apart.
+
+    ``short``: a sound shorter than ``frames`` windows is heard again from its beginning ("repeat"), or once, and all
+    later energies are 0 before the normalization ("blank"), as AST's are.
 
     16 kHz, 25 ms, 10 ms, 128 bins and 8 s are MBT's and PolyViT's (PolyViT Table 7: 800 x 128). The papers and the
     released code do not say the rest: it is ours, ``mean`` and ``std`` too. They are those of real sounds at full scale
@@ -310,7 +318,9 @@ class SpectrogramSpec(InputSpec):
     std: float = 4.7
     levels: Literal["fixed", "own"] = "fixed"
     loudness: float = 0.0
+    style: Literal["plain", "kaldi"] = "plain"
     stretch: float = 0.0
+    short: Literal["repeat", "blank"] = "repeat"
     channels: int = 3  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __post_init__(self) -> None:
@@ -331,6 +341,10 @@ class SpectrogramSpec(InputSpec):
             raise ValueError(f"{self.low=} and {self.high=} must lie between 0 and {self.rate / 2=} hertz, in order")
         if min(self.window_samples, self.hop_samples) < 1:
             raise ValueError(f"{self.window=} and {self.hop=} seconds must hold a sample at {self.rate=}")
+        if self.style == "plain":
+            self._check_filters()
+
+    def _check_filters(self) -> None:
         step = self.rate / self.fft
         corners = self.corners
         for bin_, (left, right) in enumerate(zip(corners, corners[2:], strict=False)):
@@ -387,6 +401,11 @@ class SpectrogramSpec(InputSpec):
         return (self.frames - 1) * self.hop_samples + self.window_samples
 
     @property
+    def repeats(self) -> bool:
+        """Whether a sound shorter than ``samples`` is heard again from its beginning until there are so many."""
+        return not self.stretch and self.short == "repeat"
+
+    @property
     def step(self) -> float:
         """Seconds between two frames of a clip; of a stretched spectrogram, of the longest."""
         return self.stretch / self.frames if self.stretch else self.hop
@@ -406,7 +425,8 @@ class WaveformSpec(InputSpec):
 
     modality = "audio"
     layout = "(B, S)"
-    stretch: ClassVar[float] = 0.0  # as in SpectrogramSpec; a waveform keeps its time
+    stretch: ClassVar[float] = 0.0  # these two as in SpectrogramSpec; a waveform keeps its time
+    repeats: ClassVar[bool] = True
     samples: int = 144_000
     rate: int = 48_000
     loudness: float = 0.0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 from scipy.signal import ShortTimeFFT, get_window
+from transformers import ASTFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from media_files import record_sound
 from tubelet.data.augment import Augmentation
-from tubelet.data.dataset import ViewSet
+from tubelet.data.dataset import TrainSet, ViewSet
 from tubelet.data.manifest import Record
 from tubelet.data.sound import spectrograms, train_spectrogram
 from tubelet.media.spectrogram import log_mel, mel_filters, stretched
@@ -81,6 +84,46 @@ def test_levels_of_its_own_are_vatts_formula():
     assert not spectrograms(torch.zeros(1, spec.samples), spec).any()
     training = train_spectrogram(waves[0], spec, Augmentation.none(), Random(0))
     torch.testing.assert_close(training, spectrograms(waves, spec)[0])
+
+
+AST = SpectrogramSpec(
+    frames=200, bins=128, taper="hann", fft=512, offset=1.192092955078125e-07, style="kaldi", short="blank", channels=1,
+    mean=-4.2677393, std=2 * 4.5689974,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", [0.03, 0.7, 2.015, 2.02, 3.1])
+@pytest.mark.parametrize("level", [0.3, 1e-4, 0.0])
+def test_kaldis_style_is_what_ast_hears(tmp_path, seconds, level):
+    """A rising tone and noise, shorter than the clip, as long, and longer: there the first frames of the clip."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "At least one mel filter")
+        extractor = ASTFeatureExtractor(max_length=AST.frames)
+    t = np.arange(round(seconds * AST.rate)) / AST.rate
+    noise = np.random.default_rng(0).standard_normal(len(t))
+    samples = (level * (0.6 * np.sin(2 * np.pi * (200 + 900 * t) * t) + 0.1 * noise + 0.2)).astype(np.float32)
+    wanted = extractor(samples, sampling_rate=AST.rate, return_tensors="pt")["input_values"]
+    found = ViewSet([Record(str(record_sound(tmp_path / "s.wav", samples)))], None, {"audio": AST}).example(0)
+    if len(samples) <= AST.samples:
+        torch.testing.assert_close(found.inputs["audio"], wanted, rtol=0, atol=1e-4)
+    else:
+        assert found.inputs["audio"].shape == wanted.shape
+    heard = spectrograms(torch.from_numpy(samples)[None, : AST.samples], AST)
+    torch.testing.assert_close(heard, wanted, rtol=0, atol=1e-4)
+    training = train_spectrogram(torch.from_numpy(samples)[: AST.samples], AST, Augmentation.none(), Random(0))
+    torch.testing.assert_close(training, wanted[0], rtol=0, atol=1e-4)
+
+
+def test_what_follows_a_sound_that_is_not_repeated_is_blank_at_any_speed(tmp_path):
+    samples = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * 0.1
+    record = Record(str(record_sound(tmp_path / "s.wav", samples)))
+    blank = torch.tensor(0.0).sub(AST.mean).div(AST.std)
+    for augment in (Augmentation.none(), replace(Augmentation.none(), tempo=0.2, time_shift=0.3)):
+        energies = TrainSet([record], None, {"audio": AST}, augment).example(0, 0).inputs["audio"]
+        sounding = (energies != blank).any(-1).sum()
+        assert energies.shape == AST.shape
+        assert 98 / 1.3 < sounding < 98 / 0.7
+        assert (energies[sounding:] == blank).all()
 
 
 def test_only_whole_windows_are_taken():

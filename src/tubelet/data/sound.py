@@ -38,8 +38,8 @@ class Draw(NamedTuple):
 class Waveforms:
     """The sound of one example, of which no span is read twice, whichever inputs want it.
 
-    Its methods raise :class:`MediaError`. An example shorter than a span is repeated, or taken whole where the spec
-    stretches spectrograms: then it has fewer samples than ``spec.samples``. ``read`` gives the samples of the example's
+    Its methods raise :class:`MediaError`. An example shorter than a span is repeated, or taken whole where the spec says
+    that it is not: then it has fewer samples than ``spec.samples``. ``read`` gives the samples of the example's
     file from one time to another, at a rate.
     """
 
@@ -60,7 +60,7 @@ class Waveforms:
         start = random_start(self.line.length, span, u)
         if most and spec.stretch:
             return Draw(start, tempo, (random.uniform(0, most), random.uniform(0, most)))
-        if most and self.line.length < span:
+        if most and spec.repeats and self.line.length < span:
             start = random.uniform(-most, most) * span % self.line.length
         return Draw(start, tempo)
 
@@ -76,7 +76,8 @@ class Waveforms:
         """The sound of a training span."""
         (wave,) = self._spans((draw.start,), spec, sound_span(spec, draw.tempo))
         if draw.tempo != 1:
-            count = round(len(wave) / draw.tempo) if spec.stretch else spec.samples
+            whole = spec.stretch or len(wave) < round(sound_span(spec, draw.tempo) * spec.rate)
+            count = round(len(wave) / draw.tempo) if whole else spec.samples
             wave = F.interpolate(wave[None, None], size=max(1, count), mode="linear")[0, 0]
         first, last = (int(share * len(wave)) for share in draw.cut)
         return wave[first : len(wave) - last]
@@ -97,7 +98,7 @@ class Waveforms:
         count = round(span * spec.rate)
         if self.line.length < span:
             sound = self._samples(0.0, max(self.line.length, 1 / spec.rate), spec.rate)
-            if spec.stretch:
+            if not spec.repeats:
                 return sound.expand(len(starts), -1)
             first = round(starts[0] * spec.rate)
             return sound.repeat(-(-(first + count) // len(sound)))[first : first + count].expand(len(starts), -1)
@@ -151,14 +152,17 @@ def evened(waves: Float32[Tensor, "V S"], spec: SoundSpec) -> Float32[Tensor, "V
 
 
 def energies(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V T M"]:
-    """Log-mel energies, not yet normalized; those of a stretched spectrogram at its number of frames.
+    """Log-mel energies, not yet normalized, of ``spec.frames`` frames: stretched to them, or with blank ones at the end.
 
-    Less sound than a window is then filled up with silence.
+    Of a sound that is not repeated, less than a window is filled up with silence.
     """
-    if not spec.stretch:
+    if spec.repeats:
         return log_mel(waves, spec)
     missing = spec.window_samples - waves.shape[-1]
-    return stretched(log_mel(F.pad(waves, (0, missing)) if missing > 0 else waves, spec), spec.frames)
+    found = log_mel(F.pad(waves, (0, missing)) if missing > 0 else waves, spec)
+    if spec.stretch:
+        return stretched(found, spec.frames)
+    return F.pad(found, (0, 0, 0, spec.frames - found.shape[-2]))
 
 
 def normalized(energies: Float32[Tensor, "*V T M"], spec: SpectrogramSpec) -> Float32[Tensor, "*V T M"]:

@@ -76,7 +76,7 @@ def _sound(x: Tensor, spec: SoundSpec, rate: int) -> Tensor:
     if rate != spec.rate:
         raise ValueError(f"{rate=} must be the {spec.rate} samples per second of the model: say so, or resample")
     waves = (x if x.ndim == 2 else x[None]).float()
-    if waves.shape[-1] < spec.samples and not spec.stretch:
+    if waves.shape[-1] < spec.samples and spec.repeats:
         waves = waves.repeat(1, -(-spec.samples // waves.shape[-1]))
     first = max(0, waves.shape[-1] - spec.samples) // 2
     return cast("SoundInputReader[Any]", reader_of(spec)).heard(waves[:, first : first + spec.samples])
