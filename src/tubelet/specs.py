@@ -282,10 +282,10 @@ class SpectrogramSpec(InputSpec):
     to before the transform, such as -25; 0 leaves sound as it is. Sound is made at most 40 dB louder, and digital
     silence stays silence.
 
-    ``style`` "kaldi": what Kaldi's filter bank does to a window, which is what AST hears. Its mean is taken off it, then
-    97 % of the sample before from each sample; the taper is symmetric; the triangles are straight in mels, not in hertz;
-    and the logarithm is that of the energy or of ``offset``, whichever is larger. A filter may be so narrow that it has
-    no frequency, and be at ``offset`` always.
+    ``style`` "kaldi": what Kaldi's filter bank does, which is what AST hears. A window's mean is taken off it, then
+    97 % of the sample before from each sample; the taper is symmetric; the triangles are straight in mels, not in
+    hertz; and the logarithm is that of the energy or of ``offset``, whichever is larger. A filter may be so narrow that
+    it has no frequency, and be at ``offset`` always.
 
     ``stretch``, in seconds: a sound that is no longer is taken whole, and of a longer one, spans of this length; the
     energies of each are then stretched in time to ``frames`` frames (linear interpolation), so that a short word fills

@@ -38,8 +38,8 @@ class Draw(NamedTuple):
 class Waveforms:
     """The sound of one example, of which no span is read twice, whichever inputs want it.
 
-    Its methods raise :class:`MediaError`. An example shorter than a span is repeated, or taken whole where the spec says
-    that it is not: then it has fewer samples than ``spec.samples``. ``read`` gives the samples of the example's
+    Its methods raise :class:`MediaError`. An example shorter than a span is repeated, or taken whole where the spec
+    says that it is not: then it has fewer samples than ``spec.samples``. ``read`` gives the samples of the example's
     file from one time to another, at a rate.
     """
 
@@ -152,9 +152,10 @@ def evened(waves: Float32[Tensor, "V S"], spec: SoundSpec) -> Float32[Tensor, "V
 
 
 def energies(waves: Float32[Tensor, "V S"], spec: SpectrogramSpec) -> Float32[Tensor, "V T M"]:
-    """Log-mel energies, not yet normalized, of ``spec.frames`` frames: stretched to them, or with blank ones at the end.
+    """Log-mel energies, not yet normalized.
 
-    Of a sound that is not repeated, less than a window is filled up with silence.
+    Those of a sound that is not repeated are stretched to ``spec.frames`` frames, or blank ones follow them; less sound
+    than a window is filled up with silence.
     """
     if spec.repeats:
         return log_mel(waves, spec)
