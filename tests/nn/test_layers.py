@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from tubelet.nn.depth import StochasticDepth, depth_rates
 from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead, MultiHead, build_head
 from tubelet.nn.initializers import lecun_normal_
-from tubelet.nn.positions import LearnedPositions, grid_boxes, interpolate_grid
+from tubelet.nn.positions import FixedPositions, LearnedPositions, grid_boxes, interpolate_grid
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of, uniform_frames
 
 SIZE = TransformerConfig(width=16, depth=2, heads=4, mlp=32)
@@ -72,15 +73,41 @@ def test_weights_and_attend_agree() -> None:
 @given(
     tubelet=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)),
     extra=st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)),
+    stride=st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
 )
-@settings(max_examples=25, deadline=None)
-def test_tubelets_equal_the_valid_convolution(tubelet: tuple[int, int, int], extra: tuple[int, int, int]) -> None:
+@settings(max_examples=40, deadline=None)
+def test_tubelets_equal_the_valid_convolution(
+    tubelet: tuple[int, int, int], extra: tuple[int, int, int], stride: tuple[int, int, int] | None
+) -> None:
     t, h, w = (size + more for size, more in zip(tubelet, extra, strict=True))
-    tokenizer = TubeletTokenizer(tubelet, width=5)
+    tokenizer = TubeletTokenizer(tubelet, width=5, stride=stride)
     video = torch.randn(2, t, 3, h, w)
     kernel = tokenizer.projection.weight.view(5, 3, *tubelet)
-    expected = F.conv3d(video.transpose(1, 2), kernel, tokenizer.projection.bias, stride=tubelet)
+    expected = F.conv3d(video.transpose(1, 2), kernel, tokenizer.projection.bias, stride=stride or tubelet)
     torch.testing.assert_close(tokenizer(video), expected.permute(0, 2, 3, 4, 1), atol=1e-5, rtol=1e-4)
+    assert grid_of((t, h, w), tubelet, stride) == tuple(expected.shape[2:])
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(3, 1), (1, 3)])
+def test_what_is_the_same_in_all_channels_stays_the_same_token(theirs: int, ours: int) -> None:
+    source, target = TubeletTokenizer((1, 4, 4), 5, theirs), TubeletTokenizer((1, 4, 4), 5, ours)
+    with torch.no_grad():
+        target.projection.weight.copy_(
+            target.resample("projection.weight", source.projection.weight, source, "central")
+        )
+        target.projection.bias.copy_(source.projection.bias)
+    sound = torch.randn(2, 12, 8)
+    torch.testing.assert_close(target(sound), source(sound))
+
+
+def test_fixed_positions_are_exact_far_along_and_take_nothing_from_others() -> None:
+    fixed, learned = FixedPositions((8, 14, 14), 16), LearnedPositions((1, 4, 4), 16)
+    places = np.arange(8 * 14 * 14)[:, None] / 10_000 ** (np.arange(0, 16, 2) / 16)
+    np.testing.assert_allclose(fixed.table[:, 0::2], np.sin(places), atol=1e-7)
+    np.testing.assert_allclose(fixed.table[:, 1::2], np.cos(places), atol=1e-7)
+    assert not fixed.table.requires_grad
+    assert fixed.resample("table", learned.table, learned, "central") is fixed.table
+    assert learned.resample("table", fixed.table, fixed, "central").shape == learned.table.shape
 
 
 def test_a_clip_smaller_than_a_tubelet_is_refused() -> None:

@@ -19,7 +19,7 @@ from tubelet.nn.positions import Resize
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of
 from tubelet.specs import ImageSpec, InputSpec
 
-_REGISTERS, _ROWS = 64, 1000
+MOST_REGISTERS, _ROWS = 64, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ class ViTConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         grid_of(self.image.extent, (1, *self.patch))
-        if not 0 <= self.registers <= _REGISTERS:
-            raise ValueError(f"{self.registers=} must be from 0 to {_REGISTERS}")
+        if not 0 <= self.registers <= MOST_REGISTERS:
+            raise ValueError(f"{self.registers=} must be from 0 to {MOST_REGISTERS}")
         if self.rotary < 0:
             raise ValueError(f"{self.rotary=} must not be negative")
         if self.position_grid is not None and not 1 <= min(self.position_grid) <= max(self.position_grid) <= _ROWS:
@@ -125,15 +125,18 @@ class ViT(Encoder):
 
 
 class Representation(nn.Module):
-    """tanh(W x + b) on the pooled features, as the released code's ``pre_logits``; nothing where ``width`` is 0."""
+    """What comes after pooling: a layer norm, where its epsilon ``norm_eps`` is not 0; then tanh(W x + b) of ``width``,
+    as the released code's ``pre_logits``, unless that is 0."""
 
-    def __init__(self, source: int, width: int) -> None:
+    def __init__(self, source: int, width: int = 0, norm_eps: float = 0.0) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(source, eps=norm_eps) if norm_eps else nn.Identity()
         self.dense = nn.Linear(source, width) if width else nn.Identity()
         if isinstance(self.dense, nn.Linear):
             init_dense_(self.dense)
 
     def forward(self, pooled: Tensor) -> Tensor:
+        pooled = self.norm(pooled)
         return torch.tanh(self.dense(pooled)) if isinstance(self.dense, nn.Linear) else pooled
 
 

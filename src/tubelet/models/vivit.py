@@ -17,7 +17,7 @@ from tubelet.models.rollout import Maps, Shares, below, plain, sequence
 from tubelet.models.vit import Representation, encoder_modules
 from tubelet.nn.attention import Attention, attend, attention_weights
 from tubelet.nn.blocks import Block, Transformer, TransformerConfig
-from tubelet.nn.encoding import Pool, TokenEncoder
+from tubelet.nn.encoding import Pool, Positions, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
 from tubelet.nn.tokenizers import Tubelet, TubeletTokenizer, grid_of, uniform_frames
@@ -43,6 +43,10 @@ class ViViTConfig(ModelConfig):
     was built, its output projection zero, so that the block is a residual connection and can learn; "copy": the image
     model's attention; "zero": all of it zero, as the paper and the released code say (no gradient but the output bias's
     ever leaves zero); "fresh": as it was built.
+
+    Of Model 1 alone: ``positions`` "sinusoids" are fixed ones (VideoMAE's), which need ``pool="mean"``;
+    ``final_norm``: whether the transformer ends in a layer norm of all tokens. ``norm_pooled``: the epsilon of a layer
+    norm of the pooled features, if not 0.
     """
 
     examples = ("vivit-b/16x2", "vivit-b/16x2-fe", "vivit-b/16x2-fsa", "vivit-b/16x2-fdp", "vivit-l/16x2-fe")
@@ -57,6 +61,9 @@ class ViViTConfig(ModelConfig):
     order: Literal["space_time", "time_space"] = "space_time"
     temporal_start: Literal["residual", "copy", "zero", "fresh"] = "residual"
     representation: int = 0
+    positions: Positions = "learned"
+    final_norm: bool = True
+    norm_pooled: float = 0.0
 
     def __post_init__(self) -> None:
         if self.attention_type in ("factorized_self_attention", "factorized_dot_product") and self.pool != "mean":
@@ -69,6 +76,12 @@ class ViViTConfig(ModelConfig):
             )
         if self.sampled_frames and self.tubelet[0] != 1:
             raise ValueError(f"uniform frame sampling embeds single frames: {self.tubelet=} must start with 1")
+        if self.attention_type != "joint" and not (self.positions == "learned" and self.final_norm):
+            raise ValueError(f'{self.positions=} and {self.final_norm=} need attention_type="joint"')
+        if self.positions == "sinusoids" and self.pool != "mean":
+            raise ValueError(f'fixed positions have none for a class token: pool must be "mean", not {self.pool!r}')
+        if self.norm_pooled < 0:
+            raise ValueError(f"{self.norm_pooled=} must not be negative")
         grid_of((self.clip_frames, *self.video.size), self.tubelet)
 
     @property
@@ -121,9 +134,11 @@ class ViViTConfig(ModelConfig):
         return replace(self, video=specs["video"])
 
     def towers(self) -> tuple[Tower, ...]:
-        """Model 2's is that of its spatial encoder."""
+        """Model 2's is that of its spatial encoder. A norm of the pooled features is the tower's, where no other is."""
         encoder = "encoder.spatial" if self.attention_type == "factorized_encoder" else "encoder"
         modules = encoder_modules(self.backbone.depth, encoder)
+        if not self.final_norm:
+            modules["norm"] = "representation.norm"
         return (Tower("video", self.video, self.tubelet, self.backbone, modules, pool=self.pool),)
 
     @property
@@ -223,7 +238,7 @@ class ViViT(Encoder):
         self.sampled_frames = config.sampled_frames
         self.tokenizer = TubeletTokenizer(config.tubelet, config.backbone.width, config.video.channels)
         self.encoder = _transformer(config, config.grid)
-        self.representation = Representation(config.backbone.width, config.representation)
+        self.representation = Representation(config.backbone.width, config.representation, config.norm_pooled)
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Features:
         video = inputs["video"]
@@ -236,7 +251,7 @@ class ViViT(Encoder):
 def _transformer(config: ViViTConfig, grid: Grid) -> nn.Module:
     match config.attention_type:
         case "joint":
-            return TokenEncoder(config.backbone, grid, config.pool)
+            return TokenEncoder(config.backbone, grid, config.pool, positions=config.positions, norm=config.final_norm)
         case "factorized_encoder":
             return FactorizedEncoder(config.backbone, config.temporal_backbone, grid, config.pool)
         case "factorized_self_attention":

@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tubelet.nn.attention_pool import AttentionPool
-from tubelet.nn.blocks import Block, Transformer, TransformerConfig
+from tubelet.nn.blocks import Block, Stack, Transformer, TransformerConfig
 from tubelet.nn.features import Features
-from tubelet.nn.positions import Grid, LearnedPositions, Resize, grid_boxes
+from tubelet.nn.positions import FixedPositions, Grid, LearnedPositions, Resize, grid_boxes
 from tubelet.nn.rotary import RotaryBlock, RotaryPositions
 
 Pool = Literal["token", "mean"]
-ImagePool = Literal["token", "mean", "token+mean", "tokens", "attention"]
+ImagePool = Literal["token", "mean", "token+mean", "tokens", "tokens-mean", "attention"]
+Positions = Literal["learned", "sinusoids", "none"]
 
 
 class TokenSequence(nn.Module):
@@ -23,10 +24,10 @@ class TokenSequence(nn.Module):
 
     ``pool`` "token": a class token is prepended and its output is the pooled feature; "mean": no class token, the mean
     of all tokens; "token+mean": both, one after the other (DINOv2's classifiers); "tokens": the class token and all
-    registers, one after the other (DeiT's distillation token is a register); "attention": no class token, an
+    registers, one after the other (DeiT's distillation token is a register); "tokens-mean": their mean; "attention": no class token, an
     :class:`~tubelet.nn.attention_pool.AttentionPool`. ``registers``: tokens without a place that stand behind the class
-    token and leave with it. ``pre_norm``: a norm before the first block. ``learned``: whether there are positions here;
-    ``resize``: see :class:`~tubelet.nn.positions.LearnedPositions`.
+    token and leave with it. ``pre_norm``: a norm before the first block. ``positions``: learned ones; "sinusoids", which
+    are fixed and need ``pool`` "mean"; or none here. ``resize``: see :class:`~tubelet.nn.positions.LearnedPositions`.
     """
 
     def __init__(
@@ -37,18 +38,15 @@ class TokenSequence(nn.Module):
         *,
         registers: int = 0,
         pre_norm: bool = False,
-        learned: bool = True,
+        positions: Positions = "learned",
         resize: Resize = "linear",
     ) -> None:
         super().__init__()
         self.pool = pool
         token = pool not in ("mean", "attention")
         self.cls = nn.Parameter(torch.zeros(1, config.width)) if token else None
-        start = "sinusoids" if config.start == "mimetic" else "normal"
         special = int(token)
-        self.positions = (
-            LearnedPositions(grid, config.width, special=special, start=start, resize=resize) if learned else None
-        )
+        self.positions = _positions(config, grid, special, positions, resize)
         self.registers = nn.Parameter(torch.empty(registers, config.width).normal_(std=0.02)) if registers else None
         self.norm_tokens = config.norm() if pre_norm else None
         self.attention_pool = AttentionPool(config) if pool == "attention" else None
@@ -83,14 +81,16 @@ class TokenSequence(nn.Module):
                 return torch.cat([z[:, 0], tokens.mean(1)], dim=-1)
             case "tokens":
                 return z[:, : self.special].flatten(1)
+            case "tokens-mean":
+                return z[:, : self.special].mean(1)
             case _:
                 return tokens.mean(1)
 
 
 class TokenEncoder(TokenSequence):
-    """A sequence of tokens, then L blocks and the final norm.
+    """A sequence of tokens, then L blocks and, where ``norm`` is true, the final norm.
 
-    ``rotary``: the base of rotary positions over height and width, instead of learned ones; learned, if 0.
+    ``rotary``: the base of rotary positions over height and width, instead of the others; none, if 0.
     """
 
     def __init__(
@@ -102,16 +102,34 @@ class TokenEncoder(TokenSequence):
         registers: int = 0,
         pre_norm: bool = False,
         rotary: float = 0.0,
+        positions: Positions = "learned",
         resize: Resize = "linear",
+        norm: bool = True,
     ) -> None:
-        super().__init__(config, grid, pool, registers=registers, pre_norm=pre_norm, learned=not rotary, resize=resize)
+        positions = "none" if rotary else positions
+        super().__init__(
+            config, grid, pool, registers=registers, pre_norm=pre_norm, positions=positions, resize=resize
+        )
         self.rotary = RotaryPositions(config.inner // config.heads, theta=rotary) if rotary else None
-        self.transformer = Transformer(config, RotaryBlock if rotary else Block)
+        self.transformer = (Transformer if norm else Stack)(config, RotaryBlock if rotary else Block)
 
     def forward(self, tokens: Float[Tensor, "B t h w D"]) -> Features:
         grid = _grid(tokens)
         turns = () if self.rotary is None else self.rotary(grid)
         return self.features(self.transformer(self.sequence(tokens), *turns), grid)
+
+
+def _positions(
+    config: TransformerConfig, grid: Grid, special: int, positions: Positions, resize: Resize
+) -> LearnedPositions | None:
+    match positions:
+        case "learned":
+            start = "sinusoids" if config.start == "mimetic" else "normal"
+            return LearnedPositions(grid, config.width, special=special, start=start, resize=resize)
+        case "sinusoids":
+            return FixedPositions(grid, config.width)
+        case "none":
+            return None
 
 
 def _grid(tokens: Tensor) -> Grid:

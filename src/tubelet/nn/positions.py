@@ -70,6 +70,22 @@ class LearnedPositions(nn.Module):
         return torch.cat([special, places])
 
 
+class FixedPositions(LearnedPositions):
+    """Sinusoids of the number of each place of a (t, h, w) grid, which nothing trains (VideoMAE's).
+
+    Another model may start from them; they start from nothing but themselves.
+    """
+
+    def __init__(self, grid: Grid, width: int) -> None:
+        super().__init__(grid, width)
+        with torch.no_grad():
+            self.table.copy_(sinusoid_1d(math.prod(grid), width, dtype=torch.float64))
+        self.table.requires_grad_(False)
+
+    def resample(self, name: str, value: Tensor, theirs: nn.Module, how: Inflation) -> Tensor:
+        return self.table
+
+
 def interpolate_grid(
     places: Float[Tensor, "N D"], source: Grid, target: Grid, resize: Resize = "linear"
 ) -> Float[Tensor, "M D"]:
@@ -109,9 +125,11 @@ def grid_sinusoids(grid: Grid, width: int) -> Float[Tensor, "N D"]:
     return F.pad(sinusoids(places, even, longest=100.0), (0, width - even))
 
 
-def sinusoid_1d(length: int, width: int, longest: float = 10_000.0) -> Float[Tensor, "N D"]:
+def sinusoid_1d(
+    length: int, width: int, longest: float = 10_000.0, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "N D"]:
     """Sine and cosine interleaved, frequencies longest^(-2j / D) (Vaswani et al. 2017, Sec. 3.5)."""
-    frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(longest) / width))
+    frequencies = torch.exp(torch.arange(0, width, 2, dtype=dtype) * (-math.log(longest) / width))
     angles = torch.arange(length)[:, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
 

@@ -358,7 +358,7 @@ def plan_transfer(
         fresh = (*fresh, *aside)
     else:
         expected |= _apart(theirs, given)
-    lacking = [b.modules["positions"] for a, b in pairs if "positions" in b.modules and "positions" not in a.modules]
+    lacking = [b.modules[p] for a, b in pairs for p in ("positions", "registers") if p in b.modules.keys() - a.modules]
     fresh = (*fresh, *(f"{module}{end}" for module in lacking for end in ("", ".*")))
     used = set(origin.values())
     unplaced = tuple(n for n in given if n in expected and n not in used and not matches(n, _OPTIONAL))
