@@ -18,6 +18,7 @@ from tubelet.models import (
     ModelConfig,
     MTVConfig,
     PolyViTConfig,
+    TimeSformerConfig,
     TokenLearnerConfig,
     TubeViTConfig,
     VattConfig,
@@ -112,7 +113,16 @@ ZOO: dict[str, ModelConfig] = {
     "model2-average": replace(_VIVIT, attention_type="factorized_encoder", temporal_depth=0),
     "model3": replace(_VIVIT, attention_type="factorized_self_attention", pool="mean"),
     "model3-time-space": replace(_VIVIT, attention_type="factorized_self_attention", pool="mean", order="time_space"),
+    "model1-fixed": replace(_VIVIT, pool="mean", positions="sinusoids", norm_tokens=False, norm_pooled=1e-5),
     "ast": ASTConfig(backbone=SMALL, patch=(8, 8), audio=AUDIO),
+    "ast-overlapping": ASTConfig(
+        backbone=SMALL,
+        patch=(8, 8),
+        stride=(5, 4),
+        audio=replace(AUDIO, channels=1),
+        distilled=True,
+        norm_pooled=1e-6,
+    ),
     **{
         f"polyvit-{name}": PolyViTConfig(backbone=SMALL, modalities={name: modality}, adaptor_depth=depth)
         for depth, (name, modality) in enumerate(_MODALITIES.items())
@@ -121,6 +131,7 @@ ZOO: dict[str, ModelConfig] = {
     "tubevit": _TUBEVIT,
     "tubevit-mean-gated": replace(_TUBEVIT, pool="mean", gate=1),
     "tubevit-interpolated": replace(_TUBEVIT, learned=((2, 2, 2), (2, 4, 4))),
+    "timesformer": TimeSformerConfig(backbone=SMALL, patch=(8, 8), video=VIDEO),
     "mtv": _MTV,
     "mtv-source-fine": replace(_TWO, fusion=CrossViewFusion(layers=(1,), width="source", towards="fine")),
     "mtv-bottleneck": replace(_MTV, fusion=BottleneckFusion(layers=(0, 1), tokens=2)),
@@ -154,10 +165,9 @@ ZOO: dict[str, ModelConfig] = {
 }
 
 
-# Families from outside the library: the examples of docs and CONTRIBUTING, in one file each.
-for name in ("timesformer", "xvit"):
-    load_plugin(Path(__file__).parents[2] / "examples" / "add_a_paper" / f"{name}.py")
-    ZOO[name] = registered(ModelConfig)[name](backbone=SMALL, patch=(8, 8), video=VIDEO)
+# A family from outside the library: the example of docs and CONTRIBUTING, in one file.
+load_plugin(Path(__file__).parents[2] / "examples" / "add_a_paper" / "xvit.py")
+ZOO["xvit"] = registered(ModelConfig)["xvit"](backbone=SMALL, patch=(8, 8), video=VIDEO)
 
 
 class EveryPart(nn.Module):

@@ -13,6 +13,7 @@ from tubelet.models.mbt import MBT, MBTConfig
 from tubelet.models.model import Encoder, Model
 from tubelet.models.mtv import MTV, MTVConfig
 from tubelet.models.polyvit import Modality, PolyViT, PolyViTConfig
+from tubelet.models.timesformer import TimeSformer, TimeSformerConfig
 from tubelet.models.token_learner import TokenLearnerConfig, TokenLearnerViT
 from tubelet.models.tubevit import TubeViT, TubeViTConfig
 from tubelet.models.vatt import VattConfig, VattEncoder
@@ -38,6 +39,8 @@ __all__ = [
     "ModelConfig",
     "PolyViT",
     "PolyViTConfig",
+    "TimeSformer",
+    "TimeSformerConfig",
     "TokenLearnerConfig",
     "TokenLearnerViT",
     "Tower",
@@ -65,6 +68,7 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "tubevit": TubeViTConfig,
     "token_learner": TokenLearnerConfig,
     "vatt": VattConfig,
+    "timesformer": TimeSformerConfig,
 }
 
 for _name, _family in FAMILIES.items():

@@ -1,12 +1,8 @@
 """TimeSformer: divided space-time attention (Bertasius et al. 2021, "Is Space-Time Attention All You Need for Video
-Understanding?"), as a family of models in one file outside the library.
+Understanding?").
 
-    tubelet --plugin timesformer.py cost timesformer-b/16
-    tubelet --plugin timesformer.py train folder DIR --model timesformer-s/16 --init hf:timm/vit_small_patch16_224...
-
-Names: ``timesformer-b/16`` looks at 8 frames of 224x224 pixels (the paper's default), in patches of 16x16 pixels of
-single frames. Differences from the paper: none are known in the forward pass. The linear layer after the temporal
-attention starts at zero, so that a model which starts from an image ViT begins as that image model on every frame.
+Differences from the paper: none are known in the forward pass. The linear layer after the temporal attention starts at
+zero, so that a model which starts from an image ViT begins as that image model on every frame.
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tubelet.configs import register
 from tubelet.models.family import PATCH_NAME, SIZES, ModelConfig, Tower, block_modules, matched, size_letters
 from tubelet.models.model import Encoder
 from tubelet.models.rollout import Maps, Shares, back
@@ -33,7 +28,7 @@ from tubelet.specs import InputSpec, VideoSpec
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSformerConfig(ModelConfig):
-    """``patch``: height and width of a patch of one frame."""
+    """``patch``: height and width of a patch of one frame. The defaults are the paper's: 8 frames, 32 apart."""
 
     examples = ("timesformer-b/16",)
     own = ("time.*", "*.norm_time.*", "*.attention_time.*", "*.project_time.*")
@@ -58,6 +53,7 @@ class TimeSformerConfig(ModelConfig):
 
     @classmethod
     def parse(cls, name: str, *, frames: int = 0, size: int = 0) -> TimeSformerConfig | None:
+        """``timesformer-b/16``: patches of 16x16 pixels of single frames, 8 of them."""
         if (match := matched(rf"timesformer-{PATCH_NAME}", name)) is None:
             return None
         patch = int(match["patch"])
@@ -151,6 +147,3 @@ class DividedBlock(Block):
         x = x + self.drop(self.dropout(rearrange(y, "(B t) m D -> B t m D", t=t)))
         x = torch.cat([x[:, :, :1].mean(1, keepdim=True).expand(-1, t, -1, -1), x[:, :, 1:]], dim=2)
         return x + self.drop(self.mlp(self.norm_mlp(x)))
-
-
-register(ModelConfig, "timesformer", TimeSformerConfig)
