@@ -113,14 +113,15 @@ ZOO: dict[str, ModelConfig] = {
     "model2-average": replace(_VIVIT, attention_type="factorized_encoder", temporal_depth=0),
     "model3": replace(_VIVIT, attention_type="factorized_self_attention", pool="mean"),
     "model3-time-space": replace(_VIVIT, attention_type="factorized_self_attention", pool="mean", order="time_space"),
-    "model1-fixed": replace(_VIVIT, pool="mean", positions="sinusoids", norm_tokens=False, norm_pooled=1e-5),
+    "model1-fixed": replace(_VIVIT, pool="mean", positions="sinusoids", final_norm=False, norm_pooled=1e-5),
     "ast": ASTConfig(backbone=SMALL, patch=(8, 8), audio=AUDIO),
     "ast-overlapping": ASTConfig(
         backbone=SMALL,
         patch=(8, 8),
         stride=(5, 4),
         audio=replace(AUDIO, channels=1),
-        distilled=True,
+        pool="tokens-mean",
+        registers=1,
         norm_pooled=1e-6,
     ),
     **{

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -27,6 +28,11 @@ class Tree:
     def has(self, prefix: str) -> bool:
         """Whether any name begins with ``prefix``."""
         return any(name.startswith(prefix) for name in self._arrays)
+
+    def check_made(self, what: str, *shape: int) -> None:
+        """Raise WeightsError before ``what`` is made from a claim, if it would be more than all that the file holds."""
+        if math.prod(shape) > sum(x.numel() for x in self._arrays.values()):
+            raise WeightsError(f"{self.origin}: the {what} that it describes, {shape}, are more than all its weights")
 
     def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
         """Its shape. Raises WeightsError unless it has so many ``axes``, where they are given."""
