@@ -20,7 +20,7 @@ from tubelet.weights.formats.tree import Tree, foreign, gather, gather_blocks
 from tubelet.weights.loaded import LoadedModel
 
 LOADS = "transformers' VideoMAE"
-_STRIDE = 4  # frames, as on Kinetics (App. A); no file says it
+_STRIDE = 4  # frames, as on Kinetics; no file says it
 _POOLED_EPS = 1e-5  # PyTorch's default, which the norm before the classifier has, whatever the others have
 _DECODER = ("encoder_to_decoder.", "decoder.", "mask_token")
 
