@@ -24,8 +24,8 @@ from tubelet.specs import InputSpec, SpectrogramSpec
 class ASTConfig(ModelConfig):
     """``patch`` is (frames, mel bins). ``stride``: how far apart patches begin; with (0, 0) they do not overlap, as in
     MBT and PolyViT. ``pool`` and ``registers``: see :class:`~tubelet.nn.encoding.TokenSequence`. ``norm_pooled``: the
-    epsilon of a layer norm of the pooled features, if not 0. Gong et al. have strides of 10, a distillation token, which
-    is a register, the pool "tokens-mean", and that norm.
+    epsilon of a layer norm of the pooled features, if not 0. Gong et al. have strides of 10, a distillation token,
+    which is a register, the pool "tokens-mean", and that norm.
     """
 
     examples = ("ast-b/16",)

@@ -24,10 +24,11 @@ class TokenSequence(nn.Module):
 
     ``pool`` "token": a class token is prepended and its output is the pooled feature; "mean": no class token, the mean
     of all tokens; "token+mean": both, one after the other (DINOv2's classifiers); "tokens": the class token and all
-    registers, one after the other (DeiT's distillation token is a register); "tokens-mean": their mean; "attention": no class token, an
-    :class:`~tubelet.nn.attention_pool.AttentionPool`. ``registers``: tokens without a place that stand behind the class
-    token and leave with it. ``pre_norm``: a norm before the first block. ``positions``: learned ones; "sinusoids", which
-    are fixed and need ``pool`` "mean"; or none here. ``resize``: see :class:`~tubelet.nn.positions.LearnedPositions`.
+    registers, one after the other (DeiT's distillation token is a register); "tokens-mean": their mean (AST's);
+    "attention": no class token, an :class:`~tubelet.nn.attention_pool.AttentionPool`. ``registers``: tokens without a
+    place that stand behind the class token and leave with it. ``pre_norm``: a norm before the first block.
+    ``positions``: learned ones; "sinusoids", which are fixed and need ``pool`` "mean"; or none here. ``resize``: see
+    :class:`~tubelet.nn.positions.LearnedPositions`.
     """
 
     def __init__(
@@ -107,9 +108,7 @@ class TokenEncoder(TokenSequence):
         norm: bool = True,
     ) -> None:
         positions = "none" if rotary else positions
-        super().__init__(
-            config, grid, pool, registers=registers, pre_norm=pre_norm, positions=positions, resize=resize
-        )
+        super().__init__(config, grid, pool, registers=registers, pre_norm=pre_norm, positions=positions, resize=resize)
         self.rotary = RotaryPositions(config.inner // config.heads, theta=rotary) if rotary else None
         self.transformer = (Transformer if norm else Stack)(config, RotaryBlock if rotary else Block)
 
