@@ -10,8 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from goldens_checkpoint import loaded_from
 from goldens_golden import Golden, close
-from goldens_models import factorized_encoder, vivit_config
+from goldens_models import vivit_config
 from tubelet.models import Model, ViTConfig, ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.heads import LinearHead
@@ -20,6 +21,7 @@ from tubelet.nn.initializers import lecun_normal_
 from tubelet.nn.positions import Grid, LearnedPositions
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.formats import scenic
+from tubelet.weights.formats.scenic_vivit import vivit
 from tubelet.weights.formats.tree import Tree
 from tubelet.weights.loaded import LoadedModel, build_model, load_state
 from tubelet.weights.transfer import Init, initialize_from
@@ -33,16 +35,14 @@ KERNELS = {
 
 def check_from_image(golden: Golden) -> None:
     """A whole ViViT, freshly built, started from an image ViT, with the released code's own choices."""
-    config, temporal = target_config(golden)
+    config = target_config(golden)
     copied = golden.config["init_from"].get("init_temporal_transformer", True)
     config = replace(config, temporal_start="copy" if copied else "fresh")
     model = Model(config.build(), {})
-    if temporal:
-        model.encoder.encoder = factorized_encoder(config, temporal)
-    load_state(model.encoder, scenic.vivit(golden.tree("fresh/"), config), "fresh")
-    initialize_from(image_model(golden.tree("restored/")), model, config, released_init(golden.config))
+    load_state(model.encoder, vivit(golden.tree("fresh/"), config), "fresh")
+    initialize_from(loaded_from(golden.under("restored/")), model, config, released_init(golden.config))
     expected = golden.tree("initialised/")
-    for name, value in scenic.vivit(expected, config).items():
+    for name, value in vivit(expected, config).items():
         close(model.encoder.state_dict()[name], value, tolerance=1e-6, what=name)
     head = LinearHead(model.encoder.width, expected.shape("output_projection/bias")[0])
     load_state(head, scenic.head(expected), expected.origin)
@@ -51,13 +51,6 @@ def check_from_image(golden: Golden) -> None:
         features = model.encoder.eval()({"video": video})
         close(head(features), golden.arrays["output/logits"], what="logits")
         close(features.pooled, golden.arrays["output/pre_logits"], what="pre_logits")
-
-
-def image_model(tree: Tree) -> LoadedModel:
-    config = scenic.vit_config(tree)
-    model = build_model(config, {})
-    load_state(model.encoder, scenic.vit(tree, config), tree.origin)
-    return LoadedModel(model, config)
 
 
 def resized(source: LearnedPositions, target: LearnedPositions) -> Tensor:
@@ -84,8 +77,8 @@ def released_init(config: dict) -> Init:
     )
 
 
-def target_config(golden: Golden) -> tuple[ViViTConfig, dict[str, int]]:
-    """The video model's config, its sizes read off the fresh parameters; and Model 2's own temporal sizes."""
+def target_config(golden: Golden) -> ViViTConfig:
+    """The video model's config, its sizes read off the fresh parameters."""
     tree, model = golden.tree("fresh/"), golden.config["model"]
     is_factorized = model["attention_config"]["type"] == "factorized_encoder"
     spatial = sizes(tree, "SpatialTransformer" if is_factorized else "Transformer")
@@ -99,7 +92,7 @@ def target_config(golden: Golden) -> tuple[ViViTConfig, dict[str, int]]:
         "patches_size_hwt": model["patches"]["size"],
         "hidden_size": tree.shape("embedding/bias")[0],
     }
-    return vivit_config(released), temporal
+    return vivit_config(released)
 
 
 def sizes(tree: Tree, transformer: str, block: str = "encoderblock_0") -> dict[str, int]:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from goldens_checkpoint import check_checkpoint, loaded_from
 from goldens_golden import RELATIVE, Golden, close
-from goldens_initialization import KERNELS, image_model, positions, resized, sizes
+from goldens_initialization import KERNELS, positions, resized, sizes
 from goldens_models import INNER_TOLERANCE, before_tanh, pool
 from tubelet.models import MBTConfig, Modality, Model
 from tubelet.nn.blocks import TransformerConfig
@@ -36,6 +37,7 @@ def check_mbt(golden: Golden) -> None:
     config = mbt_config(c, tree, {name: tuple(x.shape[1:]) for name, x in inputs.items()})
     encoder = config.build().eval()
     load_state(encoder, mbt(tree, config), tree.origin)
+    check_checkpoint(golden.under("param/"), config, encoder.state_dict())
     head = LinearHead(encoder.width, c["num_classes"])
     load_state(head, scenic.head(tree), tree.origin)
     assert tree.finish() == (), "the golden's parameters are all used"
@@ -120,7 +122,7 @@ def check_from_image(golden: Golden) -> None:
     config = replace(config, bottleneck_start="positions" if restored else "fresh")
     model = Model(config.build(), {}).eval()
     load_state(model.encoder, mbt(fresh, config), fresh.origin)
-    source = image_model(golden.tree("restored/"))
+    source = loaded_from(golden.under("restored/"))
     initialize_from(source, model, config, released_init(c, config))
     state, released = model.encoder.state_dict(), mbt(expected, config)
     if c["init_from"].get("restore_positional_embedding", True):

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from goldens_checkpoint import check_checkpoint
 from goldens_golden import RELATIVE, TOLERANCE, Golden, close
 from tubelet.models import Encoder, ViTConfig, ViViT, ViViTConfig
 from tubelet.models.vivit import FactorizedEncoder
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead
-from tubelet.nn.tokenizers import grid_of
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.formats import scenic
+from tubelet.weights.formats.scenic_vivit import vivit
 from tubelet.weights.formats.tree import Tree
 from tubelet.weights.loaded import load_state
 
@@ -39,6 +40,7 @@ def check_vit(golden: Golden) -> None:
     tree = golden.tree("param/")
     encoder = config.build()
     load_state(encoder, scenic.vit(tree, config), tree.origin)
+    check_checkpoint(golden.under("param/"), config, encoder.state_dict())
     if config.image.size[0] == config.image.size[1]:
         assert scenic.vit_config(tree) == config, "the config read off the shapes"
     inputs = {"image": golden.tensor("input/image").permute(0, 3, 1, 2)}
@@ -83,9 +85,8 @@ def check_vivit_of(golden: Golden, c: dict[str, Any]) -> None:
     config = vivit_config(c)
     tree = golden.tree("param/")
     encoder = config.build()
-    if config.attention_type == "factorized_encoder":
-        encoder.encoder = factorized_encoder(config, c["temporal_transformer"])
-    load_state(encoder, scenic.vivit(tree, config), tree.origin)
+    load_state(encoder, vivit(tree, config), tree.origin)
+    check_checkpoint(golden.under("param/"), config, encoder.state_dict())
     check_logits(golden, tree, encoder, {"video": golden.tensor("input/video").permute(0, 1, 4, 2, 3)}, c["classifier"])
 
 
@@ -97,6 +98,7 @@ def vivit_config(c: dict[str, Any]) -> ViViTConfig:
     h, w, *t = c["patches_size_hwt"]
     factorized_encoder = attention["type"] == "factorized_encoder"
     averaged = attention.get("spatial_only_baseline", False)
+    temporal = c["temporal_transformer"] if factorized_encoder and not averaged else {"num_layers": 0}
     return ViViTConfig(
         backbone=TransformerConfig(
             width=c["hidden_size"], depth=size["num_layers"], heads=size["num_heads"], mlp=size["mlp_dim"]
@@ -112,17 +114,17 @@ def vivit_config(c: dict[str, Any]) -> ViViTConfig:
         attention_type=ATTENDS[attention["type"]],
         pool=pool(c["classifier"]),
         sampled_frames=sampled,
-        temporal_depth=c["temporal_transformer"]["num_layers"] if factorized_encoder and not averaged else 0,
+        temporal_depth=temporal["num_layers"],
+        temporal_heads=other(temporal.get("num_heads", 0), size["num_heads"]),
+        temporal_mlp=other(temporal.get("mlp_dim", 0), size["mlp_dim"]),
         order=attention.get("attention_order", "time_space"),
         representation=c.get("representation_size") or 0,
     )
 
 
-def factorized_encoder(config: ViViTConfig, temporal: dict[str, int]) -> FactorizedEncoder:
-    """Model 2 whose temporal transformer has heads and an MLP of its own, as some goldens and no paper have it."""
-    grid = grid_of((config.clip_frames, *config.video.size), config.tubelet)
-    sizes = replace(config.temporal_backbone, heads=temporal["num_heads"], mlp=temporal["mlp_dim"])
-    return FactorizedEncoder(config.backbone, sizes, grid, config.pool)
+def other(own: int, size: int) -> int:
+    """A number of Model 2's temporal encoder, where it is not that of the spatial one; else 0."""
+    return own if own != size else 0
 
 
 def pool(classifier: str) -> Literal["token", "mean"]:

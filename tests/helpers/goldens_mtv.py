@@ -10,8 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from goldens_checkpoint import check_checkpoint, loaded_from
 from goldens_golden import Golden, close
-from goldens_initialization import image_model, resized
+from goldens_initialization import resized
 from goldens_models import INNER_TOLERANCE, check_logits, pool, pooled
 from tubelet.models import MTV, Model, MTVConfig
 from tubelet.models.mtv import BottleneckFusion, CrossViewFusion, Fusion, Stream
@@ -34,6 +35,7 @@ def check_mtv(golden: Golden) -> None:
     tree = golden.tree("param/")
     encoder = config.build()
     load_state(encoder, mtv(tree, config), tree.origin)
+    check_checkpoint(golden.under("param/"), config, encoder.state_dict())
     pool_frames(encoder, c["classifier"])
     video = golden.tensor("input/video").permute(0, 1, 4, 2, 3)
     with torch.no_grad():
@@ -112,7 +114,7 @@ def check_from_images(golden: Golden) -> None:
     config = config_from_shapes(c, fresh, list(video.shape[1:]))
     model = Model(config.build(), {}).eval()
     load_state(model.encoder, mtv(fresh, config), fresh.origin)
-    sources = [image_model(golden.tree(f"restored_view{i}/")) for i in range(len(config.streams))]
+    sources = [loaded_from(golden.under(f"restored_view{i}/")) for i in range(len(config.streams))]
     for name, source in zip(config.streams, sources, strict=True):
         initialize_from(source, model, config, released_init(c, name))
     state = model.encoder.state_dict()

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from goldens_checkpoint import check_checkpoint, loaded_from
 from goldens_golden import Golden, close
-from goldens_initialization import KERNELS, image_model, positions, resized
+from goldens_initialization import KERNELS, positions, resized
 from goldens_models import INNER_TOLERANCE, check_logits, pool
 from tubelet.models import ASTConfig, Modality, Model, PolyViTConfig
 from tubelet.nn.blocks import TransformerConfig
@@ -51,6 +52,7 @@ def check_polyvit(golden: Golden) -> None:
     )
     encoder = config.build().eval()
     load_state(encoder, polyvit(tree, config), tree.origin)
+    check_checkpoint(golden.under("param/"), config, encoder.state_dict())
     features = {name: encoder({modality: channels_first(x)}) for name, (modality, x) in inputs.items()}
     for name, x in features.items():
         if c["encoder"].get("freeze_body"):
@@ -167,7 +169,7 @@ def check_polyvit_from_image(golden: Golden) -> None:
     if "video" in shapes and not released.get("restore_input_embedding", True):
         left.append("modalities.video.tokenizer.*")
     method = c["modalities"].get("video", {}).get("kernel_init_method") or "central_frame_initializer"
-    source = image_model(golden.tree("restored/"))
+    source = loaded_from(golden.under("restored/"))
     initialize_from(source, model, config, Init(source="golden", kernel=KERNELS[method], fresh=tuple(left)))
 
     state, table = model.encoder.state_dict(), "modalities.video.positions.table"
@@ -262,6 +264,7 @@ def check_ast(golden: Golden) -> None:
     )
     encoder = config.build()
     load_state(encoder, ast(tree, config), tree.origin)
+    check_checkpoint(golden.under("param/"), config, encoder.state_dict())
     if "bottleneck" in tree:
         tree.take("bottleneck")
     check_logits(golden, tree, encoder, {"audio": channels_first(x)}, c["classifier"])

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from goldens_checkpoint import check_checkpoint
 from goldens_golden import Golden, close
 from goldens_models import check_logits, pool
 from tubelet.models import TokenLearnerConfig, ViTConfig, ViViTConfig
@@ -16,6 +17,7 @@ from tubelet.nn.tokenizers import uniform_frames
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.weights.formats import scenic
 from tubelet.weights.formats.scenic_token_learner import fuser, learner, token_learner
+from tubelet.weights.formats.scenic_vivit import vivit
 from tubelet.weights.loaded import load_state
 
 FORMS = {True: "mlp", False: "conv"}
@@ -72,8 +74,9 @@ def check_model(golden: Golden) -> None:
         case ViTConfig():
             state = scenic.vit(tree, config)
         case ViViTConfig():
-            state = scenic.vivit(tree, config)
+            state = vivit(tree, config)
     load_state(encoder, state, tree.origin)
+    check_checkpoint(golden.under("param/"), config, encoder.state_dict())
     check_logits(golden, tree, encoder, inputs, c["classifier"])
 
 
@@ -85,6 +88,7 @@ def check_representation(golden: Golden) -> None:
     assert isinstance(config, TokenLearnerConfig)
     encoder = config.build().eval()
     load_state(encoder, token_learner(tree, config), tree.origin)
+    check_checkpoint(golden.under("param/"), config, encoder.state_dict())
     assert tree.finish() == (), "the golden's parameters are all used"
     close(encoder(inputs).tokens, golden.arrays["output/out"])
 

@@ -43,14 +43,18 @@ Path_ = str | Path
 _Group = tuple[str, tuple[str, ...]]  # a task, and those of its inputs that the file gives
 
 
-def load(source: Path_, *, device: str = "", precision: Precision = "float32") -> Predictor:
+def load(
+    source: Path_, *, like: str | ModelConfig | None = None, device: str = "", precision: Precision = "float32"
+) -> Predictor:
     """A model to use: from a run, a model folder or ``hf:org/name``, on ``device`` (an accelerator if there is one).
 
+    ``like``: the name or the config of the model, for what a checkpoint of the released JAX code does not tell.
     It is in evaluation mode: call ``.train()`` to go on training it. Raises WeightsError, naming the file and what is
     wrong with it.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return Predictor(load_model(source), torch.device(device or accelerator or "cpu"), precision).eval()
+    like = model_config(like) if isinstance(like, str) else like
+    return Predictor(load_model(source, like), torch.device(device or accelerator or "cpu"), precision).eval()
 
 
 def create_model(

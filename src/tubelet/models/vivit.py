@@ -38,7 +38,9 @@ class ViViTConfig(ModelConfig):
     """``attention_type``: Models 1 to 4 in the paper's order. ``tubelet`` is (t, h, w).
 
     ``sampled_frames`` > 0: uniform frame sampling of so many frames; the tubelet is then one frame long (Sec. 3.2).
-    ``temporal_depth``: Model 2's L_t; 0 is the average-pooling baseline (Table 3). ``order``: Model 3's.
+    ``temporal_depth``: Model 2's L_t; 0 is the average-pooling baseline (Table 3). ``temporal_heads`` and
+    ``temporal_mlp``: those of its temporal encoder, as released weights may have them; the backbone's, if 0. ``order``:
+    Model 3's.
     ``temporal_start``: what Model 3's temporal attention starts from beside an image model's weights. "residual": as it
     was built, its output projection zero, so that the block is a residual connection and can learn; "copy": the image
     model's attention; "zero": all of it zero, as the paper and the released code say (no gradient but the output bias's
@@ -58,6 +60,8 @@ class ViViTConfig(ModelConfig):
     pool: Pool = "token"
     sampled_frames: int = 0
     temporal_depth: int = 4
+    temporal_heads: int = 0
+    temporal_mlp: int = 0
     order: Literal["space_time", "time_space"] = "space_time"
     temporal_start: Literal["residual", "copy", "zero", "fresh"] = "residual"
     representation: int = 0
@@ -83,6 +87,7 @@ class ViViTConfig(ModelConfig):
         if self.norm_pooled < 0:
             raise ValueError(f"{self.norm_pooled=} must not be negative")
         grid_of((self.clip_frames, *self.video.size), self.tubelet)
+        _ = self.temporal_backbone
 
     @property
     def clip_frames(self) -> int:
@@ -93,7 +98,9 @@ class ViViTConfig(ModelConfig):
 
     @property
     def temporal_backbone(self) -> TransformerConfig:
-        return replace(self.backbone, depth=self.temporal_depth)
+        size = self.backbone
+        heads, mlp = self.temporal_heads or size.heads, self.temporal_mlp or size.mlp
+        return replace(size, depth=self.temporal_depth, heads=heads, mlp=mlp)
 
     @property
     def inputs(self) -> Mapping[str, VideoSpec]:

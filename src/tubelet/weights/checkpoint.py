@@ -10,7 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from tubelet.models import ModelConfig
 from tubelet.weights.files import WeightsError, read_arrays, read_json, read_pickled, read_sharded, read_tensors
+from tubelet.weights.flax import is_flax, read_flax
+from tubelet.weights.tensor_bundle import bundle_of, read_bundle
 
 Tensors = Mapping[str, Tensor]
 
@@ -37,13 +40,15 @@ class Checkpoint:
 
     ``origin``: the folder or file, for errors. ``read``: gives the tensors, by their names there, and is called once
     they are asked for. ``config``: what config.json holds, and ``processor`` what the image processor's or feature
-    extractor's file does; empty where there is none.
+    extractor's file does; empty where there is none. ``like``: a config of the same model, which says what a checkpoint
+    without a config.json does not tell.
     """
 
     origin: str
     read: Callable[[], Tensors] = field(repr=False)
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     processor: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    like: ModelConfig | None = None
 
     @cached_property
     def tensors(self) -> Tensors:
@@ -68,17 +73,25 @@ class Checkpoint:
         return cls(origin, lambda: tensors, config or {}, processor or {})
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, like: ModelConfig | None = None) -> Checkpoint:
     """The checkpoint in a folder that has a config.json, or in a single file. Raises WeightsError where there is none.
 
-    Of a folder's weights the first of model.safetensors, its shards, pytorch_model.bin and its shards is taken.
+    A file whose suffix is unknown may be flax's, or the name that TensorFlow's files begin with. Of a folder's weights
+    the first of model.safetensors, its shards, pytorch_model.bin and its shards is taken.
     """
     if path.is_dir():
         config = read_json(path / "config.json")
-        return Checkpoint(str(path), lambda: _read_folder(path), config, _processor(path))
-    if path.suffix not in READERS:
-        raise WeightsError(f"{path}: weights are read from folders, {_listed(READERS)} files; not {path.suffix!r}")
-    return Checkpoint(str(path), lambda: READERS[path.suffix](path))
+        return Checkpoint(str(path), lambda: _read_folder(path), config, _processor(path), like)
+    if path.suffix in READERS:
+        return Checkpoint(str(path), lambda: READERS[path.suffix](path), like=like)
+    if (bundle := bundle_of(path)) is not None:
+        return Checkpoint(str(path), lambda: read_bundle(bundle), like=like)
+    if is_flax(path):
+        return Checkpoint(str(path), lambda: read_flax(path), like=like)
+    raise WeightsError(
+        f"{path}: weights are read from folders, {_listed(READERS)} files, and flax's and TensorFlow's checkpoints; "
+        f"not {path.suffix!r}"
+    )
 
 
 def _read_folder(folder: Path) -> Tensors:

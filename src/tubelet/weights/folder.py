@@ -19,8 +19,10 @@ from tubelet.version import __version__
 from tubelet.weights.card import model_card
 from tubelet.weights.checkpoint import open_checkpoint
 from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
+from tubelet.weights.flax import newest_checkpoint
 from tubelet.weights.formats import read_checkpoint
 from tubelet.weights.loaded import LoadedModel, filled_model
+from tubelet.weights.tensor_bundle import bundle_of
 from tubelet.writing import bring_to_disk, remove, write_json, write_text
 
 __all__ = ["CARD", "WEIGHTS", "LoadedModel", "load_model", "save_model"]
@@ -94,32 +96,34 @@ def _describe(config: ModelConfig, tasks: Mapping[str, TaskCard], provenance: Ma
     }
 
 
-def load_model(source: str | Path) -> LoadedModel:
+def load_model(source: str | Path, like: ModelConfig | None = None) -> LoadedModel:
     """A model from wherever weights are.
 
     ``source``: a model folder, or a run's folder that has one; a checkpoint of another library that one of
     :data:`~tubelet.weights.formats.FORMATS` recognizes, as a folder with a config.json or a single file; or
-    ``hf:org/name`` for any of the folders.
+    ``hf:org/name`` for any of the folders. ``like``: a config of the same model, for what a checkpoint without a
+    config.json does not tell.
+
     Nothing in a folder chooses code, and what its files say is checked before memory is taken for it. Raises
     WeightsError, naming the file and what is wrong with it, and ConfigError for a run that has no model yet.
     """
     if isinstance(source, str) and source.startswith(HUB):
-        return _load_folder(fetch(source))
+        return _load_folder(fetch(source), like)
     try:
-        return _load_path(Path(source))
+        return _load_path(Path(source), like)
     except OSError as error:  # a name that is too long, a folder that must not be looked into
         raise WeightsError(f"{source}: cannot be read ({error.strerror})") from error
 
 
-def _load_path(path: Path) -> LoadedModel:
+def _load_path(path: Path, like: ModelConfig | None) -> LoadedModel:
     if path.is_dir():
-        return _load_folder(path)
-    if not path.exists():
+        return _load_folder(path, like)
+    if not path.exists() and bundle_of(path) is None:
         raise WeightsError(f"{path}: no such file or folder; a model on the Hugging Face hub is written {HUB}org/name")
-    return read_checkpoint(open_checkpoint(path))
+    return read_checkpoint(open_checkpoint(path, like))
 
 
-def _load_folder(folder: Path) -> LoadedModel:
+def _load_folder(folder: Path, like: ModelConfig | None) -> LoadedModel:
     if (folder / CARD).is_file():
         return _load_own(folder)
     if (folder / "model" / CARD).is_file():
@@ -127,6 +131,8 @@ def _load_folder(folder: Path) -> LoadedModel:
     if unfinished := _unfinished_run(folder):
         raise ConfigError(unfinished)
     if not (folder / "config.json").is_file():
+        if (newest := newest_checkpoint(folder)) is not None:
+            return read_checkpoint(open_checkpoint(newest, like))
         raise WeightsError(f"{folder}: no model here: neither {CARD} nor transformers' or timm's config.json")
     return read_checkpoint(open_checkpoint(folder))
 

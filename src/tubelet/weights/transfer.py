@@ -116,7 +116,7 @@ def initialize(
     return [
         _from_word_vectors(model, init)
         if is_word_vectors(init.source)
-        else initialize_from(load_model(init.source), model, config, init, tasks)
+        else initialize_from(load_model(init.source, config), model, config, init, tasks)
         for init in inits
     ]
 

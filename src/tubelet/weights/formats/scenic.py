@@ -5,7 +5,6 @@ A parameter tree is flat: names joined by "/", such as ``Transformer/encoderbloc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,20 +12,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from tubelet.cards import ClassCard
+from tubelet.models import ModelConfig
 from tubelet.models.vit import ViTConfig
-from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
-from tubelet.specs import ImageSpec
-from tubelet.weights.checkpoint import Checkpoint
-from tubelet.weights.files import WeightsError
-from tubelet.weights.formats.tree import Leaf, Tree, foreign, gather, gather_blocks
-from tubelet.weights.loaded import LoadedModel, filled_model
+from tubelet.weights.formats.scenic_shapes import backbone, image_spec, patch_of
+from tubelet.weights.formats.tree import Leaf, Tree, gather, gather_blocks
 
 HEAD_NAMES = ("output_projection", "head")
-_PREFIXES = ("opt/target/", "params/", "target/")
-
 
 Table = dict[str, list[str]]
 
@@ -55,56 +48,39 @@ FACTORIZED_BLOCK = {
 }
 
 
-LOADS = "ViT .npz files of the released JAX code"
-
-
-def recognizes(checkpoint: Checkpoint) -> bool:
-    return not checkpoint.config and any(name.endswith("embedding/kernel") for name in checkpoint.tensors)
-
-
-def read(checkpoint: Checkpoint) -> LoadedModel:
-    """An image ViT from a flat .npz, as the augreg and big_vision releases have them; its size is read off the shapes.
-
-    The image is taken to be square. A head is given as the task "label", its classes named by their numbers.
-    """
-    tree = Tree(_without_prefix(checkpoint.tensors), checkpoint.origin)
-    with foreign(tree.origin):
-        config = vit_config(tree)
-        tasks = {"label": ClassCard(classes=tuple(map(str, range(n))))} if (n := _classes(tree)) else {}
-        state = {f"encoder.{name}": x for name, x in vit(tree, config).items()}
-        if tasks:
-            state |= {f"heads.label.{name}": x for name, x in head(tree).items()}
-        dropped = tree.finish()
-    model = filled_model(config, tasks, state, tree.origin)
-    return LoadedModel(model, config, tasks, {"source": tree.origin}, dropped)
-
-
-def _without_prefix(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in arrays)), "")
-    return {name.removeprefix(prefix): x for name, x in arrays.items()}
-
-
-def vit_config(tree: Tree) -> ViTConfig:
-    """The config of an image ViT, read off its shapes."""
-    h, w, channels, width = tree.shape("embedding/kernel", 4)
-    block = block_of(tree, "Transformer")
-    heads = tree.shape(f"Transformer/encoderblock_0/{block['attention.qkv'][0]}/bias", 2)[0]
-    mlp = tree.shape(f"Transformer/encoderblock_0/{block['mlp.0'][0]}/bias", 1)[0]
-    depth = tree.count("Transformer/encoderblock_{}/LayerNorm_0/scale")
-    pool: Pool = "token" if "cls" in tree else "mean"
-    places = tree.shape(_positions(tree, "Transformer"), 3)[1] - (pool == "token")
-    side = math.isqrt(places)
-    if side * side != places:
-        raise WeightsError(f"{tree.origin}: {places} positions are no square grid; only square images can be read")
+def vit_config(tree: Tree, like: ModelConfig | None = None) -> ViTConfig:
+    """The config of an image ViT, read off its shapes; pictures are square, or as ``like`` has them."""
+    patch, channels = patch_of(tree)
+    pool = pool_of(tree, "cls")
     return ViTConfig(
-        backbone=TransformerConfig(width=width, depth=depth, heads=heads, mlp=mlp),
-        patch=(h, w),
-        image=ImageSpec(
-            size=(side * h, side * w), short_side=side * min(h, w), mean=(0.5,) * channels, std=(0.5,) * channels
-        ),
+        backbone=backbone_of(tree, "Transformer"),
+        patch=patch[1:],
+        image=image_spec(tree, like, patch, places_of(tree, "Transformer", pool), channels),
         pool=pool,
-        representation=tree.shape("pre_logits/bias", 1)[0] if "pre_logits/bias" in tree else 0,
+        representation=representation_width(tree),
     )
+
+
+def backbone_of(tree: Tree, transformer: str) -> TransformerConfig:
+    """The size of a whole transformer."""
+    first, table = f"{transformer}/encoderblock_0/", block_of(tree, transformer)
+    depth = tree.count(f"{transformer}/encoderblock_{{}}/{table['norm_mlp'][0]}/scale")
+    attention = table["attention.out"][0].removesuffix("/out")
+    return backbone(tree, depth, first + attention, first + table["mlp.0"][0])
+
+
+def pool_of(tree: Tree, *tokens: str) -> Pool:
+    """By whether one of the class tokens is there."""
+    return "token" if any(token in tree for token in tokens) else "mean"
+
+
+def places_of(tree: Tree, transformer: str, pool: Pool) -> int:
+    """The positions without the class token's."""
+    return tree.shape(_positions(tree, transformer), 3)[1] - (pool == "token")
+
+
+def representation_width(tree: Tree) -> int:
+    return tree.shape("pre_logits/bias", 1)[0] if "pre_logits/bias" in tree else 0
 
 
 def vit(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
@@ -116,49 +92,21 @@ def vit(tree: Tree, config: ViTConfig) -> dict[str, Tensor]:
     }
 
 
-def vivit(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
-    """The state of a :class:`~tubelet.models.vivit.ViViT`: any of the four models."""
-    match config.attention_type:
-        case "joint":
-            encoder = token_encoder(tree, "Transformer", "cls", config.backbone.depth, "encoder.")
-        case "factorized_encoder":
-            encoder = _factorized_encoder(tree, config)
-        case "factorized_self_attention" | "factorized_dot_product":
-            encoder = _transformer(tree, "Transformer", config.backbone.depth, "encoder.")
-    return {**tokenizer(tree), **encoder, **representation(tree, config.representation)}
-
-
 def head(tree: Tree) -> dict[str, Tensor]:
     """The state of a :class:`~tubelet.nn.heads.LinearHead`."""
-    return gather({"projection": [_head_name(tree)]}, leaf(tree))
+    return gather({"projection": [head_name(tree)]}, leaf(tree))
 
 
-def _head_name(tree: Tree) -> str:
+def head_name(tree: Tree) -> str:
     return next((name for name in HEAD_NAMES if f"{name}/bias" in tree), HEAD_NAMES[0])
-
-
-def _classes(tree: Tree) -> int:
-    name = f"{_head_name(tree)}/bias"
-    return tree.shape(name, 1)[0] if name in tree else 0
-
-
-def _factorized_encoder(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
-    """Model 2; the released checkpoints have their own class token in each of the two transformers."""
-    depths = {"Spatial": config.backbone.depth, "Temporal": config.temporal_depth}
-    parts = [
-        token_encoder(tree, f"{part}Transformer", f"cls_{part}Transformer", depth, f"encoder.{part.lower()}.")
-        for part, depth in depths.items()
-        if depth
-    ]
-    return {name: x for part in parts for name, x in part.items()}
 
 
 def token_encoder(tree: Tree, theirs: str, cls: str, depth: int, ours: str) -> dict[str, Tensor]:
     token = {f"{ours}cls": tree.take(cls)[0]} if cls in tree else {}
-    return {**token, **_transformer(tree, theirs, depth, ours)}
+    return {**token, **transformer(tree, theirs, depth, ours)}
 
 
-def _transformer(tree: Tree, theirs: str, depth: int, ours: str) -> dict[str, Tensor]:
+def transformer(tree: Tree, theirs: str, depth: int, ours: str) -> dict[str, Tensor]:
     return {
         f"{ours}positions.table": tree.take(_positions(tree, theirs))[0],
         **gather({"norm": [f"{theirs}/encoder_norm"]}, leaf(tree), f"{ours}transformer."),

@@ -5,8 +5,19 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor
 
-from tubelet.models.token_learner import TokenLearnerConfig
-from tubelet.weights.formats.scenic import BLOCK, Table, leaf, representation, tokenizer
+from tubelet.models import ModelConfig
+from tubelet.models.token_learner import Form, TokenLearnerConfig
+from tubelet.weights.formats.scenic import (
+    BLOCK,
+    Table,
+    backbone_of,
+    leaf,
+    places_of,
+    representation,
+    representation_width,
+    tokenizer,
+)
+from tubelet.weights.formats.scenic_shapes import image_spec, is_video, patch_of, untold, video_spec
 from tubelet.weights.formats.tree import Tree, gather
 
 _MASKING = {"mlp.0": ["token_masking/Dense_0"], "mlp.3": ["token_masking/Dense_1"]}
@@ -17,6 +28,44 @@ _FUSER = {
     "mix": ["Dense_0"],
     **_MASKING,
 }
+_MODULES: dict[Form, str] = {"mlp": "TokenLearnerModuleV11", "conv": "TokenLearnerModule"}
+
+
+def learner_form(tree: Tree) -> Form | None:
+    """Which TokenLearner is there, if any."""
+    return next((form for form, name in _MODULES.items() if f"Transformer/{name}_0/LayerNorm_0/scale" in tree), None)
+
+
+def token_learner_config(tree: Tree, like: ModelConfig | None = None) -> TokenLearnerConfig:
+    """The config of a TokenLearner, read off its names and shapes.
+
+    Before which layer tokens are learned is told where they are fused back; else ``like`` must be a TokenLearner. It
+    also says whether patches are of pictures or of frames.
+    """
+    told, form = like if isinstance(like, TokenLearnerConfig) else None, learner_form(tree) or "mlp"
+    size = backbone_of(tree, "Transformer")
+    first = f"Transformer/{_MODULES[form]}_0"
+    tokens = (
+        tree.shape(f"{first}/token_masking/Dense_1/bias", 1)[0]
+        if form == "mlp"
+        else tree.shape(f"{first}/Conv_3/kernel", 4)[-1]
+    )
+    fused = tree.count("Transformer/TokenFuser_{}/LayerNorm_0/scale")
+    if not fused and told is None:
+        raise untold(tree, "before which layer tokens are learned", f"vit-b/16-tl{tokens}@9")
+    patch, channels = patch_of(tree)
+    spec = video_spec if is_video(tree) or (told and told.input == "video") else image_spec
+    return TokenLearnerConfig(
+        backbone=size,
+        spec=spec(tree, like, patch, places_of(tree, "Transformer", "mean"), channels),
+        patch=patch,
+        tokens=tokens,
+        layer=size.depth - fused if fused else told.layer if told else 0,
+        form=form,
+        over=told.over if told else "frame",
+        fuse=fused > 0,
+        representation=representation_width(tree),
+    )
 
 
 def token_learner(tree: Tree, config: TokenLearnerConfig) -> dict[str, Tensor]:
@@ -56,7 +105,7 @@ def fuser(tree: Tree, theirs: str = "", ours: str = "", *, normalize: bool = Tru
 
 
 def _learner_name(config: TokenLearnerConfig) -> str:
-    return "TokenLearnerModule" if config.form == "conv" else "TokenLearnerModuleV11"
+    return _MODULES[config.form]
 
 
 def _under(prefix: str, table: Table) -> Table:
