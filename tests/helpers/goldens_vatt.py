@@ -7,6 +7,8 @@ import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from bundle_files import write_bundle
 from goldens_golden import Golden, close
 from goldens_models import INNER_TOLERANCE
 from tubelet.metrics import softmax
@@ -30,6 +33,7 @@ from tubelet.nn.joint_space import JointSpace
 from tubelet.nn.relative_bias import relative_buckets
 from tubelet.specs import SpectrogramSpec, TextSpec, VideoSpec, WaveformSpec
 from tubelet.training.classification import balanced_cross_entropy, softmax_cross_entropy
+from tubelet.weights.folder import load_model
 from tubelet.weights.formats import scenic, vatt
 from tubelet.weights.loaded import load_state
 
@@ -342,11 +346,27 @@ def check_audio_classifier(golden: Golden) -> None:
     close(head.projection.bias, golden.arrays["output/cls_bias_at_init"], what="bias at the start")
 
 
+def check_checkpoint(golden: Golden, config: VattConfig, encoder: Encoder) -> None:
+    """TensorFlow's checkpoint of the golden's parameters is read as the same model, bit for bit."""
+    parameters = golden.under("param/")
+    slots = {f"{name}/.OPTIMIZER_SLOT/optimizer/m": -x for name, x in parameters.items()}
+    arrays = {**parameters, **slots, "save_counter": np.int64(3)}
+    with TemporaryDirectory() as folder:
+        path = write_bundle(Path(folder) / "ckpt-500000", arrays, "model/layer_with_weights-0/")
+        loaded = load_model(path, config)
+    assert loaded.config == config
+    found = loaded.model.encoder.state_dict()
+    for name, x in encoder.state_dict().items():
+        assert torch.equal(found[name], x), name
+    assert len(loaded.model.heads) == 1
+
+
 def view_logits(golden: Golden, name: str) -> tuple[Tensor, Encoder]:
     """The mean of the logits of each example's views, which follow each other."""
     x = named(golden.arrays[f"input/{name}"])
     config = config_of(golden, {name: x})
     encoder, tree = loaded(golden, config, {name: "_base/"}), golden.tree("param/")
+    check_checkpoint(golden, config, encoder)
     head = LinearHead(encoder.width, golden.config["num_classes"])
     load_state(head, vatt.classifier(tree), tree.origin)
     logits = head(encoder({name: x})).unflatten(0, (-1, golden.config["num_test_samples"])).mean(1)
@@ -366,6 +386,7 @@ def check_end_to_end(golden: Golden) -> None:
     tree = golden.tree("param/")
     encoder = config.build().eval()
     load_state(encoder, vatt.vatt(tree, config), tree.origin)
+    check_checkpoint(golden, config, encoder)
     vectors = golden.under("output/eval/")
     head = CommonSpace(encoder.widths, vectors["audio/tovid"].shape[1], vectors["text/tovid"].shape[1]).eval()
     load_state(head, vatt.common_space(tree, HEADS), tree.origin)

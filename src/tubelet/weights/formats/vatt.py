@@ -6,14 +6,22 @@ below ``_base_layer``, the common spaces' below ``_head_layer``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from tubelet.cards import ClassCard, RetrievalCard, TaskCard
+from tubelet.models import ModelConfig
 from tubelet.models.vatt import LinearWords, Sense, VattConfig, Words
-from tubelet.specs import SpectrogramSpec, TextSpec, WaveformSpec
-from tubelet.weights.formats.tree import Tree
+from tubelet.models.vatt.config import Tokens, released
+from tubelet.nn.blocks import TransformerConfig
+from tubelet.specs import InputSpec, SpectrogramSpec, TextSpec, VideoSpec, WaveformSpec
+from tubelet.weights.checkpoint import Checkpoint
+from tubelet.weights.files import WeightsError
+from tubelet.weights.formats.tree import Tree, foreign
+from tubelet.weights.loaded import LoadedModel, filled_model
 
 State = dict[str, Tensor]
 
@@ -22,6 +30,171 @@ BRIDGE = "_head_layer/_bridge_heads/0/"
 _BACKBONES = {"image": "vid_backbone/_base/", "video": "vid_backbone/_base/", "audio": "aud_backbone/_base/"}
 _SHORT = {"video": "vid", "audio": "aud", "text": "txt"}
 _AXES = {"time": "temporal", "height": "vertical", "width": "horizontal"}
+
+LOADS = "VATT of the released TensorFlow code (ckpt-N.index, its data beside it)"
+
+_ROOTS = ("_base_layer/", "_head_layer/", "_base/", "_ops/")  # what a model's own names begin with
+_HEAD_WIDTH = 64  # of all released models
+
+
+def recognizes(checkpoint: Checkpoint) -> bool:
+    return not checkpoint.config and any("/tx/" in f"/{name}" for name in _rooted(checkpoint.tensors))
+
+
+def read(checkpoint: Checkpoint) -> LoadedModel:
+    """A VATT as it was pre-trained, with its common spaces as the task "common", or one tower as it was fine-tuned,
+    with its classifier as the task "label".
+
+    Shapes tell all but the number of heads, which released models have 64 channels for, and how captions are cut; a
+    VATT that is ``like`` it says both. What no tower has a place for is an error, as always.
+    """
+    tree = Tree(_rooted(checkpoint.tensors), checkpoint.origin)
+    with foreign(tree.origin):
+        config, theirs = vatt_config(tree, checkpoint.like)
+        if theirs:
+            ((name, _),) = config.modalities.items()
+            state = tower(tree, config, name, theirs)
+        else:
+            state = vatt(tree, config)
+        tasks, heads = _tasks(tree, config)
+        dropped = tree.finish()
+    state = {f"encoder.{name}": x for name, x in state.items()} | heads
+    return LoadedModel(filled_model(config, tasks, state, tree.origin), config, tasks, {"source": tree.origin}, dropped)
+
+
+def _rooted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the model's own names, without the attributes of a trainer that lead to them."""
+    found: dict[str, Tensor] = {}
+    for name, x in tensors.items():
+        starts = [at for at in (f"/{name}".find(f"/{root}") for root in _ROOTS) if at >= 0]
+        if starts:
+            found[name[min(starts) :]] = x
+    return found
+
+
+def vatt_config(tree: Tree, like: ModelConfig | None = None) -> tuple[VattConfig, str]:
+    """The config of a VATT, read off its names and shapes, and what stands before the names of a single tower."""
+    told = like if isinstance(like, VattConfig) else None
+    if f"{SHARED}tx/final_layer_norm/gamma" in tree:
+        raw = {name: f"{SHARED}raw_to_embeddings/{name}" for name in _SHORT}
+        names = [name for name, x in raw.items() if f"{x}/kernel" in tree or f"{x}/embeddings" in tree]
+        modalities = {name: _agnostic(tree, told, name, raw[name]) for name in names}
+        width = tree.shape(f"{SHARED}post_proj/{names[0]}/kernel", 2)[1]
+        return _config(told, modalities, width), ""
+    senses = {"video": "voxel_to_patch", "audio": "wave_to_patch"}
+    alone = next((name for name, x in senses.items() if f"_base/{x}/kernel" in tree), "")
+    before = {alone: "_base/"} if alone else {name: f"_base_layer/{_BACKBONES[name]}" for name in senses}
+    modalities: dict[str, Tokens] = {}
+    for name, theirs in before.items():
+        if f"{theirs}{senses[name]}/kernel" in tree:
+            positions = f"{theirs}pos_embedding_lookup/"
+            modalities[name] = _sense_of(tree, told, name, theirs, f"{theirs}{senses[name]}", positions)
+    if "_base_layer/txt_backbone/agg_embedding" in tree:
+        modalities["text"] = _words_of(tree, told, "_base_layer/txt_backbone/")
+    if not modalities:
+        raise WeightsError(f"{tree.origin}: no tower of video, of a waveform or of T5's words is there")
+    width = tree.shape("_base/post_proj/kernel", 2)[1] if "_base/post_proj/kernel" in tree else 0
+    return _config(told, modalities, width), "_base/" if alone else ""
+
+
+def _config(told: VattConfig | None, modalities: dict[str, Tokens], projection: int) -> VattConfig:
+    kept, dropout = (told.kept, told.position_dropout) if told else (VattConfig.kept, VattConfig.position_dropout)
+    return VattConfig(modalities=modalities, projection=projection, kept=kept, position_dropout=dropout)
+
+
+def _sense_of(tree: Tree, told: VattConfig | None, name: str, theirs: str, patches: str, positions: str) -> Sense:
+    """Video or a waveform: its tables of positions and its kernel tell the size of its clips."""
+    axes = _AXES if name == "video" else {"width": "temporal"}
+    counts = [tree.shape(f"{positions}{axis}_position_embeddings/embeddings", 2)[0] for axis in axes.values()]
+    like = told.modalities.get(name) if told else None
+    size = _backbone(tree, f"{theirs}tx/layers/{{}}/", "mha", like.backbone if isinstance(like, Sense) else None)
+    *patch, _, _ = tree.shape(f"{patches}/kernel", 5 if name == "video" else 3)
+    lengths = [n * step for n, step in zip(counts, patch, strict=True)]
+    if isinstance(like, Sense) and list(like.grid)[-len(counts) :] == counts:
+        spec: InputSpec = like.spec
+    elif name == "video":
+        frames, height, width = lengths
+        spec = VideoSpec(frames=frames, stride=1, fps=10.0, size=(height, width), short_side=min(height, width))
+    else:
+        spec = WaveformSpec(samples=lengths[0])
+    t, h, w = (1, 1, *patch) if name == "audio" else patch
+    return Sense(spec=spec, patch=(t, h, w), backbone=size)
+
+
+def _words_of(tree: Tree, told: VattConfig | None, theirs: str) -> Words:
+    """Captions, of T5's encoder."""
+    like = told.modalities.get("text") if told else None
+    like = like if isinstance(like, Words) else None
+    layers, attention = f"{theirs}base_lm/layers/{{}}/", "self_attention/attention"
+    bias = f"{layers.format(0)}{attention}/relative_attention_bias/embeddings"
+    buckets, heads = tree.shape(bias, 2)
+    size = _backbone(tree, layers, attention, like.backbone if like else None, heads)
+    ids, vectors = tree.shape(f"{theirs}embedding/embeddings", 2)
+    return Words(
+        spec=_captions(like, ids),
+        backbone=size,
+        vectors=vectors,
+        learned=like is not None and like.learned,
+        buckets=buckets,
+        farthest=like.farthest if like else Words.farthest,
+    )
+
+
+def _agnostic(tree: Tree, told: VattConfig | None, name: str, raw: str) -> Tokens:
+    """One modality of a transformer that all share."""
+    positions = f"{SHARED}pos_embedding_lookup/{name}/"
+    if name != "text":
+        return _sense_of(tree, told, name, SHARED, raw, positions)
+    like = told.modalities.get("text") if told else None
+    like = like if isinstance(like, Words) else None
+    size = _backbone(tree, f"{SHARED}tx/layers/{{}}/", "mha", like.backbone if like else None)
+    ids, vectors = tree.shape(f"{raw}/embeddings", 2)
+    words = tree.shape(f"{positions}temporal_position_embeddings/embeddings", 2)[0]
+    spec = replace(_captions(like, ids), words=words)
+    return Words(
+        spec=spec,
+        backbone=size,
+        vectors=vectors,
+        learned=like is not None and like.learned,
+        buckets=like.buckets if like else Words.buckets,
+        farthest=like.farthest if like else Words.farthest,
+    )
+
+
+def _captions(like: Words | None, ids: int) -> TextSpec:
+    return like.spec if like and isinstance(like.spec, TextSpec) and like.spec.ids == ids else TextSpec(ids=ids)
+
+
+def _backbone(
+    tree: Tree, layers: str, attention: str, like: TransformerConfig | None, heads: int = 0
+) -> TransformerConfig:
+    """The size of a stack whose layers are called ``layers``: that of ``like``, where it fits the shapes."""
+    width, inner = tree.shape(f"{layers.format(0)}{attention}/q/kernel", 2)
+    mlp = tree.shape(f"{layers.format(0)}feed_forward/mlp/wi/kernel", 2)[1]
+    depth = tree.count(f"{layers}{attention}/q/kernel")
+    if like and (like.width, like.inner, like.mlp, like.depth) == (width, inner, mlp, depth):
+        return like
+    heads = heads or inner // _HEAD_WIDTH
+    if not heads or inner % heads or (inner // heads != _HEAD_WIDTH and attention == "mha"):
+        raise WeightsError(
+            f"{tree.origin}: nothing in it tells how many heads share {inner} channels; say what it is like: "
+            "tubelet.load(..., like=) with the model's config"
+        )
+    return replace(released(width, depth, 1, mlp), heads=heads, head_width=0 if inner == width else inner // heads)
+
+
+def _tasks(tree: Tree, config: VattConfig) -> tuple[dict[str, TaskCard], State]:
+    """The common spaces of a pre-training, or the classifier of a fine-tuned tower."""
+    if (bias := "_ops/cls/bias") in tree:
+        classes = tuple(map(str, range(tree.shape(bias, 1)[0])))
+        card = ClassCard(classes=classes, multilabel="audio" in config.modalities)
+        return {"label": card}, {f"heads.label.{name}": x for name, x in classifier(tree).items()}
+    if f"{BRIDGE}vid_to_hid/kernel" not in tree:
+        return {}, {}
+    space = common_space(tree, BRIDGE, [name for name in ("audio", "text") if name in config.modalities])
+    audio, text = (len(space[f"video_{name}.weight"]) for name in ("audio", "text"))
+    card = RetrievalCard(audio_width=audio, text_width=text, inputs=tuple(config.modalities))
+    return {"common": card}, {f"heads.common.{name}": x for name, x in space.items()}
 
 
 def vatt(tree: Tree, config: VattConfig) -> State:
