@@ -46,7 +46,8 @@ class Init:
     """Weights to start from.
 
     ``source``: whatever :func:`~tubelet.weights.folder.load_model` reads: a model folder, a transformers or timm ViT, a
-    ViT .npz of the released code, ``hf:org/name``. ``into``: the stream of an MTV, or the modality, that they are for;
+    checkpoint of the released code, ``hf:org/name``; what such a checkpoint does not tell of itself (where an MBT's
+    modalities meet) is taken to be as in the model. ``into``: the stream of an MTV, or the modality, that they are for;
     all, if empty. ``kernel``: how a 2D patch kernel becomes a tubelet kernel (Sec. 3.4 and
     :func:`~tubelet.nn.inflation.inflate`; "repeat" is PolyViT's for probes); a tubelet kernel becomes a 2D one by
     the sum over its frames; one of another size is resized linearly, as MTV's released code does; "random" leaves the

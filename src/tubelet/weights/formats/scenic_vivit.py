@@ -28,8 +28,9 @@ def is_vivit(tree: Tree, like: ModelConfig | None) -> bool:
     ``like`` samples as many frames as there are positions for."""
     if "SpatialTransformer/encoder_norm/scale" in tree or is_video(tree):
         return True
-    sampled = isinstance(like, ViViTConfig) and like.sampled_frames > 0
-    return sampled and math.prod(like.grid) == places_of(tree, "Transformer", pool_of(tree, "cls"))
+    if not isinstance(like, ViViTConfig) or not like.sampled_frames:
+        return False
+    return math.prod(like.grid) == places_of(tree, "Transformer", pool_of(tree, "cls"))
 
 
 def vivit_config(tree: Tree, like: ModelConfig | None = None) -> ViViTConfig:

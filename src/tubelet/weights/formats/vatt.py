@@ -162,7 +162,7 @@ def _agnostic(tree: Tree, told: VattConfig | None, name: str, raw: str) -> Token
 
 
 def _captions(like: Words | None, ids: int) -> TextSpec:
-    return like.spec if like and isinstance(like.spec, TextSpec) and like.spec.ids == ids else TextSpec(ids=ids)
+    return like.spec if like and like.spec.ids == ids else TextSpec(ids=ids)
 
 
 def _backbone(
