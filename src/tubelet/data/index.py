@@ -85,7 +85,7 @@ def check_manifest(
     what is no error, but may be a surprise.
     """
     records = Records.of(manifest.records)
-    kinds = {suffix: kind for suffix, (kind, _) in kinds_by_suffix(records).items()}
+    kinds: dict[str, Kind | None] = {suffix: kind for suffix, (kind, _) in kinds_by_suffix(records).items()}
     found = list(_parallel(partial(_trial, kinds=kinds, sound=sound), records, workers, progress))
     if note is not None:
         for sentence in first_taken([info for info in found if isinstance(info, MediaInfo)]):
