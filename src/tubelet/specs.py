@@ -176,7 +176,7 @@ class ImageSpec(InputSpec):
 
     @property
     def extent(self) -> tuple[int, int, int]:
-        """(frames, height, width) of what tokenizers cut: an image is a video of one frame."""
+        """(frames, height, width) of what tokenizers cut. An image is a video of one frame."""
         return (1, *self.size)
 
 
@@ -382,7 +382,7 @@ class SpectrogramSpec(InputSpec):
 
     @property
     def extent(self) -> tuple[int, int, int]:
-        """(frames, height, width) of what tokenizers cut: one picture, time downwards."""
+        """(frames, height, width) of what tokenizers cut. It is one picture, time downwards."""
         return (1, self.frames, self.bins)
 
     @property

@@ -25,7 +25,7 @@ class RetrievalCard(TaskCard):
     and captions. No labels are needed.
 
     ``dual_softmax``: in scoring, each query's softmax over candidates is multiplied by each candidate's over all
-    queries (:func:`~tubelet.metrics.dual_softmax`); the names of the metrics then begin with "dual_softmax_".
+    queries (:func:`~tubelet.metrics.dual_softmax`); the names of the metrics then begin with ``dual_softmax_``.
 
     The head's outputs are "video_audio", "audio_video" (B, audio_width), "video_text" (B, text_width) and "text_video"
     (B, P, text_width), of those inputs that the task has.

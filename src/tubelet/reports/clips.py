@@ -33,7 +33,7 @@ class Seen:
 
     ``features``: by input, (N, D). ``spaces``: by what video is compared with, such as "text": the vectors of video and
     of the other, (N, C) each; of several captions the first. ``activations``: by input, (layers, units): the mean of
-    |MLP(x)|, before the residual addition, over all tokens; none unless several inputs share a transformer.
+    ``|MLP(x)|``, before the residual addition, over all tokens; none unless several inputs share a transformer.
     """
 
     features: dict[str, Array]

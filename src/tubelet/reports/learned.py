@@ -81,7 +81,7 @@ class Similarities:
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """How active the units of a shared transformer are: by input, for each layer, the mean of |MLP(x)| of each unit.
+    """How active the units of a shared transformer are: by input and layer, the mean of ``|MLP(x)|`` of each unit.
 
     ``led``: of the units of the middle layer, how many are at least twice as active for one input as for any other, by
     that input; the others are shared.
