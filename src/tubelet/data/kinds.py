@@ -12,6 +12,7 @@ import pyarrow.compute
 
 from tubelet.data.facts import glance
 from tubelet.data.records import FILE, Codes, Record, Records
+from tubelet.media.images import SUFFIXES
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which type checkers cannot see
 
@@ -21,8 +22,7 @@ _SUFFIXES: dict[Kind, str] = {
     "video": ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .mpe .m1v .m2v .vob .ts .mts .m2ts .m2t .wmv .asf "
     ".flv .f4v .swf .3gp .3g2 .ogv .ogm .rm .rmvb .mxf .dv .nut .ivf .y4m .h264 .264 .hevc .h265 .265 .mjpeg .mjpg "
     ".gif",
-    "image": ".jpg .jpeg .jpe .jfif .png .apng .avif .heic .heif .webp .bmp .dib .tif .tiff .jp2 .j2k .jpf .jpx .ppm "
-    ".pgm .pbm .pnm",
+    "image": " ".join([*SUFFIXES, ".heic .heif"]),
     "audio": ".wav .wave .w64 .flac .mp3 .mp2 .mpga .ogg .oga .opus .spx .m4a .m4b .mka .aac .ac3 .eac3 .dts .aif "
     ".aiff .aifc .au .snd .caf .wma .amr .ape .wv .tta .ra",
 }

@@ -35,7 +35,7 @@ _NEW_BLOCK = {
     "mlp.0": ["mlp.fc1"],
     "mlp.3": ["mlp.fc2"],
 }
-_OLD_BLOCK = {
+OLD_BLOCK = {
     "norm_attention": ["layernorm_before"],
     "attention.qkv": [f"attention.attention.{part}" for part in ("query", "key", "value")],
     "attention.out": ["attention.output.dense"],
@@ -170,7 +170,7 @@ def prefix_of(tree: Tree, known: Sequence[str]) -> str:
 def blocks(tree: Tree, prefix: str, depth: int) -> dict[str, Tensor]:
     """The state of a stack of ViT's blocks, as either of the two versions names them."""
     files = (f"{prefix}encoder.layer.{{}}.", "encoder.layer.{}.")  # transformers 5 may leave the prefix out
-    namings = ((f"{prefix}layers.{{}}.", _NEW_BLOCK), *((stack, _OLD_BLOCK) for stack in files))
+    namings = ((f"{prefix}layers.{{}}.", _NEW_BLOCK), *((stack, OLD_BLOCK) for stack in files))
     theirs, table = naming_of(tree, namings)
     return gather_blocks(table, tree.layer, theirs, depth, "encoder.")
 

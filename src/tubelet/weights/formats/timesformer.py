@@ -14,7 +14,7 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.specs import VideoSpec
 from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.files import WeightsError
-from tubelet.weights.formats.huggingface import Settings, filled, label_task, pixels, prefix_of, rows
+from tubelet.weights.formats.huggingface import OLD_BLOCK, Settings, filled, label_task, pixels, prefix_of, rows
 from tubelet.weights.formats.tree import Tree, foreign, gather, gather_blocks
 from tubelet.weights.loaded import LoadedModel
 
@@ -22,14 +22,7 @@ LOADS = "transformers' TimeSformer"
 _SPAN = 256  # frames that a clip covers (8 x 32 and 16 x 16, Sec. 4); no file says it
 _STRIDES = {96: 4}  # TimeSformer-L's, which covers more
 
-_BLOCK = {
-    "norm_attention": ["layernorm_before"],
-    "attention.qkv": ["attention.attention.qkv"],
-    "attention.out": ["attention.output.dense"],
-    "norm_mlp": ["layernorm_after"],
-    "mlp.0": ["intermediate.dense"],
-    "mlp.3": ["output.dense"],
-}
+_BLOCK = OLD_BLOCK | {"attention.qkv": ["attention.attention.qkv"]}
 _DIVIDED_BLOCK = _BLOCK | {
     "norm_time": ["temporal_layernorm"],
     "attention_time.qkv": ["temporal_attention.attention.qkv"],

@@ -15,7 +15,7 @@ from tubelet.nn.positions import sinusoid_1d
 from tubelet.specs import VideoSpec
 from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.files import WeightsError
-from tubelet.weights.formats.huggingface import Settings, filled, label_task, pixels, prefix_of, rows
+from tubelet.weights.formats.huggingface import OLD_BLOCK, Settings, filled, label_task, pixels, prefix_of, rows
 from tubelet.weights.formats.tree import Tree, foreign, gather, gather_blocks
 from tubelet.weights.loaded import LoadedModel
 
@@ -23,15 +23,6 @@ LOADS = "transformers' VideoMAE"
 _STRIDE = 4  # frames, as on Kinetics; no file says it
 _POOLED_EPS = 1e-5  # PyTorch's default, which the norm before the classifier has, whatever the others have
 _DECODER = ("encoder_to_decoder.", "decoder.", "mask_token")
-
-_BLOCK = {
-    "norm_attention": ["layernorm_before"],
-    "attention.qkv": [f"attention.attention.{part}" for part in ("query", "key", "value")],
-    "attention.out": ["attention.output.dense"],
-    "norm_mlp": ["layernorm_after"],
-    "mlp.0": ["intermediate.dense"],
-    "mlp.3": ["output.dense"],
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +75,7 @@ def _encoder(tree: Tree, prefix: str, config: ViViTConfig) -> dict[str, Tensor]:
         "tokenizer.projection.weight": tree.take(f"{patches}.weight").flatten(1),
         "tokenizer.projection.bias": tree.take(f"{patches}.bias"),
         "encoder.positions.table": _positions(tree, config),
-        **gather_blocks(_BLOCK, _leaf(tree), f"{prefix}encoder.layer.{{}}.", config.backbone.depth, "encoder."),
+        **gather_blocks(OLD_BLOCK, _leaf(tree), f"{prefix}encoder.layer.{{}}.", config.backbone.depth, "encoder."),
         **_norm(tree, prefix, config, width),
     }
 
