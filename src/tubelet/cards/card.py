@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ class TaskCard(ABC):
         """Details of the result, where there are any."""
         return ClassTables()
 
-    def measured(self, result: Mapping[str, Any]) -> Self:
+    def measured(self, result: Mapping[str, Any]) -> TaskCard:
         """The card with what the task reached: its entry of ``results.json``, which may be empty."""
         counts = result.get("coverage", {})
         return replace(

@@ -29,12 +29,12 @@ def save_layout(
     """Write a folder that another library loads: weights, config.json, its preprocessing, and a model card.
 
     ``task``: whose head becomes the classifier; the only one, if empty. ``publication``: what the card says beside what
-    the model knows of itself. The folder is there whole or not at all. Raises WeightsError for one that is there already
-    and not empty, and for a model that the layout cannot hold, naming the setting.
+    the model knows of itself. The folder is there whole or not at all. Raises WeightsError for one that has files
+    already, and for a model that the layout cannot hold, naming the setting.
     """
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise WeightsError(f"{folder}: is there, and nothing was written; name a new folder")
+        raise WeightsError(f"{folder}: has files; nothing was written: name a new folder")
     made = written(loaded, layout, task, origin=origin)
     kept = {name: card for name, card in loaded.tasks.items() if name == (task or next(iter(loaded.tasks)))}
     about = publication or Publication(name=folder.name)

@@ -27,8 +27,7 @@ def check_installed(layout: Layout) -> None:
         import_module(layout)
     except (ImportError, OSError, RuntimeError) as error:  # torchvision, which timm imports, has other errors, too
         raise ModuleNotFoundError(
-            f"{layout} cannot be loaded to compare with ({reason(error)}): install it (pip install {layout}), or convert "
-            "without the comparison"
+            f"{layout}, to compare with, cannot be loaded ({reason(error)}): pip install {layout}, or leave --check out"
         ) from error
 
 

@@ -90,8 +90,8 @@ def written(model: LoadedModel, layout: Layout, task: str = "", *, origin: str =
     others = [other for other in get_args(Layout) if other != layout and _tried(outgoing, other)[0] is not None]
     if not misfits:
         holds = ", ".join(writer.WRITES for writer in WRITERS[layout])
-        misfits = [f"a {model.config.kind} has no place among what is written for {layout} ({holds})"]
-    who = [*(f"{other}'s layout (--to {other})" for other in others), "Tubelet's own folder"]
+        misfits = [f"no {model.config.kind} is written for {layout}, which gets {holds}"]
+    who = [*(f"the layout of {other} (--to {other})" for other in others), "Tubelet's own folder"]
     raise WeightsError(f"{origin}: {'; '.join(misfits)}; what holds it: {', '.join(who)}")
 
 

@@ -30,7 +30,6 @@ from tubelet.weights.formats.huggingface import (
     processor_json,
     raster_sizes,
     rows,
-    side,
     sizes,
 )
 from tubelet.weights.formats.tree import Places, Tree, foreign, gather, gather_blocks, rearranged, restored, scatter
@@ -96,9 +95,8 @@ def write(model: Outgoing) -> Written:
     """As TimesformerModel, or as TimesformerForVideoClassification where there is a task."""
     config = model.config
     assert isinstance(config, FAMILY)
-    told = _TimeSformer(
-        **sizes(config.backbone, model.card), **raster_sizes(config.video), patch_size=side(config.patch)
-    )
+    square = {"image_size": config.video.size[0], "patch_size": config.patch[0]}  # as its blocks take for granted
+    told = _TimeSformer(**sizes(config.backbone, model.card), **raster_sizes(config.video) | square)
     processor = processor_json(config.video, "VideoMAEImageProcessor")
     model.check(WRITES, _config(told, processor))
     kind, prefix = ("TimesformerForVideoClassification", "timesformer.") if model.card else ("TimesformerModel", "")
