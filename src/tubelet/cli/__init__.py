@@ -10,7 +10,20 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from tubelet.cli import completion, cost, data, demo, doctor, evaluate, pictures, predict, probe, recipes, train
+from tubelet.cli import (
+    completion,
+    convert,
+    cost,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    pictures,
+    predict,
+    probe,
+    recipes,
+    train,
+)
 from tubelet.cli.command import Commands, Status, choose
 from tubelet.cli.terminal import print_versions, warn
 from tubelet.configs import ConfigError
@@ -22,6 +35,7 @@ COMMANDS: Commands = {
     "predict": predict.predict,
     "probe": probe.probe,
     "pictures": pictures.pictures,
+    "convert": convert.convert,
     "cost": cost.cost,
     "doctor": doctor.doctor,
     "data": data.data,

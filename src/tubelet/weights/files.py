@@ -232,14 +232,21 @@ def fetch(source: str) -> Path:
 
 
 def share(folder: str | Path, repository: str, *, private: bool = False) -> str:
-    """Upload a model folder to ``hf:org/name``, which is created if needed. Returns the address of the commit.
+    """Upload a folder that holds a model to ``hf:org/name``, which is created if needed. Returns the address of the
+    commit.
 
-    Raises WeightsError where ``folder`` is no model folder.
+    Raises WeightsError where ``folder`` is no model folder, and where the hub cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
 
-    if not (Path(folder) / "tubelet.json").is_file():
-        raise WeightsError(f"{folder}: no model folder (it has no tubelet.json); nothing was uploaded")
+    if not any((Path(folder) / name).is_file() for name in ("tubelet.json", "config.json")):
+        raise WeightsError(f"{folder}: no model folder (it has no tubelet.json or config.json); nothing was uploaded")
     name, api = repository.removeprefix(HUB), HfApi()
-    api.create_repo(name, private=private, exist_ok=True)
-    return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model folder written by Tubelet"))
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Written by Tubelet"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"{HUB}{name}: cannot be uploaded to: {error}. Check the name and the network, and log in with "
+            "`hf auth login`"
+        ) from error

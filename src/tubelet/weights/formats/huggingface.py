@@ -13,11 +13,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from tubelet.cards import ClassCard
-from tubelet.configs import part_of
+from tubelet.configs import part_of, to_json
 from tubelet.models import ModelConfig
 from tubelet.nn.blocks import TransformerConfig
+from tubelet.specs import RasterSpec, VideoSpec
 from tubelet.weights.checkpoint import Checkpoint
-from tubelet.weights.formats.tree import Tree, gather_blocks
+from tubelet.weights.formats.tree import Places, Tree, gather_blocks, scatter_blocks
 from tubelet.weights.loaded import LoadedModel, filled_model
 
 Table = Mapping[str, Sequence[str]]
@@ -26,6 +27,7 @@ Naming = tuple[str, Table]
 
 Act = Literal["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu"]
 _GELU: dict[str, Literal["exact", "quick"]] = {"gelu": "exact", "quick_gelu": "quick"}
+_ACT: dict[str, Act] = {"exact": "gelu", "quick": "quick_gelu", "tanh": "gelu_pytorch_tanh"}
 
 _NEW_BLOCK = {
     "norm_attention": ["layernorm_before"],
@@ -42,6 +44,14 @@ OLD_BLOCK = {
     "norm_mlp": ["layernorm_after"],
     "mlp.0": ["intermediate.dense"],
     "mlp.3": ["output.dense"],
+}
+
+_PATCHES = "embeddings.patch_embeddings.projection"
+_PATCH_BIAS: Places = {"tokenizer.projection.bias": (f"{_PATCHES}.bias", "D -> D")}
+IMAGE_PATCHES: Places = {"tokenizer.projection.weight": (f"{_PATCHES}.weight", "D c h w -> D (c h w)"), **_PATCH_BIAS}
+VIDEO_PATCHES: Places = {
+    "tokenizer.projection.weight": (f"{_PATCHES}.weight", "D c t h w -> D (c t h w)"),
+    **_PATCH_BIAS,
 }
 
 
@@ -78,6 +88,21 @@ class Settings:
             gelu=_GELU.get(self.hidden_act, "tanh"),
             norm_eps=self.layer_norm_eps,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(Settings):
+    """``frame_stride`` and ``frame_rate`` are ours: a :class:`VideoSpec`'s ``stride`` and ``fps``, which transformers'
+    own files do not say."""
+
+    num_frames: int = 32
+    frame_stride: int = 0
+    frame_rate: float = 0.0
+
+    def video(self, processor: Mapping[str, Any], stride: int) -> VideoSpec:
+        """``stride``: where no file says one."""
+        cut = pixels(processor, self.size, self.num_channels)
+        return VideoSpec(frames=self.num_frames, stride=self.frame_stride or stride, fps=self.frame_rate, **cut)
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -197,3 +222,75 @@ def filled(
     state = {f"encoder.{name}": x for name, x in encoder.items()} | {f"heads.{name}": x for name, x in heads.items()}
     model = filled_model(config, tasks, state, checkpoint.origin)
     return LoadedModel(model, config, tasks, {"source": checkpoint.origin}, dropped)
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def sizes(backbone: TransformerConfig, card: ClassCard | None) -> dict[str, Any]:
+    """The :class:`Settings` of a transformer and of the classes of its head."""
+    names = {str(number): str(name) for number, name in enumerate(card.classes)} if card else None
+    return {
+        "hidden_size": backbone.width,
+        "num_hidden_layers": backbone.depth,
+        "num_attention_heads": backbone.heads,
+        "intermediate_size": backbone.mlp,
+        "hidden_act": _ACT[backbone.gelu],
+        "layer_norm_eps": backbone.norm_eps,
+        "id2label": names,
+        "problem_type": f"{'multi' if card.multilabel else 'single'}_label_classification" if card else None,
+    }
+
+
+def raster_sizes(spec: RasterSpec) -> dict[str, Any]:
+    """The :class:`Settings` of an image's or a video's size; of a video's frames, too."""
+    told: dict[str, Any] = {"image_size": side(spec.size), "num_channels": spec.channels}
+    if isinstance(spec, VideoSpec):
+        told |= {"num_frames": spec.frames, "frame_stride": spec.stride, "frame_rate": spec.fps}
+    return told
+
+
+def side(size: tuple[int, int]) -> int | tuple[int, int]:
+    """The inverse of :func:`pair`."""
+    return size[0] if size[0] == size[1] else size
+
+
+def config_json(told: Settings, model_type: str, kind: str, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """A config.json. ``kind``: the class that loads it. ``leave_out``: settings that the architecture has not."""
+    fields = {name: value for name, value in to_json(told).items() if value is not None and name not in leave_out}
+    labels = {"label2id": {name: int(number) for number, name in told.id2label.items()}} if told.id2label else {}
+    return {"architectures": [kind], "model_type": model_type, **fields, **labels, "dtype": "float32"}
+
+
+def processor_json(spec: RasterSpec, kind: str, *, offset: bool = False) -> dict[str, Any]:
+    """A preprocessor_config.json of the image processor ``kind`` that does what :func:`pixels` reads of it.
+
+    ``offset``: pixels are scaled to [-1, 1] and then normalized, as ViViT's processors always do.
+    """
+    height, width = spec.size
+    whole = {"height": height, "width": width}
+    mean, std = (spec.mean, spec.std)
+    if offset:
+        mean, std = tuple(2 * m - 1 for m in mean), tuple(2 * s for s in std)
+    crops = spec.fit == "crop"
+    return {
+        "image_processor_type": kind,
+        "do_resize": True,
+        "size": {"shortest_edge": spec.short_side} if crops else whole,
+        "resample": 2,
+        "do_center_crop": crops,
+        **({"crop_size": whole} if crops else {}),
+        "do_rescale": True,
+        "rescale_factor": 1 / 127.5 if offset else 1 / 255,
+        **({"offset": True} if offset else {}),
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+    }
+
+
+def blocks_there(
+    tree: Tree, prefix: str, depth: int, table: Table = OLD_BLOCK, ours: str = "encoder."
+) -> dict[str, Tensor]:
+    """The inverse of :func:`blocks`, by the names that files have."""
+    return scatter_blocks(table, tree.layer, f"{prefix}encoder.layer.{{}}.", depth, ours)
