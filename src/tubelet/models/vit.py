@@ -16,6 +16,7 @@ from tubelet.nn.encoding import ImagePool, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.initializers import init_dense_
 from tubelet.nn.positions import Resize
+from tubelet.nn.rotary import RotaryPositions
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of
 from tubelet.specs import ImageSpec, InputSpec
 
@@ -108,13 +109,14 @@ class ViT(Encoder):
         patch = (1, *config.patch)
         self.tokenizer = TubeletTokenizer(patch, config.backbone.width, config.image.channels)
         grid = (1, *config.position_grid) if config.position_grid else grid_of(config.image.extent, patch)
+        head_width = config.backbone.inner // config.backbone.heads
         self.encoder = TokenEncoder(
             config.backbone,
             grid,
             config.pool,
             registers=config.registers,
             pre_norm=config.pre_norm,
-            rotary=config.rotary,
+            rotary=RotaryPositions(head_width, theta=config.rotary) if config.rotary else None,
             resize=config.resize,
         )
         self.representation = Representation(config.pooled_width, config.representation)

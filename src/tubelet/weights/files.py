@@ -22,7 +22,12 @@ _HUB_FILES = [
     f"{folder}{file}"
     for folder in ("", "model/")
     for file in ("tubelet.json", "config.json", "preprocessor_config.json", "model.safetensors", "README.md")
-] + ["processor_config.json", "model.safetensors.index.json", "model-*-of-*.safetensors"]
+] + [
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+]
 _HUB_PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
 # What a file of someone else may make the library read before it knows what is in it: far more than any model needs.
 _JSON_BYTES, _JSON_DEPTH, _JSON_LISTS = 2**24, 32, 20_000
