@@ -277,7 +277,7 @@ def test_views():
 def test_the_inception_crop_has_area_shape_and_place_within_limits(monkeypatch):
     augment = replace(Augmentation.none(), area=(0.1, 0.5), aspect=(0.5, 2.0))
     boxes: list[Box] = []
-    monkeypatch.setattr(transforms, "cut", lambda frames, box, size: boxes.append(box) or cut(frames, box, size))
+    monkeypatch.setattr(transforms, "cut", lambda frames, box, *how: boxes.append(box) or cut(frames, box, *how))
     spec, frames = VideoSpec(frames=2, size=(20, 24), short_side=28), picture(2, 240, 300)
     for seed in range(300):
         clip = train_clip(frames, spec, augment, Random(seed))
