@@ -151,6 +151,12 @@ def test_it_trains_and_is_saved(tmp_path):
     assert_same(tubelet.load(tmp_path / "ours").eval()(x), model.eval()(x))
 
 
+def test_rotary_positions_and_the_pool_are_of_model_1_alone():
+    for options in ({"rotary": 100.0}, {"pool": "attention"}):
+        with pytest.raises(ValueError, match='need attention_type="joint"'):
+            ViViTConfig(backbone=BACKBONE, attention_type="factorized_encoder", **options)
+
+
 # Rotary positions over space and time --------------------------------------------------------------------------------
 
 
