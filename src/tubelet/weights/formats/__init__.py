@@ -9,7 +9,19 @@ from tubelet.configs import shown
 from tubelet.models import ModelConfig
 from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.files import WeightsError
-from tubelet.weights.formats import ast, clip, dino, scenic_checkpoint, timesformer, timm, vatt, videomae, vit, vivit
+from tubelet.weights.formats import (
+    ast,
+    clip,
+    dino,
+    scenic_checkpoint,
+    timesformer,
+    timm,
+    vatt,
+    videomae,
+    vit,
+    vivit,
+    vjepa2,
+)
 from tubelet.weights.formats.tree import Tree
 from tubelet.weights.formats.written import MisfitError, Outgoing, Written
 from tubelet.weights.loaded import LoadedModel
@@ -31,7 +43,19 @@ class Format(Protocol):
     def read(self, checkpoint: Checkpoint) -> LoadedModel: ...
 
 
-FORMATS: tuple[Format, ...] = (vit, dino, clip, vivit, videomae, timesformer, ast, timm, scenic_checkpoint, vatt)
+FORMATS: tuple[Format, ...] = (
+    vit,
+    dino,
+    clip,
+    vivit,
+    videomae,
+    timesformer,
+    vjepa2,
+    ast,
+    timm,
+    scenic_checkpoint,
+    vatt,
+)
 """All formats, in the order in which they are asked."""
 
 Layout = Literal["transformers", "timm"]

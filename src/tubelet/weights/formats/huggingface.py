@@ -13,10 +13,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from tubelet.cards import ClassCard
-from tubelet.configs import part_of, to_json
+from tubelet.configs import ConfigError, part_of, to_json
 from tubelet.models import ModelConfig
 from tubelet.nn.blocks import TransformerConfig
-from tubelet.specs import RasterSpec, VideoSpec
+from tubelet.specs import Fit, RasterSpec, VideoSpec
 from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.formats.tree import Places, Tree, gather_blocks, scatter_blocks
 from tubelet.weights.loaded import LoadedModel, filled_model
@@ -28,6 +28,9 @@ Naming = tuple[str, Table]
 Act = Literal["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu"]
 _GELU: dict[str, Literal["exact", "quick"]] = {"gelu": "exact", "quick_gelu": "quick"}
 _ACT: dict[str, Act] = {"exact": "gelu", "quick": "quick_gelu", "tanh": "gelu_pytorch_tanh"}
+
+_MOST_CHANNELS = 1024
+_BILINEAR, _BICUBIC = 2, 3  # Pillow's numbers for them
 
 _NEW_BLOCK = {
     "norm_attention": ["layernorm_before"],
@@ -115,7 +118,10 @@ class _Processor:
 
     size: int | dict[str, int | None] | None = None
     crop_size: int | dict[str, int | None] | None = None
+    image_processor_type: str | None = None
+    feature_extractor_type: str | None = None
     do_resize: bool | None = True
+    resample: int | None = None
     do_center_crop: bool | None = False
     do_rescale: bool | None = True
     rescale_factor: float | None = 1 / 255
@@ -131,11 +137,12 @@ def pixels(
     """The fields of an ImageSpec or a VideoSpec of ``size`` that cuts and scales pictures as the image processor does.
 
     ``any_size``: the processor's own size counts, for a model that takes any. A processor that neither keeps
-    proportions nor crops stretches pictures, as the spec then does; one that stretches and then crops (DeiT's) keeps
-    proportions here. Pictures are resized as Tubelet does, whichever filter the processor has. The mean and deviation
-    do in one step, from pixels in [0, 1], what the processor does in up to three: scale by a factor, take an offset of
-    one away, and normalize.
+    proportions nor crops stretches pictures, as the spec then does; so does one that stretches and then crops (DeiT's).
+    Filters that are neither bilinear nor bicubic become bilinear. The mean and deviation do in one step, from pixels in
+    [0, 1], what the processor does in up to three: scale by a factor, take an offset of one away, and normalize.
     """
+    if not 1 <= channels <= _MOST_CHANNELS:
+        raise ConfigError(f"num_channels: {channels:,} is not from 1 to {_MOST_CHANNELS:,}")
     told = part_of(_Processor, processor)
     mean, std = (0.0,) * channels, (1.0,) * channels
     if told.do_normalize:
@@ -152,10 +159,24 @@ def pixels(
     return {
         "size": size,
         "short_side": max(min(size), _shortest(told)),
-        "fit": "stretch" if told.do_resize and whole and not told.do_center_crop else "crop",
+        "fit": _fit(told, size),
+        "resample": "bicubic" if told.resample == _BICUBIC else "bilinear",
         "mean": tuple((offset + m) / factor for m in mean),
         "std": tuple(s / factor for s in std),
     }
+
+
+def _fit(processor: _Processor, size: tuple[int, int]) -> Fit:
+    """Whether pictures keep their proportions. Before a crop, a number alone is a square to DeiT, the short side to
+    others; a square is all that "stretch_crop" can say."""
+    whole = _whole(processor.size)
+    if not processor.do_resize or whole is None:
+        return "crop"
+    if not processor.do_center_crop:
+        return "stretch"
+    kind = processor.image_processor_type or processor.feature_extractor_type or ""
+    square = isinstance(processor.size, dict) or kind.startswith("DeiT")
+    return "stretch_crop" if square and whole[0] == whole[1] >= max(size) else "crop"
 
 
 def _shortest(processor: _Processor) -> int:
@@ -272,12 +293,17 @@ def processor_json(spec: RasterSpec, kind: str, *, offset: bool = False) -> dict
     mean, std = (spec.mean, spec.std)
     if offset:
         mean, std = tuple(2 * m - 1 for m in mean), tuple(2 * s for s in std)
-    crops = spec.fit == "crop"
+    resized: dict[Fit, dict[str, int]] = {
+        "crop": {"shortest_edge": spec.short_side},
+        "stretch": whole,
+        "stretch_crop": {"height": spec.short_side, "width": spec.short_side},
+    }
+    crops = spec.fit != "stretch"
     return {
         "image_processor_type": kind,
         "do_resize": True,
-        "size": {"shortest_edge": spec.short_side} if crops else whole,
-        "resample": 2,
+        "size": resized[spec.fit],
+        "resample": _BICUBIC if spec.resample == "bicubic" else _BILINEAR,
         "do_center_crop": crops,
         **({"crop_size": whole} if crops else {}),
         "do_rescale": True,

@@ -15,7 +15,7 @@ from torch import Tensor
 from tubelet.configs import part_of
 from tubelet.models.vit import ViTConfig
 from tubelet.nn.encoding import ImagePool
-from tubelet.specs import ImageSpec
+from tubelet.specs import Fit, ImageSpec
 from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.formats.huggingface import (
     IMAGE_PATCHES,
@@ -52,6 +52,11 @@ class _MSN(Settings):
     layer_norm_eps: float = 1e-6
 
 
+_PROCESSORS: dict[Fit, str] = {
+    "crop": "BitImageProcessor",
+    "stretch": "ViTImageProcessor",
+    "stretch_crop": "DeiTImageProcessor",
+}
 _KINDS: dict[str, type[Settings]] = {"vit": Settings, "deit": Settings, "vit_mae": Settings, "vit_msn": _MSN}
 
 
@@ -108,8 +113,8 @@ def _config(told: Settings, processor: Mapping[str, Any], pool: ImagePool = "tok
 
 
 def image_processor(spec: ImageSpec) -> dict[str, Any]:
-    """The file of an image processor: ViT's own stretches pictures, and does not crop."""
-    return processor_json(spec, "BitImageProcessor" if spec.fit == "crop" else "ViTImageProcessor")
+    """The file of an image processor: ViT's own stretches pictures and does not crop, DeiT's does both."""
+    return processor_json(spec, _PROCESSORS[spec.fit])
 
 
 def encoder_state(tree: Tree, prefix: str, depth: int, patches: Places) -> dict[str, Tensor]:
