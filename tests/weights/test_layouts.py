@@ -63,6 +63,9 @@ DINO = ViTConfig(backbone=SCALED, patch=(8, 8), image=SQUARE, pool="token+mean")
 CLASSIFIERS = {
     "ViT": VIT,
     "ViT, stretched": replace(VIT, patch=(8, 4), image=replace(PICTURE, fit="stretch")),
+    "ViT, stretched and cropped, bicubic": replace(
+        VIT, image=replace(PICTURE, fit="stretch_crop", short_side=28, resample="bicubic")
+    ),
     "ViViT": VIVIT,
     "VideoMAE": MAE,
     "TimeSformer": TIME,
@@ -85,6 +88,9 @@ TIMM = {
         VIT, registers=3, image=replace(PICTURE, fit="stretch"), backbone=replace(SMALL, gelu="quick")
     ),
     "registers, mean": replace(VIT, registers=3, pool="mean"),
+    "stretched and cropped, bicubic": replace(
+        VIT, image=replace(PICTURE, fit="stretch_crop", short_side=28, resample="bicubic")
+    ),
 }
 
 
@@ -207,10 +213,11 @@ def noise(*shape):
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
-@pytest.mark.parametrize(("fit", "size"), [("crop", (20, 30)), ("stretch", (16, 24))])
+@pytest.mark.parametrize(("fit", "size"), [("crop", (20, 30)), ("stretch", (16, 24)), ("stretch_crop", (24, 24))])
 def test_transformers_cuts_pictures_as_the_model_wants_them(tmp_path, fit, size):
-    """Exactly where nothing is resampled: the short side of the one has 20 pixels, the other has the model's size."""
-    model = random_model(replace(VIT, image=replace(PICTURE, fit=fit)))
+    """Exactly where nothing is resampled: the short side of the one has 20 pixels, another has the model's size."""
+    image = replace(PICTURE, fit=fit, short_side=24 if fit == "stretch_crop" else 20)
+    model = random_model(replace(VIT, image=image))
     model.save(tmp_path / "there", layout="transformers")
     picture = noise(3, *size)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "there")
