@@ -95,9 +95,8 @@ def write(model: Outgoing) -> Written:
     """As TimesformerModel, or as TimesformerForVideoClassification where there is a task."""
     config = model.config
     assert isinstance(config, FAMILY)
-    # squares, as its blocks take for granted
-    square: dict[str, Any] = {"image_size": config.video.size[0], "patch_size": config.patch[0]}
-    told = _TimeSformer(**sizes(config.backbone, model.card) | raster_sizes(config.video) | square)
+    square: dict[str, Any] = {"image_size": config.video.size[0], "patch_size": config.patch[0]}  # as its blocks need
+    told = _TimeSformer(**sizes(config.backbone, model.card), **raster_sizes(config.video) | square)
     processor = processor_json(config.video, "VideoMAEImageProcessor")
     model.check(WRITES, _config(told, processor))
     kind, prefix = ("TimesformerForVideoClassification", "timesformer.") if model.card else ("TimesformerModel", "")
