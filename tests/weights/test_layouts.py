@@ -263,7 +263,7 @@ def test_what_is_written_for_timm_comes_back(tmp_path, name):
 
 
 def test_the_files_for_timm_have_its_names(tmp_path):
-    """Those that the code of timm 1.0.31 gives ``vit_base_patch16_224`` with these ``model_args``, written down by hand."""
+    """Those that timm 1.0.31 gives ``vit_base_patch16_224`` with these ``model_args``, read off its code."""
     random_model(replace(TIMM["registers"], backbone=replace(SCALED, depth=1, mlp=100))).save(
         tmp_path / "x", layout="timm"
     )
