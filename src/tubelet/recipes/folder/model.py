@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind
-from tubelet.models import Modality, ModelConfig, PolyViTConfig, ViViTConfig, plain_model
+from tubelet.models import Modality, ModelConfig, PolyViTConfig, ViTConfig, ViViTConfig, plain_model
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.recipes.folder.data import DatasetSummary, log_mel_scale, spread
@@ -78,7 +78,8 @@ def sizes_of(init: str, summaries: Sequence[DatasetSummary]) -> list[str]:
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
     """What all modalities share. ``config``: the model of the pretrained weights, if any; ``patch`` and ``pixels``:
-    those of its pictures. ``short``: the short side of pictures and clips, if not the weights' own.
+    those of its pictures. ``has_head``: whether the weights have a task's. ``short``: the short side of pictures and
+    clips, if not the weights' own.
     """
 
     backbone: TransformerConfig
@@ -86,6 +87,7 @@ class _Plan:
     patch: tuple[int, int] | None = None
     pixels: ImageSpec | None = None
     config: ModelConfig | None = None
+    has_head: bool = False
     short: int = 0
 
     def modality(self, kind: Kind, summaries: Sequence[DatasetSummary]) -> Modality:
@@ -124,20 +126,24 @@ class _Plan:
     def alone(self, kind: Kind, modality: Modality) -> ModelConfig:
         """The pretrained model itself if it takes ``kind``.
 
+        An image ViT without a head is read by its class token and the mean of its patches, as by DINOv2's classifiers.
         A video model from an image ViT is Model 2 and begins as the mean of its frames' features.
         """
         if isinstance(self.config, PolyViTConfig):
             return self.together({kind: modality})
         if self.config and _takes(self.config, kind):
             names = [name for name, spec in self.config.inputs.items() if spec.modality == kind]
-            return self.config.with_inputs(dict.fromkeys(names, modality.spec))
+            made = self.config.with_inputs(dict.fromkeys(names, modality.spec))
+            bare = isinstance(made, ViTConfig) and made.pool == "token" and not (made.representation or self.has_head)
+            return replace(made, pool="token+mean") if bare else made
         from_pictures = self.config is not None and set(self.config.inputs) == {"image"}
         made = plain_model(modality.spec, modality.patch, self.backbone, self.pool, factorized=from_pictures)
         return replace(made, temporal_pool="mean") if from_pictures and isinstance(made, ViViTConfig) else made
 
 
 def _weights(init: str, kinds: Collection[Kind], size: str, *, several: bool) -> tuple[_Plan, list[str]]:
-    config = load_model(init).config
+    loaded = load_model(init)
+    config = loaded.config
     as_it_is = not several and all(_takes(config, kind) for kind in kinds)
     if not config.is_plain:
         what, takes = " and ".join(kinds), " and ".join(config.inputs)
@@ -154,6 +160,7 @@ def _weights(init: str, kinds: Collection[Kind], size: str, *, several: bool) ->
         pixels=pixels_of(config),
         pool=first.pool,
         config=config,
+        has_head=bool(loaded.tasks),
         short=int(size or 0),
     )
     model = "a PolyViT" if several else "it is" if as_it_is else f"a model of {' and '.join(kinds)}"
