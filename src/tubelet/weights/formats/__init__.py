@@ -7,7 +7,19 @@ from typing import Protocol
 from tubelet.configs import shown
 from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.files import WeightsError
-from tubelet.weights.formats import ast, clip, dino, scenic_checkpoint, timesformer, timm, vatt, videomae, vit, vivit
+from tubelet.weights.formats import (
+    ast,
+    clip,
+    dino,
+    onnx,
+    scenic_checkpoint,
+    timesformer,
+    timm,
+    vatt,
+    videomae,
+    vit,
+    vivit,
+)
 from tubelet.weights.loaded import LoadedModel
 
 
@@ -27,7 +39,7 @@ class Format(Protocol):
     def read(self, checkpoint: Checkpoint) -> LoadedModel: ...
 
 
-FORMATS: tuple[Format, ...] = (vit, dino, clip, vivit, videomae, timesformer, ast, timm, scenic_checkpoint, vatt)
+FORMATS: tuple[Format, ...] = (vit, dino, clip, vivit, videomae, timesformer, ast, onnx, timm, scenic_checkpoint, vatt)
 """All formats, in the order in which they are asked."""
 
 _REFUSED = {
