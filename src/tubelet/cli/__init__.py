@@ -10,7 +10,20 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from tubelet.cli import completion, cost, data, demo, doctor, evaluate, pictures, predict, probe, recipes, train
+from tubelet.cli import (
+    completion,
+    cost,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    pictures,
+    predict,
+    probe,
+    recipes,
+    train,
+    weights,
+)
 from tubelet.cli.command import Commands, Status, choose
 from tubelet.cli.terminal import print_versions, warn
 from tubelet.configs import ConfigError
@@ -25,6 +38,7 @@ COMMANDS: Commands = {
     "cost": cost.cost,
     "doctor": doctor.doctor,
     "data": data.data,
+    "weights": weights.weights,
     "recipes": recipes.recipes,
     "completion": completion.completion,
 }
@@ -76,5 +90,7 @@ def _dispatch(words: list[str]) -> Status:
             return train.train_recipe(recipe, rest)
         case ["data", *rest]:
             return data.choose_data(rest)
+        case ["weights", *rest]:
+            return weights.choose_weights(rest)
         case _:
             return choose(words, COMMANDS, prog="tubelet", about=_ABOUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from tubelet.configs import shown
@@ -55,7 +56,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> LoadedModel:
     """The model in a checkpoint of another library. Raises WeightsError where no format recognizes it."""
     for one in FORMATS:
         if one.recognizes(checkpoint):
-            return one.read(checkpoint)
+            return replace(one.read(checkpoint), format=one.LOADS)
     loads = "; ".join(one.LOADS for one in FORMATS)
     raise WeightsError(f"{checkpoint.origin}: {_looks(checkpoint)}, which is not read; what loads: {loads}")
 

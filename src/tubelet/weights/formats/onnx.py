@@ -267,7 +267,7 @@ class _Reading:
         flow = self._flow
         found = (one for value in flow.following(_ACTIVATION, expand.output) for one in flow.linears(value))
         if (reduce := next(found, None)) is None:
-            raise NotPlainError(f"its MLP goes into {self._named(expand.output)}")
+            raise NotPlainError(f"its MLP goes into {self._named(expand.output)}, and not into a GELU")
         nodes = flow.between(expand.output, reduce.input)
         kinds = {node.kind for node in nodes}
         factors = [x for node in nodes for one in node.inputs if (x := flow.constant(one)) is not None]
@@ -319,9 +319,8 @@ class _Reading:
         height, width = size if all(size) else (grid[0] * patch[0], grid[1] * patch[1])
         mean, std = _IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
         image = ImageSpec(size=(height, width), short_side=min(height, width), mean=mean, std=std)
-        told = (
-            "ImageNet's mean and deviation: an ONNX file tells none" if channels == 3 else "[-1, 1]: nothing tells it"
-        )
+        known = "the mean and deviation of ImageNet" if channels == 3 else "pixels in [-1, 1]"
+        told = f"{known}, as an ONNX file tells none"
         if isinstance(like, ViTConfig) and list(like.patch) == patch and like.image.channels == channels:
             image, told = like.image, "that of the model that it was said to be like"
         first, special = self._blocks[0], len(self._tokens.special)
