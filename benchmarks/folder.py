@@ -2,6 +2,7 @@
 
     python benchmarks/folder.py --root data/folder --out runs/folder           # all data sets of folder_data.py
     python benchmarks/folder.py handwritten spoken --seeds 3
+    python benchmarks/folder.py stamps --init WEIGHTS                          # started from weights, as --init is
     python benchmarks/folder.py --table                                        # the table of what has been run
     python benchmarks/folder.py motion --before ../tubelet-before --limit 12   # another checkout, stopped after 12 min
 
@@ -30,15 +31,17 @@ from tubelet.reports.verdict import verdict
 _BEFORE = "before"
 
 
-def run(name: str, root: Path, out: Path, seed: int) -> dict[str, Any]:
+def run(name: str, root: Path, out: Path, seed: int, init: str = "") -> dict[str, Any]:
     """Train on a data set as a person would, and what came of it."""
-    record = out / f"{name}-{seed}.json"
+    called = f"{name}-{seed}{'-started' if init else ''}"
+    record = out / f"{called}.json"
     if record.exists():
         return json.loads(record.read_text())
-    data, folder = prepare(name, root), out / f"{name}-{seed}"
+    data, folder = prepare(name, root), out / called
     command = [sys.executable, "-m", "tubelet", "train", "folder", str(data), "--out", str(folder)]
+    command += [*(["--seed", str(seed)] if seed else []), *(["--init", init] if init else [])]
     began = time.monotonic()
-    done = subprocess.run([*command, *(["--seed", str(seed)] if seed else [])], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.monotonic() - began
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
@@ -48,6 +51,7 @@ def run(name: str, root: Path, out: Path, seed: int) -> dict[str, Any]:
     found = {
         "name": name,
         "seed": seed,
+        "init": init,
         "task": task,
         "said": [config["chosen"].get("least_seconds", config["chosen"]["seconds"]), config["chosen"]["seconds"]],
         "took": seconds,
@@ -91,14 +95,15 @@ def table(out: Path) -> str:
         "| data set | test | model: top-1, mean class | best simple classifier | | before | said, took |",
         "|---|---|---|---|---|---|---|",
     ]
-    for record in sorted(records, key=lambda r: (order[r["name"]], r["seed"])):
+    for record in sorted(records, key=lambda r: (order[r["name"]], r["seed"], r["init"])):
         task, said = record["task"], verdict(record["task"])
         assert said is not None, record["name"]
         metrics, baseline, rival = task["metrics"], task["baseline"], task["baseline"]["metrics"]
         seed = f" (seed {record['seed']})" if record["seed"] else ""
-        old = before.get(record["name"]) if not record["seed"] else None
+        started = f", --init {Path(record['init']).name}" if record["init"] else ""
+        old = before.get(record["name"]) if not (seed or started) else None
         lines.append(
-            f"| {record['name']}{seed} | {task['coverage']['scored']} of {task['coverage']['expected']} "
+            f"| {record['name']}{seed}{started} | {task['coverage']['scored']} of {task['coverage']['expected']} "
             f"| {metrics['top1']:.1%}, {metrics['mean_class_accuracy']:.1%} "
             f"| {rival['top1']:.1%}, {rival['mean_class_accuracy']:.1%}: {baseline['name']} "
             f"| {said.outcome} (±{100 * said.error:.1f}) | {_before(old)} "
@@ -130,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=Path("data/folder"), help="where the data are prepared")
     parser.add_argument("--out", type=Path, default=Path("runs/folder"), help="where runs and results are kept")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each data set")
+    parser.add_argument("--init", default="", help="weights to start from")
     parser.add_argument("--before", type=Path, help="a checkout of another version, to run instead")
     parser.add_argument("--limit", type=float, default=12.0, help="minutes after which --before is stopped")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
@@ -140,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(run_before(name, asked.root, asked.out, asked.before.resolve(), asked.limit), flush=True)
             continue
         for seed in range(asked.seeds):
-            found = run(name, asked.root, asked.out, seed)
+            found = run(name, asked.root, asked.out, seed, asked.init)
             print(f"{name}, seed {seed}: {verdict(found['task'])} {found['took'] / 60:.1f} min", flush=True)
     print(table(asked.out))
 

@@ -222,10 +222,10 @@ print(json.dumps(found))
 
 
 def against(before: Path, names: Sequence[str], runs: int) -> None:
-    """Print how fast this source is beside another checkout's, the two measured in turn."""
+    """Print how fast this source is beside another checkout's, the two measured in turn; a model at a time."""
     here = Path(__file__).resolve().parents[1]
-    table = Table("model", "step", "before, s", "now, s", "before / now", box=None)
-    for name in track(names, console=Console(stderr=True)):
+    print(f"{'model':24}{'step':8}{'before, s':>10}{'now, s':>10}{'before / now':>14}")
+    for name in names:
         times: dict[tuple[Path, str], list[float]] = {}
         for _ in range(runs):
             for source in (before.resolve(), here):
@@ -236,8 +236,7 @@ def against(before: Path, names: Sequence[str], runs: int) -> None:
                     times.setdefault((source, step), []).append(seconds)
         for step in ("train", "test"):
             old, new = (statistics.median(times[source, step]) for source in (before.resolve(), here))
-            table.add_row(name, step, f"{old:.3f}", f"{new:.3f}", f"{old / new:.2f}")
-    Console().print(table)
+            print(f"{name:24}{step:8}{old:>10.3f}{new:>10.3f}{old / new:>14.2f}", flush=True)
 
 
 def main() -> None:

@@ -65,6 +65,21 @@ def test_a_still_video_through_model_2_is_the_image_at_every_time(image, kernel)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("frames", [2, 6])
+def test_model_2_that_pools_by_the_mean_starts_as_the_mean_of_its_frames(image, frames):
+    """Its temporal encoder adds nothing yet but the positions in time, which are set to zero here."""
+    config = replace(MODELS["factorized_encoder"], tubelet=(1, 4, 4), temporal_pool="mean")
+    model, report = start(config, image)
+    model.encoder.encoder.temporal.positions.table.zero_()
+    video = torch.randn(2, frames, 3, 16, 16)
+    each = randomized(IMAGE).eval().encoder({"image": video.flatten(0, 1)}).pooled.unflatten(0, (2, frames))
+    expected = torch.nn.functional.layer_norm(each, each.shape[-1:], eps=config.backbone.norm_eps).mean(1)
+    found = model.eval().encoder({"video": video}, interpolate=True).pooled
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert "set to zero: encoder.temporal.transformer.blocks.*.attention.out" in str(report)
+
+
+@torch.no_grad()
 def test_model_3_starts_as_if_it_had_no_time(image):
     """Residual: each frame's tokens are those of the image model, whatever the other frames show."""
     config = replace(MODELS["factorized_self_attention"], tubelet=(1, 4, 4))

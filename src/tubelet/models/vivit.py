@@ -39,12 +39,13 @@ class ViViTConfig(ModelConfig):
 
     ``sampled_frames`` > 0: uniform frame sampling of so many frames; the tubelet is then one frame long (Sec. 3.2).
     ``temporal_depth``: Model 2's L_t; 0 is the average-pooling baseline (Table 3). ``temporal_heads`` and
-    ``temporal_mlp``: those of its temporal encoder, as released weights may have them; the backbone's, if 0. ``order``:
-    Model 3's.
+    ``temporal_mlp``: those of its temporal encoder, as released weights may have them; the backbone's, if 0.
+    ``temporal_pool``: how it pools; as ``pool``, if empty. ``order``: Model 3's.
     ``temporal_start``: what Model 3's temporal attention starts from beside an image model's weights. "residual": as it
     was built, its output projection zero, so that the block is a residual connection and can learn; "copy": the image
     model's attention; "zero": all of it zero, as the paper and the released code say (no gradient but the output bias's
-    ever leaves zero); "fresh": as it was built.
+    ever leaves zero); "fresh": as it was built. With "residual" Model 2's temporal encoder, where it pools by the mean,
+    starts as the mean over time, too.
 
     Of Model 1 alone: ``positions`` "sinusoids" are fixed ones (VideoMAE's), which need ``pool="mean"``;
     ``final_norm``: whether the transformer ends in a layer norm of all tokens. ``norm_pooled``: the epsilon of a layer
@@ -62,6 +63,7 @@ class ViViTConfig(ModelConfig):
     temporal_depth: int = 4
     temporal_heads: int = 0
     temporal_mlp: int = 0
+    temporal_pool: Literal["", "token", "mean"] = ""
     order: Literal["space_time", "time_space"] = "space_time"
     temporal_start: Literal["residual", "copy", "zero", "fresh"] = "residual"
     representation: int = 0
@@ -82,6 +84,8 @@ class ViViTConfig(ModelConfig):
             raise ValueError(f"uniform frame sampling embeds single frames: {self.tubelet=} must start with 1")
         if self.attention_type != "joint" and not (self.positions == "learned" and self.final_norm):
             raise ValueError(f'{self.positions=} and {self.final_norm=} need attention_type="joint"')
+        if self.temporal_pool and self.attention_type != "factorized_encoder":
+            raise ValueError(f'{self.temporal_pool=} needs attention_type="factorized_encoder"')
         if self.positions == "sinusoids" and self.pool != "mean":
             raise ValueError(f'fixed positions have none for a class token: pool must be "mean", not {self.pool!r}')
         if self.norm_pooled < 0:
@@ -101,6 +105,11 @@ class ViViTConfig(ModelConfig):
         size = self.backbone
         heads, mlp = self.temporal_heads or size.heads, self.temporal_mlp or size.mlp
         return replace(size, depth=self.temporal_depth, heads=heads, mlp=mlp)
+
+    @property
+    def pool_over_time(self) -> Pool:
+        """How Model 2's temporal encoder pools."""
+        return self.temporal_pool or self.pool
 
     @property
     def inputs(self) -> Mapping[str, VideoSpec]:
@@ -171,8 +180,12 @@ class ViViTConfig(ModelConfig):
     def complete(
         self, offered: Mapping[str, Tensor], encoder: Encoder, source: Encoder, towers: tuple[tuple[Tower, Tower], ...]
     ) -> dict[str, Tensor]:
-        """What Model 3's temporal attention starts from, where the weights have none."""
+        """What Model 3's temporal attention starts from, or Model 2's temporal encoder, where the weights have none."""
         wanted = dict(encoder.named_parameters())
+        if self.attention_type == "factorized_encoder":
+            ends = (".attention.out.", ".mlp.3.") if self._starts_as_mean else ()
+            temporal = [name for name in wanted if name.startswith("encoder.temporal.") and name not in offered]
+            return {name: torch.zeros_like(wanted[name]) for name in temporal if any(end in name for end in ends)}
         names = [name for name in wanted if ".attention_time." in name and name not in offered]
         match self.temporal_start:
             case "copy":
@@ -184,6 +197,10 @@ class ViViTConfig(ModelConfig):
                 return {name: torch.zeros_like(wanted[name]) for name in names if ".out." in name}
             case "fresh":
                 return {}
+
+    @property
+    def _starts_as_mean(self) -> bool:
+        return self.temporal_start == "residual" and self.pool_over_time == "mean"
 
     def rollout(self, maps: Maps, input: str, given: tuple[str, ...] = ()) -> Shares:
         match self.attention_type:
@@ -260,7 +277,9 @@ def _transformer(config: ViViTConfig, grid: Grid) -> nn.Module:
         case "joint":
             return TokenEncoder(config.backbone, grid, config.pool, positions=config.positions, norm=config.final_norm)
         case "factorized_encoder":
-            return FactorizedEncoder(config.backbone, config.temporal_backbone, grid, config.pool)
+            return FactorizedEncoder(
+                config.backbone, config.temporal_backbone, grid, config.pool, config.pool_over_time
+            )
         case "factorized_self_attention":
             block = SpaceTimeBlock if config.order == "space_time" else TimeSpaceBlock
             return FactorizedTransformer(config.backbone, grid, block)
@@ -274,11 +293,13 @@ class FactorizedEncoder(nn.Module):
     The features' tokens are the temporal encoder's, one per time index; ``parts["spatial"]`` holds each index's own.
     """
 
-    def __init__(self, spatial: TransformerConfig, temporal: TransformerConfig, grid: Grid, pool: Pool) -> None:
+    def __init__(
+        self, spatial: TransformerConfig, temporal: TransformerConfig, grid: Grid, pool: Pool, pool_over_time: Pool
+    ) -> None:
         super().__init__()
         t, h, w = grid
         self.spatial = TokenEncoder(spatial, (1, h, w), pool)
-        self.temporal = TokenEncoder(temporal, (t, 1, 1), pool) if temporal.depth else AveragePool()
+        self.temporal = TokenEncoder(temporal, (t, 1, 1), pool_over_time) if temporal.depth else AveragePool()
 
     def forward(self, tokens: Float[Tensor, "B t h w D"]) -> Features:
         _, t, h, w, _ = tokens.shape

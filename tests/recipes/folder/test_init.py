@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from folders import TINY, clips, pictures, sounds
+from tubelet.configs import ConfigError
 from tubelet.evaluation.run import validator
 from tubelet.models import Model
 from tubelet.models.ast import ASTConfig
@@ -18,7 +19,7 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.recipes.folder import folder
 from tubelet.recipes.folder import pace as folder_pace
 from tubelet.recipes.folder.pace import Pace
-from tubelet.specs import ImageSpec
+from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.training.experiment import AdamW, Experiment
 from tubelet.training.ranks import Ranks
 from tubelet.training.run import train
@@ -79,6 +80,46 @@ def test_where_no_pass_fits_heads_alone_train(tmp_path: Path, vit: str, monkeypa
     again = folder(data, init=vit, epochs=float(slow.chosen["epochs"]), baseline=False)
     assert (again.trainable, again.tasks, again.training) == (slow.trainable, slow.tasks, slow.training)
     train(slow, tmp_path / "run", validate=validator(), progress=False)
+
+
+@pytest.fixture(scope="module")
+def large_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image ViT of 16x16 patches that was made for crops of 224 pixels."""
+    path = tmp_path_factory.mktemp("weights") / "large"
+    config = ViTConfig(backbone=TINY)
+    save_model(path, Model(config.build(), {}), config, {})
+    return str(path)
+
+
+@pytest.mark.parametrize(("update", "short"), [(0.005, 224), (0.4, 112), (30.0, 64)])
+def test_pictures_are_as_large_as_time_allows(
+    tmp_path: Path, large_vit: str, monkeypatch: pytest.MonkeyPatch, update: float, short: int
+) -> None:
+    """The more time an update of the smallest takes, the smaller the pictures; they are taken whole."""
+
+    def measure(experiment: Experiment, ranks: Ranks) -> dict[str, Pace]:
+        return {"folder": Pace(update=update, first_read=0.0, head=100)}
+
+    monkeypatch.setattr(folder_pace, "measure", measure)
+    made = folder(many_pictures(tmp_path / "data"), init=large_vit, minutes=2, baseline=False)
+    assert isinstance(made.model, ViTConfig)
+    assert (made.model.image.size, made.model.image.fit) == ((short, short), "stretch")
+    assert made.chosen["size"] == str(short)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("pictures", (112, 144)), ("clips", (112, 112))])
+def test_size_is_the_short_side_with_weights(tmp_path: Path, large_vit: str, kind: str, size: tuple[int, int]) -> None:
+    made = folder({"pictures": pictures, "clips": clips}[kind](tmp_path / "data"), init=large_vit, epochs=1, size="112")
+    (spec,) = made.model.inputs.values()
+    assert isinstance(spec, ImageSpec | VideoSpec)
+    assert (spec.size, spec.fit) == (size, "stretch")
+    if isinstance(made.model, ViViTConfig):
+        assert made.model.temporal_pool == "mean"
+
+
+def test_the_size_of_a_model_from_scratch_is_none_with_weights(tmp_path: Path, large_vit: str) -> None:
+    with pytest.raises(ConfigError, match=r"size: '192x6' is that of a model from scratch; with --init it is pixels"):
+        folder(pictures(tmp_path), init=large_vit, epochs=1, size="192x6")
 
 
 @pytest.mark.parametrize("kind", ["pictures", "clips", "sounds"])

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from tubelet.models.vit import ViTConfig
 from tubelet.recipes.describe import describe
 from tubelet.recipes.folder import pace as folder_pace
 from tubelet.recipes.folder.model import backbone
-from tubelet.recipes.folder.pace import Pace, Plan, plan_lengths
+from tubelet.recipes.folder.pace import Pace, Plan, Wanted, plan_lengths
 from tubelet.training.experiment import Experiment
 from tubelet.training.ranks import Ranks
 from tubelet.training.resolve import resolve
@@ -135,17 +134,25 @@ def test_one_class_says_what_to_do(tmp_path: Path) -> None:
 # What it plans ------------------------------------------------------------------------------------------------------
 
 
-def planned(made: Experiment, examples: int, minutes: float, **options: Any) -> Plan:
+SIZES = {"128x4": 0, "192x6": 2_000, "256x8": 20_000, "384x12": 100_000}
+
+
+def planned(
+    made: Experiment, examples: int, minutes: float, sizes: Mapping[str, int] = SIZES, epochs: float = 0.0
+) -> Plan:
     def experiment(plan: Plan) -> Experiment:
         return replace(made, model=replace(made.model, backbone=backbone(plan.size)))
 
+    passes = min(800, max(40, 100_000 / examples))
     return plan_lengths(
         experiment,
         {"folder": examples},
         {"folder": (examples // 10, examples // 5)},
-        examples=100_000,
+        wanted=Wanted(sizes=sizes, passes=passes, most=passes),
+        epochs=epochs,
+        seconds=60 * minutes,
         began=time.monotonic(),
-        **{"size": "planned", "epochs": 0.0, "seconds": 60 * minutes, "fits_baseline": False} | options,
+        fits_baseline=False,
     )
 
 
@@ -197,7 +204,7 @@ def test_passes_that_are_given_only_leave_the_size_to_plan(made: Experiment, mon
     paced(monkeypatch, FAST)
     assert planned(made, 500, 60.0, epochs=3.0).passes == 3
     monkeypatch.setattr(folder_pace, "measure", unmeasured)
-    known = planned(made, 500, 60.0, epochs=3.0, size="64x2")
+    known = planned(made, 500, 60.0, sizes={"64x2": 0}, epochs=3.0)
     assert (known.size, known.passes, known.chosen) == ("64x2", 3, {"epochs": 3.0, "size": "64x2"})
 
 

@@ -22,9 +22,9 @@ from tubelet.data.readers import reader_of
 from tubelet.data.views import Views
 from tubelet.models import ModelConfig
 from tubelet.recipes.folder.data import DatasetSummary, inspect, task_names
-from tubelet.recipes.folder.model import LONGEST, choose_model
+from tubelet.recipes.folder.model import LONGEST, choose_model, sizes_of
 from tubelet.recipes.folder.named import named_model, task_inputs
-from tubelet.recipes.folder.pace import VALIDATIONS, Plan, plan_lengths
+from tubelet.recipes.folder.pace import VALIDATIONS, Plan, Wanted, plan_lengths
 from tubelet.training.classification import Classification
 from tubelet.training.experiment import AdamW, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Mixup, Objective
@@ -36,11 +36,16 @@ _PATIENCE = 15  # of 20 validations, so that a training takes at least four fift
 _WARMUP = 0.05  # of the updates
 _RATE, _STARTED_RATE = 1e-3, 1e-4  # of learning: at a width of 128, less for a wider one; from weights to start from
 _LAYER_DECAY, _STOCHASTIC_DEPTH = 0.75, 0.1  # of a training that starts from weights
+_PASSES, _MOST_PASSES = 40, 800  # over the training files: at least where time allows, and at most
+_STARTED_PASSES = 8  # of fine-tuning that larger pictures leave time for
 _FEWEST_PASSES = 0.02  # passes of the heads alone, if not even one pass fits: the probe is what counts then
 _PROBED = 20_000  # training examples up to which the heads start from a probe
 _FEW = 2_000  # training files below which pretrained weights are suggested
 _HUB = "hf:google/vit-base-patch16-224-in21k"
 _AVERAGED = 50  # the moving average covers one such part of the updates
+
+# The models from scratch, and how many training files each can learn from.
+_SIZES = {"128x4": 0, "192x6": 2_000, "256x8": 20_000, "384x12": 100_000}
 
 # What a file may look or sound like and still be of its class: measured in docs/log.md, "Your own folder".
 _AUGMENT: dict[Kind, Augmentation] = {
@@ -73,7 +78,10 @@ def folder(
     model: Annotated[
         str, Doc("a model by name, such as mtv-s/2+ti/4 or tubevit-s/16; chosen by the data if empty")
     ] = "",
-    size: Annotated[str, Doc("WIDTHxDEPTH of a model from scratch, such as 192x6; planned if empty")] = "",
+    size: Annotated[
+        str,
+        Doc("WIDTHxDEPTH of a model from scratch, such as 192x6; short side in pixels with --init; planned if empty"),
+    ] = "",
     mirror: Annotated[
         Literal["measure", "yes", "no"], Doc("whether training mirrors pictures left for right, as it may for photos")
     ] = "measure",
@@ -142,9 +150,7 @@ def folder(
         draft.experiment,
         {name: len(seen.train) for name, seen in summaries.items()},
         {name: (len(seen.validating), len(seen.testing)) for name, seen in summaries.items()},
-        size=size or ("" if init or model else "planned"),
-        examples=max(_ENOUGH[seen.kind] for seen in summaries.values()),
-        fewest=_FEWEST_PASSES if init else 1.0,
+        wanted=draft.wanted(size),
         epochs=epochs,
         seconds=60 * minutes,
         began=began,
@@ -175,6 +181,21 @@ class _Draft:
     model: str
     mirrors: bool
     baseline: bool
+
+    def wanted(self, size: str) -> Wanted:
+        """What the plan chooses from; ``size``: the only one, if not empty."""
+        seen = list(self.summaries.values())
+        files = sum(len(data.train) for data in seen) / len(seen)
+        passes = min(_MOST_PASSES, max(_PASSES, max(_ENOUGH[data.kind] for data in seen) / files))
+        if self.init:
+            sizes = {} if self.model else dict.fromkeys(sizes_of(self.init, seen), 0)
+            return Wanted(
+                sizes=({size: 0} if size else sizes) or {"": 0},
+                passes=_STARTED_PASSES,
+                most=_PASSES,
+                fewest=_FEWEST_PASSES,
+            )
+        return Wanted(sizes={size: 0} if size or self.model else _SIZES, passes=passes, most=passes)
 
     def experiment(self, plan: Plan) -> Experiment:
         seen = list(self.summaries.values())

@@ -6,26 +6,30 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from statistics import median, quantiles
+from typing import TypeVar
 
 from tubelet.configs import ConfigError
 from tubelet.data.kinds import Kind
-from tubelet.models import Modality, ModelConfig, PolyViTConfig, plain_model
+from tubelet.models import Modality, ModelConfig, PolyViTConfig, ViViTConfig, plain_model
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.recipes.folder.data import DatasetSummary, log_mel_scale, spread
-from tubelet.specs import ImageSpec, RasterSpec, SpectrogramSpec, VideoSpec
+from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
 from tubelet.weights.folder import load_model
 
 LONGEST = 3.0  # seconds of a clip at most
 _FRAMES, _TUBELET = 16, 4
 _NATIVE = 40  # pixels up to which a picture keeps its own size
 _PICTURE, _VIDEO = 64, 48  # pixels of the short side of what is larger
+_SHRINKS = 96  # pixels of the short side above which a pretrained model may get smaller pictures than its own
+_SHARES = (0.25, 0.375, 0.5, 0.75, 1.0)  # of its own short side
 _FLATTEST = 2.0  # the longer side over the shorter one, at most
 _WORD = 2.0  # seconds up to which sounds count as words: each is stretched to the same number of frames
 _WORD_FRAMES, _WORD_BINS, _WORD_SLICE = 40, 40, 2
 _LONGEST_SOUND = 8.0
 _SOUND_TOKENS, _SOUND_BINS = 64, 64
 _LOUDNESS = -25.0  # decibels
+Spec = TypeVar("Spec", bound=InputSpec)
 _KINDS: tuple[Kind, ...] = ("image", "video", "audio")
 
 
@@ -42,7 +46,8 @@ def backbone(size: str) -> TransformerConfig:
 def choose_model(summaries: Sequence[DatasetSummary], init: str, size: str) -> tuple[ModelConfig, list[str]]:
     """A model for one folder, or a PolyViT for several, and sentences about it.
 
-    ``size``: "WIDTHxDEPTH" of a model from scratch; pretrained weights have their own.
+    ``size``: "WIDTHxDEPTH" of a model from scratch; with weights, the short side of pictures and clips in pixels, which
+    are then taken whole; those of the weights, if empty.
     """
     kinds: list[Kind] = [kind for kind in _KINDS if any(data.kind == kind for data in summaries)]
     if init and not (config := load_model(init).config).is_plain:
@@ -50,7 +55,7 @@ def choose_model(summaries: Sequence[DatasetSummary], init: str, size: str) -> t
         if takes_several and all(_takes(config, kind) for kind in kinds):
             return config, [f"Fine-tunes {init} as it is."]
     if init:
-        plan, said = _weights(init, kinds, several=len(summaries) > 1)
+        plan, said = _weights(init, kinds, size, several=len(summaries) > 1)
     else:
         plan, said = _Plan(backbone=backbone(size), pool="mean"), []
     modalities: dict[str, Modality] = {kind: plan.modality(kind, summaries) for kind in kinds}
@@ -59,10 +64,21 @@ def choose_model(summaries: Sequence[DatasetSummary], init: str, size: str) -> t
     return plan.alone(kinds[0], modalities[kinds[0]]), said
 
 
+def sizes_of(init: str, summaries: Sequence[DatasetSummary]) -> list[str]:
+    """The short sides in pixels that a model from weights may be given, the smallest first; none if it keeps its own:
+    that of sounds, of other than plain models, and of small pictures."""
+    config = load_model(init).config
+    own = next((spec for spec in config.inputs.values() if isinstance(spec, RasterSpec)), None)
+    if own is None or not config.is_plain or min(own.size) <= _SHRINKS or {s.kind for s in summaries} == {"audio"}:
+        return []
+    patch = config.towers()[0].patch[1]
+    return list(dict.fromkeys(str(patch * max(2, round(share * min(own.size) / patch))) for share in _SHARES))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
     """What all modalities share. ``config``: the model of the pretrained weights, if any; ``patch`` and ``pixels``:
-    those of its pictures.
+    those of its pictures. ``short``: the short side of pictures and clips, if not the weights' own.
     """
 
     backbone: TransformerConfig
@@ -70,13 +86,14 @@ class _Plan:
     patch: tuple[int, int] | None = None
     pixels: ImageSpec | None = None
     config: ModelConfig | None = None
+    short: int = 0
 
     def modality(self, kind: Kind, summaries: Sequence[DatasetSummary]) -> Modality:
         """The input and patch size for files of ``kind``."""
+        own = [data for data in summaries if data.kind == kind]
         for tower in self.config.towers() if self.config else ():
             if tower.spec.modality == kind:
-                return Modality(spec=tower.spec, patch=tower.patch)
-        own = [data for data in summaries if data.kind == kind]
+                return Modality(spec=self._sized(tower.spec, own), patch=tower.patch)
         match kind:
             case "image":
                 pixels, patch = self._pixels(own, _PICTURE, fine=4)
@@ -91,24 +108,35 @@ class _Plan:
 
     def _pixels(self, summaries: Sequence[DatasetSummary], large: int, fine: int) -> tuple[ImageSpec, tuple[int, int]]:
         if self.patch is not None and self.pixels is not None:
-            return self.pixels, self.patch
+            return self._sized(self.pixels, summaries), self.patch
         return whole_pictures(summaries, large, fine)
+
+    def _sized(self, spec: Spec, summaries: Sequence[DatasetSummary]) -> Spec:
+        if not (self.short and self.patch and isinstance(spec, RasterSpec)):
+            return spec
+        size = whole_size(summaries, self.short, self.patch)
+        return replace(spec, size=size, short_side=min(size), fit="stretch")
 
     def together(self, modalities: dict[str, Modality]) -> PolyViTConfig:
         own = self.config.adaptor_depth if isinstance(self.config, PolyViTConfig) else 0
         return PolyViTConfig(backbone=self.backbone, modalities=modalities, adaptor_depth=own, pool=self.pool)
 
     def alone(self, kind: Kind, modality: Modality) -> ModelConfig:
-        """The pretrained model itself if it takes ``kind``; a video model from an image ViT is Model 2."""
+        """The pretrained model itself if it takes ``kind``.
+
+        A video model from an image ViT is Model 2 and begins as the mean of its frames' features.
+        """
         if isinstance(self.config, PolyViTConfig):
             return self.together({kind: modality})
         if self.config and _takes(self.config, kind):
-            return self.config
+            names = [name for name, spec in self.config.inputs.items() if spec.modality == kind]
+            return self.config.with_inputs(dict.fromkeys(names, modality.spec))
         from_pictures = self.config is not None and set(self.config.inputs) == {"image"}
-        return plain_model(modality.spec, modality.patch, self.backbone, self.pool, factorized=from_pictures)
+        made = plain_model(modality.spec, modality.patch, self.backbone, self.pool, factorized=from_pictures)
+        return replace(made, temporal_pool="mean") if from_pictures and isinstance(made, ViViTConfig) else made
 
 
-def _weights(init: str, kinds: Collection[Kind], *, several: bool) -> tuple[_Plan, list[str]]:
+def _weights(init: str, kinds: Collection[Kind], size: str, *, several: bool) -> tuple[_Plan, list[str]]:
     config = load_model(init).config
     as_it_is = not several and all(_takes(config, kind) for kind in kinds)
     if not config.is_plain:
@@ -117,9 +145,16 @@ def _weights(init: str, kinds: Collection[Kind], *, several: bool) -> tuple[_Pla
             f"init: {init} is a model of {takes} that cannot start one of {what}"
             f"{' for several folders' if several else ''}; an image ViT, an AST, a PolyViT or a ViViT of Model 1 can"
         )
+    if size and not size.isdecimal():
+        raise ConfigError(f"size: {size!r} is that of a model from scratch; with --init it is pixels, such as 112")
     first, *_ = config.towers()
     plan = _Plan(
-        backbone=first.backbone, patch=first.patch[1:], pixels=pixels_of(config), pool=first.pool, config=config
+        backbone=first.backbone,
+        patch=first.patch[1:],
+        pixels=pixels_of(config),
+        pool=first.pool,
+        config=config,
+        short=int(size or 0),
     )
     model = "a PolyViT" if several else "it is" if as_it_is else f"a model of {' and '.join(kinds)}"
     return plan, [f"Fine-tunes {init} as {model}."]
@@ -144,14 +179,20 @@ def whole_pictures(summaries: Sequence[DatasetSummary], large: int, fine: int) -
     for large pictures, ``fine`` for small ones, and 2 to 4 for tiny ones.
     """
     height, own = median(data.height for data in summaries), median(data.aspect for data in summaries)
-    aspect = min(max(own, 1 / _FLATTEST), _FLATTEST)
     native = min(height, height * own)
     short = round(native) if native <= _NATIVE else large
     patch = 8 if short > _NATIVE else fine if short >= 4 * fine else 4 if short >= 16 else 2
-    sides = (short / min(1.0, aspect), short * max(1.0, aspect))
-    size = tuple(patch * max(2, round(side / patch)) for side in sides)
-    assert len(size) == 2
+    size = whole_size(summaries, short, (patch, patch))
     return ImageSpec(size=size, short_side=min(size), fit="stretch"), (patch, patch)
+
+
+def whole_size(summaries: Sequence[DatasetSummary], short: int, patch: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in whole patches, of the data's proportions, up to twice as long as wide; the short side is about
+    ``short`` pixels."""
+    aspect = min(max(median(data.aspect for data in summaries), 1 / _FLATTEST), _FLATTEST)
+    height, width = short / min(1.0, aspect), short * max(1.0, aspect)
+    h, w = patch
+    return h * max(2, round(height / h)), w * max(2, round(width / w))
 
 
 def video_spec_for(summaries: Sequence[DatasetSummary], pixels: ImageSpec, frames: int) -> VideoSpec:

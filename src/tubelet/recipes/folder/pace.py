@@ -98,24 +98,37 @@ def _pace(experiment: Experiment, name: str, records: Sequence[Record], ranks: R
     return Pace(update=update, first_read=max(0.0, cold - update) / task.batch_size, head=head)
 
 
-SIZES = ("128x4", "192x6", "256x8", "384x12")
-_PASSES, _MOST_PASSES = 40, 800  # over the training examples: at least where time allows, and at most
-_LARGER_FROM = (0, 2_000, 20_000, 100_000)  # training examples that a size can learn from
 _SHARE = 0.85  # of the budget that the updates of a larger size may take by the estimate
 _START, _END = 5.0, 8.0  # seconds of loading the program, and of the model's folder and the report
 _FIT_START, _FIT = 3.0, 2.5e-8  # seconds of fitting a probe, and for each example and parameter of the head
 _FORWARD = 0.45  # of an update's time, for the same examples without a gradient
 VALIDATIONS = 20  # of a training
 _BASELINE, _BASELINE_EXAMPLES = 30.0, 5_000  # seconds and examples that fitting the baselines takes at most
-_FIXED_PART = 0.4  # of an update's time at the smallest size that does not grow with the model
+_FIXED_PART, _FIXED = 0.4, 0.002  # of an update's time, and seconds of an example, that do not grow with the model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a plan chooses from.
+
+    ``sizes``: of the model, the smallest first, each with the fewest training examples that it can learn from.
+    ``passes``: over the examples, that a larger size must leave time for. ``most``: passes, if time allows.
+    ``fewest``: if not even one fits.
+    """
+
+    sizes: Mapping[str, int]
+    passes: float
+    most: float
+    fewest: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How large the model is and how long each task trains.
 
-    ``passes``: over the examples; below 1 only heads train, if there are pretrained weights. ``chosen``: what was
-    measured, to resume the training with (see :class:`Experiment`).
+    ``size``: see :func:`~tubelet.recipes.folder.model.choose_model`. ``passes``: over the examples; below 1 only heads
+    train, if there are pretrained weights. ``chosen``: what was measured, to resume the training with (see
+    :class:`Experiment`).
     """
 
     size: str
@@ -129,9 +142,7 @@ def plan_lengths(
     train: Mapping[str, int],
     held_out: Mapping[str, tuple[int, int]],
     *,
-    size: str,
-    examples: int,
-    fewest: float = 1.0,
+    wanted: Wanted,
     epochs: float,
     seconds: float,
     began: float,
@@ -140,13 +151,13 @@ def plan_lengths(
     """The size and the lengths that fit into ``seconds`` from ``began`` (time.monotonic) on, by measuring.
 
     ``experiment`` makes the experiment of a plan. ``train``: each task's training examples; ``held_out``: its
-    validation and test examples. ``examples``: how many examples are enough in training, over all passes. ``size``:
-    "planned" if it is to be chosen, "" if the model has its own. ``epochs``: 0 if planned, with ``fewest`` if not even
-    one pass fits. Where both are given, nothing is measured. On several ranks the first one decides.
+    validation and test examples. ``epochs``: passes; 0 if planned. Where they are given and there is a single size,
+    nothing is measured. On several ranks the first one decides.
     """
+    size, *larger = wanted.sizes
     batches = {name: experiment(_draft(train, size)).tasks[name].batch_size for name in train}
     per_epoch = {name: max(1, count // batches[name]) for name, count in train.items()}
-    if epochs and size != "planned":
+    if epochs and not larger:
         return Plan(
             size=size, updates=updates_of(epochs, per_epoch), passes=epochs, chosen={"epochs": epochs, "size": size}
         )
@@ -154,7 +165,7 @@ def plan_lengths(
         plan: list[Plan | None] = [None]
         if ranks.is_main:
             planner = _Planner(
-                experiment, train, held_out, per_epoch, examples, fewest, epochs, seconds, began, fits_baseline, ranks
+                experiment, train, held_out, per_epoch, wanted, epochs, seconds, began, fits_baseline, ranks
             )
             plan = [planner.plan(size)]
         if ranks.control is not None:
@@ -165,7 +176,7 @@ def plan_lengths(
 
 
 def _draft(train: Mapping[str, int], size: str) -> Plan:
-    return Plan(size=SIZES[0] if size == "planned" else size, updates=dict.fromkeys(train, 1_000), chosen={})
+    return Plan(size=size, updates=dict.fromkeys(train, 1_000), chosen={})
 
 
 @dataclass(frozen=True)
@@ -174,8 +185,7 @@ class _Planner:
     train: Mapping[str, int]
     held_out: Mapping[str, tuple[int, int]]
     per_epoch: Mapping[str, int]
-    examples: int
-    fewest: float
+    wanted: Wanted
     epochs: float
     seconds: float
     began: float
@@ -186,7 +196,7 @@ class _Planner:
         draft = _draft(self.train, size)
         experiment = self.experiment(draft)
         paces = measure(experiment, self.ranks)
-        if size == "planned" and (larger := self._larger(draft, paces)) != draft.size:
+        if (larger := self._larger(draft, paces)) != draft.size:
             draft = _draft(self.train, larger)
             experiment = self.experiment(draft)
             paces = measure(experiment, self.ranks)
@@ -196,7 +206,7 @@ class _Planner:
         left = max(0.2 * self.seconds, self.seconds - fixed)
         one_pass = self._one_pass(paces)
         room = left / one_pass
-        passes = self.epochs or float(f"{self.fewest if room < 1 else min(self._wanted(), room):.4g}")
+        passes = self.epochs or float(f"{self.wanted.fewest if room < 1 else min(self.wanted.most, room):.4g}")
         if passes < 1 and self.experiment(replace(draft, passes=passes)).trainable != ("*",):
             one_pass *= _FORWARD  # heads alone have no gradient to compute through the model
             fixed -= (VALIDATIONS - 1) * self._validation(paces)
@@ -211,11 +221,6 @@ class _Planner:
     def _one_pass(self, paces: Mapping[str, Pace]) -> float:
         """Seconds of a pass over all tasks' examples."""
         return sum(self.per_epoch[name] * pace.update for name, pace in paces.items())
-
-    def _wanted(self) -> float:
-        """The number of passes if time did not matter."""
-        examples = sum(self.train.values()) / len(self.train)
-        return self.epochs or min(_MOST_PASSES, max(_PASSES, self.examples / examples))
 
     def _others(self, paces: Mapping[str, Pace]) -> float:
         """Seconds outside the updates: baselines, reading every file once, validation, the test."""
@@ -248,11 +253,12 @@ class _Planner:
     def _larger(self, draft: Plan, paces: Mapping[str, Pace]) -> str:
         """The largest size that suits the number of examples and leaves time for all the wanted passes."""
         examples, chosen = sum(self.train.values()), draft.size
-        needed = self._wanted() * self._one_pass(paces)
-        base = self._work(draft)
-        for size, least in zip(SIZES, _LARGER_FROM, strict=True):
-            grown = _FIXED_PART + (1 - _FIXED_PART) * self._work(replace(draft, size=size)) / base
-            if examples >= least and needed * grown <= _SHARE * self.seconds:
+        passes, base = self.epochs or self.wanted.passes, self._work(draft)
+        one_pass = self._one_pass(paces)
+        fixed = min(_FIXED_PART * one_pass, _FIXED * examples)
+        for size, least in self.wanted.sizes.items():
+            grown = fixed + (one_pass - fixed) * self._work(replace(draft, size=size)) / base
+            if examples >= least and passes * grown <= _SHARE * self.seconds:
                 chosen = size
         return chosen
 
