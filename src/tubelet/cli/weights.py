@@ -75,13 +75,15 @@ def _print(found: Inspection) -> None:
     rows = [
         ("format", found.format),
         ("model", f"{found.model}, {found.parameters / 1e6:.1f} million parameters"),
+        *((f"tower {name}", description) for name, description in found.towers.items()),
         *((f"input {name}", description) for name, description in found.inputs.items()),
         *((f"task {name}", description) for name, description in found.tasks.items()),
         *((name, str(value)) for name, value in found.provenance.items() if name != "source"),
         ("dropped", _listed(found.dropped)),
         ("can start", _listed(found.starts, len(found.starts)) or "a model of its own size, given as a config"),
     ]
-    print_tables(table((found.source, ""), [row for row in rows if row[1]]))
+    print(f"{found.source}\n")
+    print_tables(table(("", ""), [row for row in rows if row[1]]))
     print("\n--for NAME says what of a model would be loaded, resized, left fresh, and not used.")
 
 

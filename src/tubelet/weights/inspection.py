@@ -10,25 +10,27 @@ import torch
 
 from tubelet.cards import TaskCard
 from tubelet.configs import to_json
-from tubelet.models import Model, ModelConfig, list_models, model_config
-from tubelet.models.family import size_letters
+from tubelet.models import SIZES, Model, ModelConfig, Tower, list_models, model_config
+from tubelet.nn.blocks import TransformerConfig
+from tubelet.specs import ImageSpec, InputSpec, VideoSpec
 from tubelet.weights.files import WeightsError
 from tubelet.weights.loaded import LoadedModel
-from tubelet.weights.transfer import Init, InitReport, initialize_from
+from tubelet.weights.transfer import Init, InitReport, check_start, initialize_from
 
 
 @dataclass(frozen=True)
 class Inspection:
     """What is known of a source of weights.
 
-    ``model``: its kind, with the name that means the same if one does; ``inputs``: how each is cut and scaled, in
-    words; ``tasks``: what each head answers, in words; ``classes``: the names, by task; ``parameters``: their number,
-    the heads' too.
+    ``model``: its kind, with the name that means the same if one does; ``towers``: the transformer of each, ``inputs``:
+    how each is cut and scaled, ``tasks``: what each head answers, all in words; ``classes``: the names, by task;
+    ``parameters``: their number, the heads' too; ``starts``: names of models that can start from it.
     """
 
     source: str
     format: str
     model: str
+    towers: Mapping[str, str]
     inputs: Mapping[str, str]
     tasks: Mapping[str, str]
     classes: Mapping[str, tuple[str, ...]]
@@ -45,6 +47,7 @@ class Inspection:
             "format": self.format,
             "model": self.model,
             "parameters": self.parameters,
+            "towers": dict(self.towers),
             "inputs": dict(self.inputs),
             "tasks": dict(self.tasks),
             "classes": {name: list(classes) for name, classes in self.classes.items()},
@@ -62,10 +65,9 @@ def inspect_weights(source: str, loaded: LoadedModel) -> Inspection:
         source=source,
         format=loaded.format,
         model=f"{config.variant}, {config.name}" if config.name else config.variant,
-        inputs={name: spec.description for name, spec in config.inputs.items()},
-        tasks={
-            name: " ".join(line.removeprefix("- ") for line in card.describe()) for name, card in loaded.tasks.items()
-        },
+        towers={tower.name: _transformer(tower) for tower in config.towers()},
+        inputs={name: _input(spec) for name, spec in config.inputs.items()},
+        tasks={name: _in_words(card) for name, card in loaded.tasks.items()},
         classes={name: tuple(getattr(card, "classes", ())) for name, card in loaded.tasks.items()},
         parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
         config=config,
@@ -78,13 +80,24 @@ def inspect_weights(source: str, loaded: LoadedModel) -> Inspection:
 def fit(source: str, loaded: LoadedModel, name: str) -> InitReport:
     """What would become of every parameter of the model ``name``, if it started from ``loaded``.
 
-    Nothing is loaded, and the model has no memory. Raises ValueError for an unknown name, and WeightsError, naming keys
-    and shapes, where the weights do not fit.
+    Raises ValueError for an unknown name, and WeightsError, naming keys and shapes, where the weights do not fit.
     """
     config = model_config(name)
-    with torch.device("meta"):
-        model = Model(config.build(), {})
-    return initialize_from(loaded, model, config, Init(source=source))
+    return initialize_from(loaded, Model(config.build(), {}), config, Init(source=source))
+
+
+def _transformer(tower: Tower) -> str:
+    size, (t, h, w) = tower.backbone, tower.patch
+    tokens = f"{h}x{w}" if t == 1 else f"{h}x{w} over {t} frames"
+    return f"{size.depth} blocks of width {size.width}, {size.heads} heads, MLPs of {size.mlp}; tokens of {tokens}"
+
+
+def _input(spec: InputSpec) -> str:
+    if not isinstance(spec, ImageSpec | VideoSpec):
+        return spec.description
+    mean, std = (", ".join(f"{x:g}" for x in numbers) for numbers in (spec.mean, spec.std))
+    cut = "stretched to it" if spec.fit == "stretch" else f"cut from a short side of {spec.short_side}"
+    return f"{spec.description}, {cut}; mean {mean}, deviation {std}"
 
 
 def _in_words(card: TaskCard) -> str:
@@ -93,13 +106,21 @@ def _in_words(card: TaskCard) -> str:
 
 def _candidates(config: ModelConfig) -> list[str]:
     """The names that may fit: those in the size of the source."""
-    sizes = {letters for tower in config.towers() if (letters := size_letters(tower.backbone)) is not None}
-    return [name for name in list_models() if any(f"-{letters}/" in f"{name}/" for letters in sizes)]
+    sizes = {_shape(backbone): letters for letters, backbone in SIZES.items()}
+    theirs = {sizes[shape] for tower in config.towers() if (shape := _shape(tower.backbone)) in sizes}
+    return [name for name in list_models() if any(f"-{letters}/" in name for letters in theirs)]
+
+
+def _shape(backbone: TransformerConfig) -> tuple[int, int, int]:
+    return backbone.width, backbone.heads, backbone.mlp
 
 
 def _starts(source: str, loaded: LoadedModel, name: str) -> bool:
+    config = model_config(name)
+    with torch.device("meta"):
+        encoder = config.build()
     try:
-        fit(source, loaded, name)
-    except (WeightsError, ValueError):
+        check_start(loaded, encoder, config, Init(source=source))
+    except WeightsError:
         return False
     return True
