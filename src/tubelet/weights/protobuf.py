@@ -25,7 +25,7 @@ def fields(message: View) -> Iterator[tuple[int, int | View]]:
             case _:
                 raise ValueError("a damaged field")
         if at > len(message):
-            raise ValueError("a field that ends too late")
+            raise ValueError("a damaged field, which ends too late")
         yield tag >> 3, value
 
 
