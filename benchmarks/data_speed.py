@@ -104,7 +104,7 @@ class BareDecoding(Dataset[int]):
 
 
 def bare_batches(examples: TrainSet, keys: Sequence[Slots], workers: int) -> Iterator[int]:
-    data = BareDecoding(examples, Stream(len(examples), 0, "task"))
+    data = BareDecoding(examples, Stream((len(examples),), 0, "task"))
     context = "fork" if workers else None
     return iter(DataLoader(data, None, sampler=keys, num_workers=workers, worker_init_fn=_one_thread,
                            multiprocessing_context=context))  # fmt: skip

@@ -14,7 +14,8 @@ from typing import ClassVar, Literal
 
 from tubelet.configs import register
 
-Fit = Literal["crop", "stretch"]
+Fit = Literal["crop", "stretch", "stretch_crop"]
+Resample = Literal["bilinear", "bicubic"]
 Medium = Literal["image", "video", "audio", "text"]
 _MOST_NUMBERS, _LONGEST = 2**30, 2**16  # in one view; frames of a clip, pixels of a side: beyond any model that can run
 _FASTEST = 1_000_000  # frames or samples per second
@@ -104,8 +105,10 @@ def _check_raster(spec: RasterSpec) -> None:
     size, short_side, mean, std = spec.size, spec.short_side, spec.mean, spec.std
     if not 1 <= min(size) <= max(*size, short_side) <= _LONGEST:
         raise ValueError(f"{size=} (height, width) and {short_side=} must be from 1 to {_LONGEST:,} pixels")
-    if spec.fit == "crop" and short_side < min(size):
-        raise ValueError(f"{short_side=} must be at least the smaller side of {size=}, or the crop leaves the picture")
+    least = {"crop": min(size), "stretch": 0, "stretch_crop": max(size)}[spec.fit]
+    if short_side < least:
+        side = "smaller" if spec.fit == "crop" else "larger"
+        raise ValueError(f"{short_side=} must be at least the {side} side of {size=}, or the crop leaves the picture")
     if len(mean) != len(std):
         raise ValueError(f"{mean=} and {std=} must have one number per channel")
     if not std or min(std) <= 0 or not all(map(math.isfinite, (*mean, *std))):
@@ -124,8 +127,10 @@ class ImageSpec(InputSpec):
 
     ``size`` is (height, width) in pixels. At test time the short side is brought to ``short_side`` pixels and crops of
     ``size`` are cut from the result; with ``fit="stretch"`` the whole picture becomes ``size`` instead, whatever its
-    proportions, and ``short_side`` plays no role. Pixels are scaled to [0, 1], then ``(x - mean) / std`` per channel;
-    the default gives [-1, 1], as the released ViT, ViViT, MTV, MBT and PolyViT code does.
+    proportions, and ``short_side`` plays no role; with "stretch_crop" both sides are brought to ``short_side`` before
+    the crop. ``resample``: the filter, which averages over what a pixel covers where pictures shrink. Pixels are scaled
+    to [0, 1], then ``(x - mean) / std`` per channel; the default gives [-1, 1], as the released ViT, ViViT, MTV, MBT
+    and PolyViT code does.
     """
 
     modality = "image"
@@ -134,6 +139,7 @@ class ImageSpec(InputSpec):
     size: tuple[int, int] = (224, 224)
     short_side: int = 256
     fit: Fit = "crop"
+    resample: Resample = "bilinear"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -185,7 +191,7 @@ class VideoSpec(InputSpec):
     """A clip as the model sees it: ``(B, T, C, H, W)``.
 
     ``frames`` frames are taken ``stride / fps`` seconds apart on the video's timeline; ``fps = 0`` means the average
-    rate of each file. Size, short side, fit, mean and standard deviation are those of :class:`ImageSpec`.
+    rate of each file. Size, short side, fit, filter, mean and standard deviation are those of :class:`ImageSpec`.
 
     ``values``: what the channels are. "flow": optical flow, whose first channel is the motion to the right (above
     127.5) or left (below), the second that downwards or upwards; it is taken from the first ``len(mean)``
@@ -200,6 +206,7 @@ class VideoSpec(InputSpec):
     size: tuple[int, int] = (224, 224)
     short_side: int = 256
     fit: Fit = "crop"
+    resample: Resample = "bilinear"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     values: Literal["color", "flow"] = "color"

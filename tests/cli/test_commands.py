@@ -43,6 +43,7 @@ _HEAVY = ("torch", "numpy", "av", "sklearn", "matplotlib", "pyarrow")
         (["recipes", "--json"], ['"vivit.kinetics400_b16x2": "']),
         (["predict", "--help"], ["--timeline"]),
         (["weights", "inspect", "--help"], ["SOURCE", "--for", "--like"]),
+        (["convert", "--help"], ["{transformers,timm}", "--check"]),
     ],
 )
 def test_help_and_lists_import_nothing_heavy(words: list[str], shows: list[str]) -> None:

@@ -213,6 +213,14 @@ def test_a_stretched_picture_is_seen_whole_in_training_and_test():
     assert min(int(part[0, 1, 0, -1]) - int(part[0, 1, 0, 0]) for part in parts) < 170
 
 
+def test_what_is_stretched_and_then_cropped_is_the_middle():
+    spec = ImageSpec(size=(20, 20), short_side=25, fit="stretch_crop")
+    assert crop_size((100, 50), spec) == (80, 40)
+    assert view_boxes((100, 50), spec, 1) == [Box(10, 5, 80, 40)]
+    with pytest.raises(ValueError, match="must be at least the larger side"):
+        ImageSpec(size=(20, 30), short_side=25, fit="stretch_crop")
+
+
 def test_stretched_pictures_need_no_short_side_and_have_no_crops():
     assert pixels_needed(ImageSpec(size=(300, 500), fit="stretch")) == 500
     assert pixels_needed(ImageSpec(size=(100, 200), short_side=150)) == 200
@@ -277,7 +285,7 @@ def test_views():
 def test_the_inception_crop_has_area_shape_and_place_within_limits(monkeypatch):
     augment = replace(Augmentation.none(), area=(0.1, 0.5), aspect=(0.5, 2.0))
     boxes: list[Box] = []
-    monkeypatch.setattr(transforms, "cut", lambda frames, box, size: boxes.append(box) or cut(frames, box, size))
+    monkeypatch.setattr(transforms, "cut", lambda frames, box, *how: boxes.append(box) or cut(frames, box, *how))
     spec, frames = VideoSpec(frames=2, size=(20, 24), short_side=28), picture(2, 240, 300)
     for seed in range(300):
         clip = train_clip(frames, spec, augment, Random(seed))

@@ -172,7 +172,12 @@ def test_dinov2_takes_the_size_that_its_processor_cuts(tmp_path):
             {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
             ("crop", 40),
         ),
-        ({"size": {"height": 40, "width": 40}, "do_center_crop": True, "crop_size": 32}, ("crop", 40)),
+        ({"size": {"height": 40, "width": 40}, "do_center_crop": True, "crop_size": 32}, ("stretch_crop", 40)),
+        (
+            {"size": 40, "do_center_crop": True, "crop_size": 32, "feature_extractor_type": "DeiTFeatureExtractor"},
+            ("stretch_crop", 40),
+        ),
+        ({"size": {"height": 40, "width": 50}, "do_center_crop": True, "crop_size": 32}, ("crop", 40)),
         ({"do_resize": False, "size": 50}, ("crop", 32)),
         ({}, ("crop", 32)),
     ],

@@ -84,7 +84,7 @@ ENTRY = field(1, 1) + field(2, field(2, field(1, 2))) + field(5, 8)
 @pytest.mark.parametrize(
     ("index", "says"),
     [
-        (b"", "no table's end"),
+        (b"", "it is empty"),
         (b"\0" * 48, "no table's end"),
         (table({b"a": ENTRY})[:20] + table({})[-48:], "ends too early|damaged|compressed"),
         (table({b"a": field(1, 1) + field(2, field(2, field(1, 2**40))) + field(5, 2**42)}), "which is not there"),

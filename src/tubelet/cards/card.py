@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -54,7 +54,8 @@ class TaskCard(ABC):
     """What a head answers, how it is built, and how it is scored: everything about a task but how it is trained.
 
     ``inputs``: those of the model's inputs that it takes; empty: all of them. ``hidden``: the widths of the head's
-    hidden layers. ``metrics``: what the task reached under the test ``views`` (such as "4x3").
+    hidden layers. ``metrics``: what the task reached under the test ``views`` (such as "4x3"). ``coverage``: how many
+    of how many test examples could be scored ("398/400").
 
     A kind of card is a frozen dataclass below this one; ``tubelet.configs.register(TaskCard, "name", TheCard)`` lets
     model folders keep it.
@@ -64,6 +65,7 @@ class TaskCard(ABC):
     hidden: tuple[int, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     views: str = ""
+    coverage: str = ""
 
     @property
     def panel(self) -> Panel:
@@ -133,6 +135,16 @@ class TaskCard(ABC):
     def tables(self, outputs: Arrays, targets: Arrays) -> ClassTables:
         """Details of the result, where there are any."""
         return ClassTables()
+
+    def measured(self, result: Mapping[str, Any]) -> TaskCard:
+        """The card with what the task reached: its entry of ``results.json``, which may be empty."""
+        counts = result.get("coverage", {})
+        return replace(
+            self,
+            metrics=dict(result.get("metrics", {})),
+            views=result.get("views", ""),
+            coverage=f"{counts['scored']}/{counts['expected']}" if counts else "",
+        )
 
     def same_question(self, other: TaskCard) -> bool:
         """Whether both are answers to one question, so that they can be averaged."""

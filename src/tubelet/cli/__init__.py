@@ -12,6 +12,7 @@ from io import TextIOWrapper
 
 from tubelet.cli import (
     completion,
+    convert,
     cost,
     data,
     demo,
@@ -35,6 +36,7 @@ COMMANDS: Commands = {
     "predict": predict.predict,
     "probe": probe.probe,
     "pictures": pictures.pictures,
+    "convert": convert.convert,
     "cost": cost.cost,
     "doctor": doctor.doctor,
     "data": data.data,

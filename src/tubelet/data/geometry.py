@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from tubelet.specs import RasterSpec
+from tubelet.specs import RasterSpec, Resample
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,15 @@ class Box:
 def crop_size(picture: tuple[int, int], spec: RasterSpec, jitter: tuple[float, float] = (1.0, 1.0)) -> tuple[int, int]:
     """The (height, width) in pixels of ``picture`` that become ``spec.size`` once its short side is as the spec says.
 
-    The whole picture where it is stretched. ``jitter``: further factors of the picture's height and width. A picture
-    that would then be too small for the crop is enlarged until the crop fits, in the direction where it does not.
+    The whole picture where it is stretched, unless it is cropped then. ``jitter``: further factors of the picture's
+    height and width. A picture that would then be too small for the crop is enlarged until the crop fits, in the
+    direction where it does not.
     """
     scales = [need / have for need, have in zip(spec.size, picture, strict=True)]
     if spec.fit == "crop":
         scales = [max(spec.short_side / min(picture), *scales)] * 2
+    elif spec.fit == "stretch_crop":
+        scales = [spec.short_side / have for have in picture]
     return tuple(  # pyright: ignore[reportReturnType]
         max(1, min(have, round(need / (scale * factor))))
         for need, have, scale, factor in zip(spec.size, picture, scales, jitter, strict=True)
@@ -48,8 +51,10 @@ def place(picture: tuple[int, int], crop: tuple[int, int], y: float, x: float) -
     return Box(top, left, *crop)
 
 
-def cut(frames: UInt8[Tensor, "T C H W"], box: Box, size: tuple[int, int]) -> UInt8[Tensor, "T C h w"]:
-    """The pixels in ``box`` resized to ``size``: bilinear, and averaged over the covered area where they shrink.
+def cut(
+    frames: UInt8[Tensor, "T C H W"], box: Box, size: tuple[int, int], resample: Resample = "bilinear"
+) -> UInt8[Tensor, "T C h w"]:
+    """The pixels in ``box`` resized to ``size``, averaged over the covered area where they shrink.
 
     The released code does not average, as its videos were stored at about the size it needed; files of any size would
     alias.
@@ -57,4 +62,4 @@ def cut(frames: UInt8[Tensor, "T C H W"], box: Box, size: tuple[int, int]) -> UI
     part = frames[..., box.top : box.top + box.height, box.left : box.left + box.width]
     if tuple(part.shape[-2:]) == size:
         return part
-    return F.interpolate(part, size=size, mode="bilinear", antialias=True)
+    return F.interpolate(part, size=size, mode=resample, antialias=True)

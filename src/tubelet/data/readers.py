@@ -180,7 +180,7 @@ class _RasterReader(InputReader[Spec]):
 
     @property
     def cropped(self) -> bool:
-        return self._raster.fit == "crop"
+        return self._raster.fit != "stretch"
 
     @property
     def whole(self) -> str:

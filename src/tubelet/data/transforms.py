@@ -42,7 +42,7 @@ def train_clip(
     box, crops = None, list[Tensor]()
     for part in [frames] if isinstance(frames, Tensor) else frames:
         box = box or _train_box((part.shape[-2], part.shape[-1]), spec, augmentation, random)
-        crops.append(cut(part, box, spec.size))
+        crops.append(cut(part, box, spec.size, spec.resample))
     clip = (torch.cat(crops) if len(crops) > 1 else crops[0]).contiguous()
     if random.random() < augmentation.flip:
         clip = mirrored(clip, spec)
@@ -157,4 +157,4 @@ def view_boxes(picture: tuple[int, int], spec: RasterSpec, crops: int) -> list[B
 def view_crops(frames: UInt8[Tensor, "T 3 H W"], spec: RasterSpec, crops: int) -> UInt8[Tensor, "crops T C h w"]:
     """Every frame in each of the test's crops."""
     boxes = view_boxes((frames.shape[-2], frames.shape[-1]), spec, crops)
-    return torch.stack([cut(frames[:, : spec.channels], box, spec.size) for box in boxes])
+    return torch.stack([cut(frames[:, : spec.channels], box, spec.size, spec.resample) for box in boxes])

@@ -130,7 +130,8 @@ def window_sounds(record: Record, spec: SoundSpec, plan: Plan) -> Iterator[Float
 def center_crop(frames: UInt8[Tensor, "T 3 H W"], spec: VideoSpec) -> UInt8[Tensor, "T C h w"]:
     """The frames as the model sees them: short side and center crop of its spec."""
     picture = (frames.shape[-2], frames.shape[-1])
-    return cut(frames[:, : spec.channels], place(picture, crop_size(picture, spec), 0.5, 0.5), spec.size)
+    box = place(picture, crop_size(picture, spec), 0.5, 0.5)
+    return cut(frames[:, : spec.channels], box, spec.size, spec.resample)
 
 
 def _clip(kept: Sequence[Tensor], start: int, plan: Plan) -> UInt8[Tensor, "T C H W"]:

@@ -25,7 +25,7 @@ def view_of(x: Array, spec: InputSpec, *, fps: float = 0.0, rate: int = 0) -> Te
     the rate that the model wants. Sound: (S,) or (B, S) floats in [-1, 1] at ``rate`` samples per second, which must be
     the model's. Raises ValueError with what is expected.
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x
+    tensor = torch.from_numpy(np.require(x, requirements=["C", "W"])) if isinstance(x, np.ndarray) else x
     if isinstance(spec, SoundSpec):
         return _sound(tensor, spec, rate)
     if not isinstance(spec, RasterSpec):

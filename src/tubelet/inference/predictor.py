@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 from warnings import warn
 
 import numpy as np
@@ -35,7 +35,11 @@ from tubelet.models import Model, ModelConfig, model_config
 from tubelet.nn.attention import capture_attention
 from tubelet.nn.features import Features
 from tubelet.specs import InputSpec
+from tubelet.weights.card import Publication
+from tubelet.weights.files import HUB
 from tubelet.weights.folder import load_model, save_model
+from tubelet.weights.formats import Layout
+from tubelet.weights.layouts import publish, save_layout
 from tubelet.weights.loaded import LoadedModel
 from tubelet.weights.transfer import Init, InitReport, initialize
 
@@ -109,12 +113,44 @@ class Predictor(Model):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def save(self, folder: Path_) -> None:
+    def save(self, folder: Path_, *, layout: Literal["tubelet"] | Layout = "tubelet", task: str = "") -> None:
         """Write a model folder, which :func:`tubelet.load` reads; one that exists is replaced.
 
-        Raises WeightsError where ``folder`` holds something else than a model.
+        ``layout``: "transformers" and "timm" write what these libraries load, into a new folder, where they have a
+        place for the model; ``task`` is then the one whose head becomes the classifier, if there are several. Raises
+        WeightsError where ``folder`` holds something else than a model, and for a setting that a layout cannot hold.
         """
-        save_model(folder, self, self.config, self.tasks, self.provenance)
+        if layout == "tubelet":
+            save_model(folder, self, self.config, self.tasks, self.provenance)
+        else:
+            save_layout(folder, self._loaded(), layout, task)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        layout: Literal["tubelet"] | Layout = "tubelet",
+        task: str = "",
+        private: bool = False,
+        license: str = "",
+        datasets: Sequence[str] = (),
+    ) -> str:
+        """Upload the model to the Hugging Face hub, as ``org/name``, and return the address of the commit.
+
+        ``layout`` and ``task``: see :meth:`save`. ``license`` (such as "apache-2.0") and ``datasets``, by their names
+        on the hub, stand on the model card, beside each metric with its views and its coverage. Raises WeightsError as
+        :meth:`save` does, and where the hub cannot be reached; ``hf auth login`` says who you are.
+        """
+        return publish(
+            self._loaded(),
+            Publication(name=repository.removeprefix(HUB), license=license, datasets=tuple(datasets)),
+            layout,
+            task,
+            private=private,
+        )
+
+    def _loaded(self) -> LoadedModel:
+        return LoadedModel(self, self.config, self.tasks, self.provenance)
 
     def reset_classifier(self, num_classes: int | Sequence[str], task: str = "label") -> None:
         """A fresh linear head for so many classes, or for classes of these names, in the place of all heads; none, if
@@ -307,7 +343,7 @@ class Predictor(Model):
         :func:`~tubelet.inference.sentences.zero_shot` says how; raises ValueError as that does, and warns of names that
         the model's vocabulary does not tell apart.
         """
-        made = zero_shot(LoadedModel(self, self.config, self.tasks, self.provenance), classes, prompt)
+        made = zero_shot(self._loaded(), classes, prompt)
         for doubt in unclear(text_spec(self), classes, prompt):
             warn(doubt, stacklevel=2)
         return Predictor(made, self.device, self.precision, self.views_per_forward).eval()

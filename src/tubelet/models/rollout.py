@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
@@ -33,12 +34,17 @@ def moved(shares: Float[Tensor, "... N"], weights: Float[Tensor, "... heads N M"
     return einsum(shares, weights.mean(-3), "... n, ... n m -> ... m")
 
 
-def sequence(layers: Sequence[Float[Tensor, "... heads M M"]], tokens: int) -> Float[Tensor, "... N"]:
-    """Shares of ``tokens`` tokens, before which a class token may stand: then it reads the result, else the mean."""
+def sequence(layers: Sequence[Float[Tensor, "... heads _ M"]], tokens: int) -> Float[Tensor, "... N"]:
+    """Shares of ``tokens`` tokens, before which a class token may stand: then it reads the result, else the mean; or
+    the query of a pool by attention, whose weights are the last."""
     length = layers[0].shape[-1]
     special = length - tokens
-    shares = layers[0].new_zeros(*layers[0].shape[:-3], length)
-    shares[..., : special or length] = 1 / (special or length)
+    if layers[-1].shape[-2] == 1 < length:
+        *layers, pool = layers
+        shares = F.pad(pool.mean(-3)[..., 0, :], (length - pool.shape[-1], 0))
+    else:
+        shares = layers[0].new_zeros(*layers[0].shape[:-3], length)
+        shares[..., : special or length] = 1 / (special or length)
     for weights in reversed(layers):
         shares = back(shares, weights)
     shares = shares[..., special:]

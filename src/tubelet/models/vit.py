@@ -16,6 +16,7 @@ from tubelet.nn.encoding import ImagePool, TokenEncoder
 from tubelet.nn.features import Features
 from tubelet.nn.initializers import init_dense_
 from tubelet.nn.positions import Resize
+from tubelet.nn.rotary import RotaryPositions
 from tubelet.nn.tokenizers import TubeletTokenizer, grid_of
 from tubelet.specs import ImageSpec, InputSpec
 
@@ -29,7 +30,8 @@ class ViTConfig(ModelConfig):
     ``pool``, ``registers`` and ``pre_norm``: see :class:`~tubelet.nn.encoding.TokenSequence`. ``rotary``: the base of
     rotary positions (DINOv3's is 100), which take the place of learned ones; learned, if 0. ``position_grid``: the
     rows and columns of the table of positions, where it was learned at another size than ``image`` has; ``resize``:
-    how it is interpolated.
+    how it is interpolated. ``final_norm`` and ``norm_pooled``: as in
+    :class:`~tubelet.models.vivit.ViViTConfig`.
     """
 
     examples = ("vit-b/16", "vit-l/16")
@@ -44,6 +46,8 @@ class ViTConfig(ModelConfig):
     rotary: float = 0.0
     position_grid: tuple[int, int] | None = None
     resize: Resize = "linear"
+    final_norm: bool = True
+    norm_pooled: float = 0.0
 
     def __post_init__(self) -> None:
         grid_of(self.image.extent, (1, *self.patch))
@@ -51,6 +55,8 @@ class ViTConfig(ModelConfig):
             raise ValueError(f"{self.registers=} must be from 0 to {MOST_REGISTERS}")
         if self.rotary < 0:
             raise ValueError(f"{self.rotary=} must not be negative")
+        if self.norm_pooled < 0:
+            raise ValueError(f"{self.norm_pooled=} must not be negative")
         if self.position_grid is not None and not 1 <= min(self.position_grid) <= max(self.position_grid) <= _ROWS:
             raise ValueError(f"{self.position_grid=} must be from 1 to {_ROWS:,} rows and columns")
 
@@ -86,6 +92,8 @@ class ViTConfig(ModelConfig):
         modules = encoder_modules(self.backbone.depth)
         if self.rotary:
             del modules["positions"]
+        if not self.final_norm:
+            modules["norm"] = "representation.norm"
         token = self.pool not in ("mean", "attention")
         own = {"registers": self.registers, "norm_tokens": self.pre_norm, "attention_pool": self.pool == "attention"}
         modules |= {part: f"encoder.{part}" for part, there in own.items() if there}
@@ -108,16 +116,18 @@ class ViT(Encoder):
         patch = (1, *config.patch)
         self.tokenizer = TubeletTokenizer(patch, config.backbone.width, config.image.channels)
         grid = (1, *config.position_grid) if config.position_grid else grid_of(config.image.extent, patch)
+        head_width = config.backbone.inner // config.backbone.heads
         self.encoder = TokenEncoder(
             config.backbone,
             grid,
             config.pool,
             registers=config.registers,
             pre_norm=config.pre_norm,
-            rotary=config.rotary,
+            rotary=RotaryPositions(head_width, theta=config.rotary) if config.rotary else None,
             resize=config.resize,
+            norm=config.final_norm,
         )
-        self.representation = Representation(config.pooled_width, config.representation)
+        self.representation = Representation(config.pooled_width, config.representation, config.norm_pooled)
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Features:
         features = self.encoder(self.tokenizer(inputs["image"]))

@@ -17,9 +17,10 @@ from tubelet.models.rollout import Maps, Shares, below, plain, sequence
 from tubelet.models.vit import Representation, encoder_modules
 from tubelet.nn.attention import Attention, attend, attention_weights
 from tubelet.nn.blocks import Block, Transformer, TransformerConfig
-from tubelet.nn.encoding import Pool, Positions, TokenEncoder
+from tubelet.nn.encoding import Positions, TokenEncoder, VideoPool
 from tubelet.nn.features import Features
 from tubelet.nn.positions import Grid, LearnedPositions, grid_boxes
+from tubelet.nn.rotary import SpaceTimeRotaryPositions
 from tubelet.nn.tokenizers import Tubelet, TubeletTokenizer, grid_of, uniform_frames
 from tubelet.specs import InputSpec, VideoSpec
 
@@ -47,9 +48,11 @@ class ViViTConfig(ModelConfig):
     ever leaves zero); "fresh": as it was built. With "residual" Model 2's temporal encoder, where it pools by the mean,
     starts as the mean over time, too.
 
-    Of Model 1 alone: ``positions`` "sinusoids" are fixed ones (VideoMAE's), which need ``pool="mean"``;
-    ``final_norm``: whether the transformer ends in a layer norm of all tokens. ``norm_pooled``: the epsilon of a layer
-    norm of the pooled features, if not 0.
+    Of Model 1 alone: ``positions`` "sinusoids" are fixed ones (VideoMAE's), which need ``pool="mean"``; ``rotary``: the
+    base of rotary positions over time, height and width (V-JEPA 2's is 10,000), which take the place of learned ones;
+    learned, if 0. ``pool`` "attention": see :class:`~tubelet.nn.attention_pool.AttentionPool`; ``pool_depth`` and
+    ``pool_mlp``: its blocks, and the width of its MLPs, the backbone's, if 0. ``final_norm``: whether the transformer
+    ends in a layer norm of all tokens. ``norm_pooled``: the epsilon of a layer norm of the pooled features, if not 0.
     """
 
     examples = ("vivit-b/16x2", "vivit-b/16x2-fe", "vivit-b/16x2-fsa", "vivit-b/16x2-fdp", "vivit-l/16x2-fe")
@@ -58,7 +61,7 @@ class ViViTConfig(ModelConfig):
     tubelet: Tubelet = (2, 16, 16)
     video: VideoSpec = VideoSpec()
     attention_type: AttentionType = "joint"
-    pool: Pool = "token"
+    pool: VideoPool = "token"
     sampled_frames: int = 0
     temporal_depth: int = 4
     temporal_heads: int = 0
@@ -68,6 +71,9 @@ class ViViTConfig(ModelConfig):
     temporal_start: Literal["residual", "copy", "zero", "fresh"] = "residual"
     representation: int = 0
     positions: Positions = "learned"
+    rotary: float = 0.0
+    pool_depth: int = 0
+    pool_mlp: int = 0
     final_norm: bool = True
     norm_pooled: float = 0.0
 
@@ -82,16 +88,21 @@ class ViViTConfig(ModelConfig):
             )
         if self.sampled_frames and self.tubelet[0] != 1:
             raise ValueError(f"uniform frame sampling embeds single frames: {self.tubelet=} must start with 1")
-        if self.attention_type != "joint" and not (self.positions == "learned" and self.final_norm):
-            raise ValueError(f'{self.positions=} and {self.final_norm=} need attention_type="joint"')
+        plain = self.positions == "learned" and not self.rotary and self.pool != "attention" and self.final_norm
+        if self.attention_type != "joint" and not plain:
+            raise ValueError(
+                f'{self.positions=}, {self.rotary=}, {self.pool=} and {self.final_norm=} need attention_type="joint"'
+            )
         if self.temporal_pool and self.attention_type != "factorized_encoder":
             raise ValueError(f'{self.temporal_pool=} needs attention_type="factorized_encoder"')
+        if self.rotary < 0:
+            raise ValueError(f"{self.rotary=} must not be negative")
         if self.positions == "sinusoids" and self.pool != "mean":
             raise ValueError(f'fixed positions have none for a class token: pool must be "mean", not {self.pool!r}')
         if self.norm_pooled < 0:
             raise ValueError(f"{self.norm_pooled=} must not be negative")
         grid_of((self.clip_frames, *self.video.size), self.tubelet)
-        _ = self.temporal_backbone
+        _ = self.temporal_backbone, self.pool_backbone
 
     @property
     def clip_frames(self) -> int:
@@ -107,9 +118,13 @@ class ViViTConfig(ModelConfig):
         return replace(size, depth=self.temporal_depth, heads=heads, mlp=mlp)
 
     @property
-    def pool_over_time(self) -> Pool:
+    def pool_over_time(self) -> VideoPool:
         """How Model 2's temporal encoder pools."""
         return self.temporal_pool or self.pool
+
+    @property
+    def pool_backbone(self) -> TransformerConfig:
+        return replace(self.backbone, depth=self.pool_depth, mlp=self.pool_mlp or self.backbone.mlp)
 
     @property
     def inputs(self) -> Mapping[str, VideoSpec]:
@@ -155,7 +170,12 @@ class ViViTConfig(ModelConfig):
         modules = encoder_modules(self.backbone.depth, encoder)
         if not self.final_norm:
             modules["norm"] = "representation.norm"
-        return (Tower("video", self.video, self.tubelet, self.backbone, modules, pool=self.pool),)
+        if self.rotary:
+            del modules["positions"]
+        if self.pool == "attention":
+            modules["attention_pool"] = f"{encoder}.attention_pool"
+        pool = "token" if self.pool == "token" else "mean"
+        return (Tower("video", self.video, self.tubelet, self.backbone, modules, pool=pool),)
 
     @property
     def variant(self) -> str:
@@ -275,7 +295,16 @@ class ViViT(Encoder):
 def _transformer(config: ViViTConfig, grid: Grid) -> nn.Module:
     match config.attention_type:
         case "joint":
-            return TokenEncoder(config.backbone, grid, config.pool, positions=config.positions, norm=config.final_norm)
+            head_width = config.backbone.inner // config.backbone.heads
+            return TokenEncoder(
+                config.backbone,
+                grid,
+                config.pool,
+                rotary=SpaceTimeRotaryPositions(head_width, config.rotary) if config.rotary else None,
+                positions=config.positions,
+                norm=config.final_norm,
+                pool_config=config.pool_backbone,
+            )
         case "factorized_encoder":
             return FactorizedEncoder(
                 config.backbone, config.temporal_backbone, grid, config.pool, config.pool_over_time
@@ -294,7 +323,12 @@ class FactorizedEncoder(nn.Module):
     """
 
     def __init__(
-        self, spatial: TransformerConfig, temporal: TransformerConfig, grid: Grid, pool: Pool, pool_over_time: Pool
+        self,
+        spatial: TransformerConfig,
+        temporal: TransformerConfig,
+        grid: Grid,
+        pool: VideoPool,
+        pool_over_time: VideoPool,
     ) -> None:
         super().__init__()
         t, h, w = grid

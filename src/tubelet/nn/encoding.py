@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,9 +14,10 @@ from tubelet.nn.attention_pool import AttentionPool
 from tubelet.nn.blocks import Block, Stack, Transformer, TransformerConfig
 from tubelet.nn.features import Features
 from tubelet.nn.positions import FixedPositions, Grid, LearnedPositions, Resize, grid_boxes
-from tubelet.nn.rotary import RotaryBlock, RotaryPositions
+from tubelet.nn.rotary import RotaryBlock, RotaryPositions, SpaceTimeRotaryPositions
 
 Pool = Literal["token", "mean"]
+VideoPool = Literal["token", "mean", "attention"]
 ImagePool = Literal["token", "mean", "token+mean", "tokens", "tokens-mean", "attention"]
 Positions = Literal["learned", "sinusoids", "none"]
 
@@ -25,8 +28,9 @@ class TokenSequence(nn.Module):
     ``pool`` "token": a class token is prepended and its output is the pooled feature; "mean": no class token, the mean
     of all tokens; "token+mean": both, one after the other (DINOv2's classifiers); "tokens": the class token and all
     registers, one after the other (DeiT's distillation token is a register); "tokens-mean": their mean (AST's);
-    "attention": no class token, an :class:`~tubelet.nn.attention_pool.AttentionPool`. ``registers``: tokens without a
-    place that stand behind the class token and leave with it. ``pre_norm``: a norm before the first block.
+    "attention": no class token, an :class:`~tubelet.nn.attention_pool.AttentionPool` of the size ``pool_config``, by
+    default the sequence's own, without blocks. ``registers``: tokens without a place that stand behind the class token
+    and leave with it. ``pre_norm``: a norm before the first block.
     ``positions``: learned ones; "sinusoids", which are fixed and need ``pool`` "mean"; or none here. ``resize``: see
     :class:`~tubelet.nn.positions.LearnedPositions`.
     """
@@ -41,6 +45,7 @@ class TokenSequence(nn.Module):
         pre_norm: bool = False,
         positions: Positions = "learned",
         resize: Resize = "linear",
+        pool_config: TransformerConfig | None = None,
     ) -> None:
         super().__init__()
         self.pool = pool
@@ -50,7 +55,7 @@ class TokenSequence(nn.Module):
         self.positions = _positions(config, grid, special, positions, resize)
         self.registers = nn.Parameter(torch.empty(registers, config.width).normal_(std=0.02)) if registers else None
         self.norm_tokens = config.norm() if pre_norm else None
-        self.attention_pool = AttentionPool(config) if pool == "attention" else None
+        self.attention_pool = AttentionPool(pool_config or replace(config, depth=0)) if pool == "attention" else None
         self.special = special + registers
         self.dropout = nn.Dropout(config.dropout)
 
@@ -91,7 +96,7 @@ class TokenSequence(nn.Module):
 class TokenEncoder(TokenSequence):
     """A sequence of tokens, then L blocks and, where ``norm`` is true, the final norm.
 
-    ``rotary``: the base of rotary positions over height and width, instead of the others; none, if 0.
+    ``rotary``: rotary positions, instead of the others.
     """
 
     def __init__(
@@ -102,15 +107,25 @@ class TokenEncoder(TokenSequence):
         *,
         registers: int = 0,
         pre_norm: bool = False,
-        rotary: float = 0.0,
+        rotary: RotaryPositions | SpaceTimeRotaryPositions | None = None,
         positions: Positions = "learned",
         resize: Resize = "linear",
         norm: bool = True,
+        pool_config: TransformerConfig | None = None,
     ) -> None:
-        positions = "none" if rotary else positions
-        super().__init__(config, grid, pool, registers=registers, pre_norm=pre_norm, positions=positions, resize=resize)
-        self.rotary = RotaryPositions(config.inner // config.heads, theta=rotary) if rotary else None
-        self.transformer = (Transformer if norm else Stack)(config, RotaryBlock if rotary else Block)
+        super().__init__(
+            config,
+            grid,
+            pool,
+            registers=registers,
+            pre_norm=pre_norm,
+            positions=positions if rotary is None else "none",
+            resize=resize,
+            pool_config=pool_config,
+        )
+        self.rotary = rotary
+        block = Block if rotary is None else partial(RotaryBlock, pairs=rotary.pairs)
+        self.transformer = (Transformer if norm else Stack)(config, block)
 
     def forward(self, tokens: Float[Tensor, "B t h w D"]) -> Features:
         grid = _grid(tokens)

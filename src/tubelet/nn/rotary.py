@@ -1,4 +1,5 @@
-"""Rotary positions: queries and keys are turned by angles that their places give (RoFormer; DINOv3 for images)."""
+"""Rotary positions: queries and keys are turned by angles that their places give (RoFormer; DINOv3 for images; V-JEPA 2
+for videos)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ class RotaryPositions(nn.Module):
     d / 2A frequencies, 2 pi ``theta``^(-j / (d / 2A)); channels j and j + d/2 have the same angle ("halves").
     """
 
+    pairs: Pairs = "halves"
+
     def __init__(self, head_width: int, axes: int = 2, theta: float = 100.0) -> None:
         super().__init__()
         if not 1 <= axes <= 3 or head_width % (2 * axes):
@@ -40,6 +44,37 @@ class RotaryPositions(nn.Module):
         ends = [(torch.arange(n, device=frequencies.device) + 0.5) / n * 2 - 1 for n in grid]
         places = torch.stack(torch.meshgrid(*ends, indexing="ij"), -1).flatten(0, 2)[:, -self.axes :]
         angles = (2 * math.pi * places[:, :, None] * frequencies.float()).flatten(1).tile(2)
+        return angles.cos().to(frequencies.dtype), angles.sin().to(frequencies.dtype)
+
+
+class SpaceTimeRotaryPositions(nn.Module):
+    """The cosines and sines (N, d) of the tokens of a (t, h, w) grid, as V-JEPA 2 has them.
+
+    A place is its number on each axis, from 0, so that a longer clip or a larger picture goes on where those of the
+    training end. Time, height and width have n = 2 floor(d / 6) channels each, in this order; the rest is not turned.
+    Channels 2j and 2j + 1 turn together ("neighbors"), and channel c of an axis has the frequency ``theta``^(-2k / n),
+    k = c mod n / 2. So the two of a pair have different angles, which is no rotation in the strict sense; the released
+    code computes this, and its models are trained with it.
+    """
+
+    pairs: Pairs = "neighbors"
+
+    def __init__(self, head_width: int, theta: float = 10_000.0) -> None:
+        super().__init__()
+        if head_width < 6:
+            raise ValueError(f"{head_width=} must be at least 6 for rotary positions over time, height and width")
+        if theta <= 0:
+            raise ValueError(f"{theta=} must be positive")
+        self.rest = head_width % 6
+        steps = torch.arange(head_width // 6) / (head_width // 6)
+        self.register_buffer("frequencies", theta**-steps, persistent=False)
+
+    def forward(self, grid: Grid) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]:
+        frequencies = self.get_buffer("frequencies")
+        steps = [torch.arange(n, device=frequencies.device, dtype=torch.float32) for n in grid]
+        places = torch.stack(torch.meshgrid(*steps, indexing="ij"), -1).flatten(0, 2)
+        angles = (places[:, :, None] * frequencies.float().tile(2)).flatten(1)
+        angles = F.pad(angles, (0, self.rest))
         return angles.cos().to(frequencies.dtype), angles.sin().to(frequencies.dtype)
 
 
@@ -88,14 +123,12 @@ class RotaryAttention(Attention):
 class RotaryBlock(Block):
     """A block whose attention has rotary positions."""
 
-    pairs: Pairs = "halves"
-
-    def __init__(self, config: TransformerConfig, drop_rate: float = 0.0) -> None:
+    def __init__(self, config: TransformerConfig, drop_rate: float = 0.0, *, pairs: Pairs = "halves") -> None:
         super().__init__(config, drop_rate)
         self.attention = RotaryAttention(
             config.width, config.heads, config.attention_dropout, inner=config.inner, layer_scale=config.layer_scale
         )
-        self.attention.pairs = self.pairs
+        self.attention.pairs = pairs
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Float[Tensor, "B N D"], cos: Float[Tensor, "M d"], sin: Float[Tensor, "M d"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def train_on_features(plan: Plan, features: ProbeFeatures, out: Path) -> Linear:
     choice = plan.choose(score_of)
     head = fit(known, choice.rate)
     result = score(head_scores(head, features.test), features.test, average).as_json()
-    card = replace(objective.card((plan.trunk.input,)), metrics=result["metrics"], views=result["views"])
+    card = objective.card((plan.trunk.input,)).measured(result)
     provenance = {"probe": plan.trunk.source, "data": plan.examples.path, "method": method, "rate": choice.rate}
     save_model(out / FINAL, Model(plan.trunk.encoder, {name: head}), plan.trunk.config, {name: card}, provenance)
     lost = tuple({"path": e.path, "time": e.time, "reason": e.reason} for e in known.errors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +120,9 @@ class EvalAndExport:
 
 def cards(experiment: Experiment, results: Mapping[str, Any]) -> dict[str, TaskCard]:
     """The heads as a model folder describes them, with their metrics where ``results`` has them."""
-    found = {name: results.get("tasks", {}).get(name, {}) for name in experiment.tasks}
+    found = results.get("tasks", {})
     return {
-        name: replace(
-            task.objective.card(task.inputs),
-            metrics=dict(found[name].get("metrics", {})),
-            views=found[name].get("views", ""),
-        )
-        for name, task in experiment.tasks.items()
+        name: task.objective.card(task.inputs).measured(found.get(name, {})) for name, task in experiment.tasks.items()
     }
 
 

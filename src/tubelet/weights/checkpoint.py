@@ -102,9 +102,10 @@ def _read_folder(folder: Path) -> Tensors:
 
 
 def _processor(folder: Path) -> Mapping[str, Any]:
-    """The image processor's file; transformers 5 may write it as a part of the whole processor's."""
-    if (alone := folder / "preprocessor_config.json").is_file():
-        return read_json(alone)
+    """The image or video processor's file; transformers 5 may write it as a part of the whole processor's."""
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        if (folder / name).is_file():
+            return read_json(folder / name)
     whole = read_json(folder / "processor_config.json") if (folder / "processor_config.json").is_file() else {}
     parts = (whole.get(key) for key in ("image_processor", "video_processor", "feature_extractor"))
     return next((part for part in parts if isinstance(part, dict)), {})

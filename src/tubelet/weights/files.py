@@ -22,7 +22,12 @@ _HUB_FILES = [
     f"{folder}{file}"
     for folder in ("", "model/")
     for file in ("tubelet.json", "config.json", "preprocessor_config.json", "model.safetensors", "README.md")
-] + ["processor_config.json", "model.safetensors.index.json", "model-*-of-*.safetensors"]
+] + [
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+]
 _HUB_PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
 # What a file of someone else may make the library read before it knows what is in it: far more than any model needs.
 _JSON_BYTES, _JSON_DEPTH, _JSON_LISTS = 2**24, 32, 20_000
@@ -49,6 +54,34 @@ def reason(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
+_TEXT, _ZIP = "text", "a zip archive, as torch and NumPy write"
+_STARTS = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x1f\x8b": "a gzip archive",
+    b"PK": _ZIP,
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a single array of NumPy",
+    b"version https://git-lfs": "a pointer of Git LFS, which `git lfs pull` replaces by the file",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    **{bytes([0x80, protocol]): "a pickle, which may run anything" for protocol in range(2, 6)},
+}
+
+
+def looks_like(path: Path, wanted: str = "") -> str:
+    """What a file is that is not what it should be: "it is empty", "it looks like a PNG picture"; "" where nothing
+    tells, or where it looks like what is ``wanted``."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "it is empty"
+    found = next((name for magic, name in _STARTS.items() if start.startswith(magic)), "")
+    if not found and start.isascii() and start.decode().replace("\n", " ").isprintable():
+        found = _TEXT
+    return f"it looks like {found}" if found and found != wanted else ""
+
+
 def _printable(line: str) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
@@ -73,7 +106,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: not readable as JSON ({error})") from None
+        fault = looks_like(path, _TEXT) or error
+        raise WeightsError(f"{path}: not readable as JSON ({fault}); fetch or save it again") from None
     if not isinstance(data, dict):
         raise WeightsError(f"{path}: must hold a JSON object")
     if (fault := _too_much(data)) is not None:
@@ -101,15 +135,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     check_file(path)
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
+    fault = looks_like(path)
     if header > MOST_NAMES:
-        raise WeightsError(
-            f"{path}: not a whole safetensors file: it claims {header:,} bytes of names and shapes, and a model has at "
-            f"most {MOST_NAMES:,}; fetch or save it again"
-        )
+        fault = fault or f"it claims {header:,} bytes of names and shapes, and a model has at most {MOST_NAMES:,}"
+        raise WeightsError(f"{path}: not a whole safetensors file ({fault}); fetch or save it again")
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"{path}: not a whole safetensors file ({reason(error)}); fetch or save it again") from None
+        fault = fault or reason(error)
+        raise WeightsError(f"{path}: not a whole safetensors file ({fault}); fetch or save it again") from None
+    if not tensors:
+        raise WeightsError(f"{path}: holds no tensors; fetch or save it again")
+    return tensors
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
@@ -129,7 +166,8 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
                     _check_array(name, member, info.file_size)
             return {name: _read_array(archive, info) for name, info in members.items()}
     except Exception as error:  # zipfile, zlib and NumPy have many names for a file that is not what it says
-        raise WeightsError(f"{path}: not a readable .npz of arrays ({reason(error)})") from error
+        fault = looks_like(path, _ZIP) or reason(error)
+        raise WeightsError(f"{path}: not a readable .npz of arrays ({fault}); fetch or save it again") from error
 
 
 def read_sharded(index: Path) -> dict[str, Tensor]:
@@ -161,7 +199,8 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         with _Listed(path) as file, zipfile.ZipFile(file) as archive:
             packed = any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
     except Exception as error:
-        raise WeightsError(f"{path}: no file that torch 1.6 or newer saved ({reason(error)}); {again}") from None
+        fault = looks_like(path, _ZIP) or reason(error)
+        raise WeightsError(f"{path}: no file that torch 1.6 or newer saved ({fault}); {again}") from None
     if packed:
         raise WeightsError(f"{path}: is compressed, which torch does not do; {again}")
     try:
@@ -232,14 +271,21 @@ def fetch(source: str) -> Path:
 
 
 def share(folder: str | Path, repository: str, *, private: bool = False) -> str:
-    """Upload a model folder to ``hf:org/name``, which is created if needed. Returns the address of the commit.
+    """Upload a folder that holds a model to ``hf:org/name``, which is created if needed. Returns the address of the
+    commit.
 
-    Raises WeightsError where ``folder`` is no model folder.
+    Raises WeightsError where ``folder`` is no model folder, and where the hub cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
 
-    if not (Path(folder) / "tubelet.json").is_file():
-        raise WeightsError(f"{folder}: no model folder (it has no tubelet.json); nothing was uploaded")
+    if not any((Path(folder) / name).is_file() for name in ("tubelet.json", "config.json")):
+        raise WeightsError(f"{folder}: no model folder (it has no tubelet.json or config.json); nothing was uploaded")
     name, api = repository.removeprefix(HUB), HfApi()
-    api.create_repo(name, private=private, exist_ok=True)
-    return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model folder written by Tubelet"))
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Written by Tubelet"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"{HUB}{name}: cannot be uploaded to: {error}. Check the name and the network, and log in with "
+            "`hf auth login`"
+        ) from error

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tubelet.weights.files import MOST_NAMES, WeightsError, check_file
+from tubelet.weights.files import MOST_NAMES, WeightsError, check_file, looks_like
 
 _ARRAY, _CHUNKED = 1, "__msgpack_chunked_array__"
 _DTYPES = {
@@ -60,7 +60,9 @@ def read_flax(path: Path) -> dict[str, Tensor]:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants memory that could be written
             return _named(_Reader(memoryview(data)).value())
         except (ValueError, OverflowError, RuntimeError) as error:
-            raise WeightsError(f"{path}: no whole checkpoint of flax ({error}); fetch it again") from None
+            raise WeightsError(
+                f"{path}: no whole checkpoint of flax ({looks_like(path) or error}); fetch it again"
+            ) from None
 
 
 def _named(tree: Any) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from tubelet.data.views import Views
 from tubelet.models import Model, ModelConfig
 from tubelet.models.model import check_task_name
 from tubelet.version import __version__
-from tubelet.weights.card import model_card
+from tubelet.weights.card import Publication, model_card
 from tubelet.weights.checkpoint import open_checkpoint
 from tubelet.weights.files import HUB, WeightsError, fetch, read_json, read_tensors
 from tubelet.weights.flax import newest_checkpoint
@@ -38,11 +38,13 @@ def save_model(
     config: ModelConfig,
     tasks: Mapping[str, TaskCard],
     provenance: Mapping[str, Any] | None = None,
+    about: Publication | None = None,
 ) -> None:
     """Write a model folder; one that exists is replaced as a whole, once the new one is complete.
 
     ``tasks`` describes the heads; ``provenance`` is anything JSON can say about where the weights come from: recipe,
-    step, data. Raises WeightsError where ``folder`` holds something else than a model.
+    step, data. ``about``: what the model card says beside it. Raises
+    WeightsError where ``folder`` holds something else than a model.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / CARD).is_file() and any(folder.iterdir()):
@@ -57,7 +59,7 @@ def save_model(
         beside.mkdir(parents=True)
         save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
         write_json(beside / CARD, _describe(config, tasks, provenance))
-        write_text(beside / "README.md", model_card(folder.name, LoadedModel(model, config, tasks, provenance)))
+        write_text(beside / "README.md", _readme(folder, LoadedModel(model, config, tasks, provenance), about))
         bring_to_disk(beside)
         _swap(beside, folder)
     finally:
@@ -70,7 +72,11 @@ def describe_tasks(folder: str | Path, tasks: Mapping[str, TaskCard]) -> None:
     loaded = load_model(folder)
     loaded = LoadedModel(loaded.model, loaded.config, tasks, loaded.provenance)
     write_json(folder / CARD, _describe(loaded.config, tasks, loaded.provenance))
-    write_text(folder / "README.md", model_card(folder.name, loaded))
+    write_text(folder / "README.md", _readme(folder, loaded))
+
+
+def _readme(folder: Path, loaded: LoadedModel, about: Publication | None = None) -> str:
+    return model_card(loaded, about or Publication(name=folder.name))
 
 
 def _swap(new: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tubelet.configs import shown
-from tubelet.weights.files import MOST_NAMES, WeightsError, check_file
+from tubelet.weights.files import MOST_NAMES, WeightsError, check_file, looks_like
 from tubelet.weights.protobuf import View, fields, varint
 
 Attribute = int | float | bytes | Tensor | tuple[int, ...]
@@ -67,7 +67,8 @@ def read_onnx(path: Path) -> Graph:
     except WeightsError:
         raise
     except (ValueError, IndexError, OverflowError, RuntimeError, OSError, struct.error) as error:
-        raise WeightsError(f"{path}: no whole ONNX file ({error}); fetch or export it again") from None
+        fault = looks_like(path) or error
+        raise WeightsError(f"{path}: no whole ONNX file ({fault}); fetch or export it again") from None
 
 
 class _Reader:

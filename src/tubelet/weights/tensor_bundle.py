@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tubelet.weights.files import MOST_NAMES, WeightsError, check_file
+from tubelet.weights.files import MOST_NAMES, WeightsError, check_file, looks_like
 from tubelet.weights.protobuf import View, fields, varint
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
@@ -38,7 +38,8 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
     try:
         return _tensors(prefix, index)
     except (ValueError, IndexError, OverflowError, RuntimeError, OSError) as error:
-        raise WeightsError(f"{index}: no whole checkpoint of TensorFlow ({error}); fetch it again") from None
+        fault = looks_like(index) or error
+        raise WeightsError(f"{index}: no whole checkpoint of TensorFlow ({fault}); fetch it again") from None
 
 
 def _tensors(prefix: Path, index: Path) -> dict[str, Tensor]:

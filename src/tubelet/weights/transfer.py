@@ -38,6 +38,7 @@ _ALONE = {
     "norm_tokens",
     "attention_pool",
 }  # what a source may have alone
+_MAY_LACK = ("positions", "registers", "attention_pool")  # what stays as it was built, where a source has none
 _ORDER = ("image", "video", "audio")  # what an input starts from that has nothing of its own kind
 
 
@@ -376,7 +377,7 @@ def plan_transfer(
         fresh = (*fresh, *aside)
     else:
         expected |= _apart(theirs, given)
-    lacking = [b.modules[p] for a, b in pairs for p in ("positions", "registers") if p in b.modules.keys() - a.modules]
+    lacking = [b.modules[p] for a, b in pairs for p in _MAY_LACK if p in b.modules.keys() - a.modules]
     fresh = (*fresh, *(f"{module}{end}" for module in lacking for end in ("", ".*")))
     used = set(origin.values())
     unplaced = tuple(n for n in given if n in expected and n not in used and not matches(n, _OPTIONAL))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from tubelet.configs import shown
+from tubelet.models import ModelConfig
 from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.files import WeightsError
 from tubelet.weights.formats import (
@@ -20,7 +21,10 @@ from tubelet.weights.formats import (
     videomae,
     vit,
     vivit,
+    vjepa2,
 )
+from tubelet.weights.formats.tree import Tree
+from tubelet.weights.formats.written import MisfitError, Outgoing, Written
 from tubelet.weights.loaded import LoadedModel
 
 
@@ -40,8 +44,46 @@ class Format(Protocol):
     def read(self, checkpoint: Checkpoint) -> LoadedModel: ...
 
 
-FORMATS: tuple[Format, ...] = (vit, dino, clip, vivit, videomae, timesformer, ast, onnx, timm, scenic_checkpoint, vatt)
+FORMATS: tuple[Format, ...] = (
+    vit,
+    dino,
+    clip,
+    vivit,
+    videomae,
+    timesformer,
+    vjepa2,
+    ast,
+    onnx,
+    timm,
+    scenic_checkpoint,
+    vatt,
+)
 """All formats, in the order in which they are asked."""
+
+Layout = Literal["transformers", "timm"]
+"""Another library that reads what is written."""
+
+
+class Writer(Protocol):
+    """What a module of a format has that is written, too. ``WRITES`` names it, ``FAMILY`` is all that it may hold.
+
+    ``write`` raises MisfitError where it cannot hold the model.
+    """
+
+    @property
+    def WRITES(self) -> str: ...
+
+    @property
+    def FAMILY(self) -> type[ModelConfig]: ...
+
+    def write(self, model: Outgoing) -> Written: ...
+
+
+WRITERS: dict[Layout, tuple[Writer, ...]] = {
+    "transformers": (vit, dino, vivit, videomae, timesformer, ast),
+    "timm": (timm,),
+}
+"""The formats that each library has, in the order in which they are tried."""
 
 _REFUSED = {
     "beit": "each of its blocks has relative positions of its own",
@@ -59,6 +101,40 @@ def read_checkpoint(checkpoint: Checkpoint) -> LoadedModel:
             return replace(one.read(checkpoint), format=one.LOADS)
     loads = "; ".join(one.LOADS for one in FORMATS)
     raise WeightsError(f"{checkpoint.origin}: {_looks(checkpoint)}, which is not read; what loads: {loads}")
+
+
+def written(model: LoadedModel, layout: Layout, task: str = "", *, origin: str = "this model") -> Written:
+    """The model in the first format of another library that holds it.
+
+    ``task``: whose head becomes the classifier. Raises WeightsError, naming the setting that does not fit and the
+    layouts that hold it.
+    """
+    outgoing = Outgoing.of(model, task, origin=origin)
+    found, misfits = _tried(outgoing, layout)
+    if found is not None:
+        return found
+    others = [other for other in get_args(Layout) if other != layout and _tried(outgoing, other)[0] is not None]
+    if not misfits:
+        holds = ", ".join(writer.WRITES for writer in WRITERS[layout])
+        misfits = [f"no {model.config.kind} is written for {layout}, which gets {holds}"]
+    who = [*(f"the layout of {other} (--to {other})" for other in others), "Tubelet's own folder"]
+    raise WeightsError(f"{origin}: {'; '.join(misfits)}; what holds it: {', '.join(who)}")
+
+
+def _tried(model: Outgoing, layout: Layout) -> tuple[Written | None, list[str]]:
+    """What the first format that holds the model made of it, and why those before it cannot."""
+    misfits: list[str] = []
+    for writer in WRITERS[layout]:
+        if isinstance(model.config, writer.FAMILY):
+            whole = replace(model, tree=Tree(model.tree.arrays, model.tree.origin))
+            try:
+                made = writer.write(whole)
+                if whole.tree.left:
+                    raise MisfitError(f"{writer.WRITES} has no place for {whole.tree.left[0]}")
+                return made, misfits
+            except MisfitError as misfit:
+                misfits.append(str(misfit))
+    return None, misfits
 
 
 def _looks(checkpoint: Checkpoint) -> str:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from tubelet.cards import ClassCard
-from tubelet.configs import part_of
+from tubelet.configs import ConfigError, part_of, to_json
 from tubelet.models import ModelConfig
 from tubelet.nn.blocks import TransformerConfig
+from tubelet.specs import Fit, RasterSpec, VideoSpec
 from tubelet.weights.checkpoint import Checkpoint
-from tubelet.weights.formats.tree import Tree, gather_blocks
+from tubelet.weights.formats.tree import Places, Tree, gather_blocks, scatter_blocks
 from tubelet.weights.loaded import LoadedModel, filled_model
 
 Table = Mapping[str, Sequence[str]]
@@ -26,6 +27,10 @@ Naming = tuple[str, Table]
 
 Act = Literal["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu"]
 _GELU: dict[str, Literal["exact", "quick"]] = {"gelu": "exact", "quick_gelu": "quick"}
+_ACT: dict[str, Act] = {"exact": "gelu", "quick": "quick_gelu", "tanh": "gelu_pytorch_tanh"}
+
+_MOST_CHANNELS = 1024
+_BILINEAR, _BICUBIC = 2, 3  # Pillow's numbers for them
 
 _NEW_BLOCK = {
     "norm_attention": ["layernorm_before"],
@@ -42,6 +47,14 @@ OLD_BLOCK = {
     "norm_mlp": ["layernorm_after"],
     "mlp.0": ["intermediate.dense"],
     "mlp.3": ["output.dense"],
+}
+
+_PATCHES = "embeddings.patch_embeddings.projection"
+_PATCH_BIAS: Places = {"tokenizer.projection.bias": (f"{_PATCHES}.bias", "D -> D")}
+IMAGE_PATCHES: Places = {"tokenizer.projection.weight": (f"{_PATCHES}.weight", "D c h w -> D (c h w)"), **_PATCH_BIAS}
+VIDEO_PATCHES: Places = {
+    "tokenizer.projection.weight": (f"{_PATCHES}.weight", "D c t h w -> D (c t h w)"),
+    **_PATCH_BIAS,
 }
 
 
@@ -80,6 +93,21 @@ class Settings:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(Settings):
+    """``frame_stride`` and ``frame_rate`` are ours: a :class:`VideoSpec`'s ``stride`` and ``fps``, which transformers'
+    own files do not say."""
+
+    num_frames: int = 32
+    frame_stride: int = 0
+    frame_rate: float = 0.0
+
+    def video(self, processor: Mapping[str, Any], stride: int) -> VideoSpec:
+        """``stride``: where no file says one."""
+        cut = pixels(processor, self.size, self.num_channels)
+        return VideoSpec(frames=self.num_frames, stride=self.frame_stride or stride, fps=self.frame_rate, **cut)
+
+
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
@@ -90,7 +118,10 @@ class _Processor:
 
     size: int | dict[str, int | None] | None = None
     crop_size: int | dict[str, int | None] | None = None
+    image_processor_type: str | None = None
+    feature_extractor_type: str | None = None
     do_resize: bool | None = True
+    resample: int | None = None
     do_center_crop: bool | None = False
     do_rescale: bool | None = True
     rescale_factor: float | None = 1 / 255
@@ -106,11 +137,12 @@ def pixels(
     """The fields of an ImageSpec or a VideoSpec of ``size`` that cuts and scales pictures as the image processor does.
 
     ``any_size``: the processor's own size counts, for a model that takes any. A processor that neither keeps
-    proportions nor crops stretches pictures, as the spec then does; one that stretches and then crops (DeiT's) keeps
-    proportions here. Pictures are resized as Tubelet does, whichever filter the processor has. The mean and deviation
-    do in one step, from pixels in [0, 1], what the processor does in up to three: scale by a factor, take an offset of
-    one away, and normalize.
+    proportions nor crops stretches pictures, as the spec then does; so does one that stretches and then crops (DeiT's).
+    Filters that are neither bilinear nor bicubic become bilinear. The mean and deviation do in one step, from pixels in
+    [0, 1], what the processor does in up to three: scale by a factor, take an offset of one away, and normalize.
     """
+    if not 1 <= channels <= _MOST_CHANNELS:
+        raise ConfigError(f"num_channels: {channels:,} is not from 1 to {_MOST_CHANNELS:,}")
     told = part_of(_Processor, processor)
     mean, std = (0.0,) * channels, (1.0,) * channels
     if told.do_normalize:
@@ -127,10 +159,24 @@ def pixels(
     return {
         "size": size,
         "short_side": max(min(size), _shortest(told)),
-        "fit": "stretch" if told.do_resize and whole and not told.do_center_crop else "crop",
+        "fit": _fit(told, size),
+        "resample": "bicubic" if told.resample == _BICUBIC else "bilinear",
         "mean": tuple((offset + m) / factor for m in mean),
         "std": tuple(s / factor for s in std),
     }
+
+
+def _fit(processor: _Processor, size: tuple[int, int]) -> Fit:
+    """Whether pictures keep their proportions. Before a crop, a number alone is a square to DeiT, the short side to
+    others; a square is all that "stretch_crop" can say."""
+    whole = _whole(processor.size)
+    if not processor.do_resize or whole is None:
+        return "crop"
+    if not processor.do_center_crop:
+        return "stretch"
+    kind = processor.image_processor_type or processor.feature_extractor_type or ""
+    square = isinstance(processor.size, dict) or kind.startswith("DeiT")
+    return "stretch_crop" if square and whole[0] == whole[1] >= max(size) else "crop"
 
 
 def _shortest(processor: _Processor) -> int:
@@ -197,3 +243,80 @@ def filled(
     state = {f"encoder.{name}": x for name, x in encoder.items()} | {f"heads.{name}": x for name, x in heads.items()}
     model = filled_model(config, tasks, state, checkpoint.origin)
     return LoadedModel(model, config, tasks, {"source": checkpoint.origin}, dropped)
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def sizes(backbone: TransformerConfig, card: ClassCard | None) -> dict[str, Any]:
+    """The :class:`Settings` of a transformer and of the classes of its head."""
+    names = {str(number): str(name) for number, name in enumerate(card.classes)} if card else None
+    return {
+        "hidden_size": backbone.width,
+        "num_hidden_layers": backbone.depth,
+        "num_attention_heads": backbone.heads,
+        "intermediate_size": backbone.mlp,
+        "hidden_act": _ACT[backbone.gelu],
+        "layer_norm_eps": backbone.norm_eps,
+        "id2label": names,
+        "problem_type": f"{'multi' if card.multilabel else 'single'}_label_classification" if card else None,
+    }
+
+
+def raster_sizes(spec: RasterSpec) -> dict[str, Any]:
+    """The :class:`Settings` of an image's or a video's size; of a video's frames, too."""
+    told: dict[str, Any] = {"image_size": side(spec.size), "num_channels": spec.channels}
+    if isinstance(spec, VideoSpec):
+        told |= {"num_frames": spec.frames, "frame_stride": spec.stride, "frame_rate": spec.fps}
+    return told
+
+
+def side(size: tuple[int, int]) -> int | tuple[int, int]:
+    """The inverse of :func:`pair`."""
+    return size[0] if size[0] == size[1] else size
+
+
+def config_json(told: Settings, model_type: str, kind: str, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """A config.json. ``kind``: the class that loads it. ``leave_out``: settings that the architecture has not."""
+    fields = {name: value for name, value in to_json(told).items() if value is not None and name not in leave_out}
+    labels = {"label2id": {name: int(number) for number, name in told.id2label.items()}} if told.id2label else {}
+    return {"architectures": [kind], "model_type": model_type, **fields, **labels, "dtype": "float32"}
+
+
+def processor_json(spec: RasterSpec, kind: str, *, offset: bool = False) -> dict[str, Any]:
+    """A preprocessor_config.json of the image processor ``kind`` that does what :func:`pixels` reads of it.
+
+    ``offset``: pixels are scaled to [-1, 1] and then normalized, as ViViT's processors always do.
+    """
+    height, width = spec.size
+    whole = {"height": height, "width": width}
+    mean, std = (spec.mean, spec.std)
+    if offset:
+        mean, std = tuple(2 * m - 1 for m in mean), tuple(2 * s for s in std)
+    resized: dict[Fit, dict[str, int]] = {
+        "crop": {"shortest_edge": spec.short_side},
+        "stretch": whole,
+        "stretch_crop": {"height": spec.short_side, "width": spec.short_side},
+    }
+    crops = spec.fit != "stretch"
+    return {
+        "image_processor_type": kind,
+        "do_resize": True,
+        "size": resized[spec.fit],
+        "resample": _BICUBIC if spec.resample == "bicubic" else _BILINEAR,
+        "do_center_crop": crops,
+        **({"crop_size": whole} if crops else {}),
+        "do_rescale": True,
+        "rescale_factor": 1 / 127.5 if offset else 1 / 255,
+        **({"offset": True} if offset else {}),
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+    }
+
+
+def blocks_there(
+    tree: Tree, prefix: str, depth: int, table: Table = OLD_BLOCK, ours: str = "encoder."
+) -> dict[str, Tensor]:
+    """The inverse of :func:`blocks`, by the names that files have."""
+    return scatter_blocks(table, tree.layer, f"{prefix}encoder.layer.{{}}.", depth, ours)

@@ -92,7 +92,9 @@ def vatt_config(tree: Tree, like: ModelConfig | None = None) -> tuple[VattConfig
     if "_base_layer/txt_backbone/agg_embedding" in tree:
         modalities["text"] = _words_of(tree, told, "_base_layer/txt_backbone/")
     if not modalities:
-        raise WeightsError(f"{tree.origin}: no tower of video, of a waveform or of T5's words is there")
+        raise WeightsError(
+            f"{tree.origin}: no tower of video, of a waveform or of T5's words is there; what loads: {LOADS}"
+        )
     width = tree.shape("_base/post_proj/kernel", 2)[1] if "_base/post_proj/kernel" in tree else 0
     return _config(told, modalities, width), "_base/" if alone else ""
 
