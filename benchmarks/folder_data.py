@@ -56,13 +56,16 @@ class Packages:
             f"debian-{name}", ["apt-get", "--option", "APT::Sandbox::User=root", "download", name], _unpack_debian
         )
 
-    def pypi(self, name: str, *, source: bool = False) -> Path:
-        """The files of a Python package: its wheel's, or its source distribution's."""
+    def pypi(self, name: str, *, source: bool = False, digest: str = "") -> Path:
+        """The files of a Python package, ``name`` or ``name==version``: its wheel's, or its source distribution's.
+
+        Raises ValueError where the SHA-256 of what was downloaded is another than ``digest``, if that is given.
+        """
         options = ["--no-binary", name] if source else []
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options, name]
-        return self._fetch(f"pypi-{name}", command, _unpack_archive)
+        return self._fetch(f"pypi-{name}", command, _unpack_archive, digest)
 
-    def _fetch(self, name: str, command: Sequence[str], unpack: Callable[[Path, Path], None]) -> Path:
+    def _fetch(self, name: str, command: Sequence[str], unpack: Callable[[Path, Path], None], digest: str = "") -> Path:
         target = self.folder / name
         if not target.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +74,8 @@ class Packages:
                 download.mkdir()
                 subprocess.run(command, cwd=download, check=True, stdout=subprocess.DEVNULL)
                 (archive,) = download.iterdir()
+                if digest and (found := sha256(archive.read_bytes()).hexdigest()) != digest:
+                    raise ValueError(f"{archive.name}: its SHA-256 is {found}, and not {digest}")
                 unpack(archive, fresh)
                 _rename(fresh, target)
         return target

@@ -37,7 +37,7 @@ autodoc_preserve_defaults = True
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"\.py$",
+    "filename_pattern": r"/plot_",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,

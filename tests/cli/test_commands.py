@@ -42,6 +42,7 @@ _HEAVY = ("torch", "numpy", "av", "sklearn", "matplotlib", "pyarrow")
         (["recipes"], ["folder", "vivit.kinetics400_b16x2"]),
         (["recipes", "--json"], ['"vivit.kinetics400_b16x2": "']),
         (["predict", "--help"], ["--timeline"]),
+        (["weights", "inspect", "--help"], ["SOURCE", "--for", "--like"]),
         (["convert", "--help"], ["{transformers,timm}", "--check"]),
     ],
 )
@@ -63,6 +64,7 @@ def test_help_and_lists_import_nothing_heavy(words: list[str], shows: list[str])
     [
         (["trian"], "did you mean 'train'"),
         (["data", "indx"], "did you mean 'index'"),
+        (["weights", "inspct"], "did you mean 'inspect'"),
         (["train", "vivit.kinetics40_b16x2"], "did you mean 'vivit.kinetics400_b16x2'"),
         (["train", "vivit.kinetics400_b16x2", "--dta", "x"], "did you mean '--data'"),
         (["train", "vivit.kinetics400_b16x2", "--sed", "1"], "did you mean '--seed'"),

@@ -54,6 +54,7 @@ def test_all_shells_get_all_places(script: Script) -> None:
         (["train", "mine.py", ":", "experiment", "--o"], "--out"),  # bash splits at colons
         (["data", ""], "index check digits"),
         (["data", "index", "--"], "--out"),
+        (["weights", "inspect", "--"], "--for --like --json"),
         (["predict", "RUN", "clip.mp4", "--ti"], "--timeline"),
         (["predict", "RUN", "cl"], ""),
         (["completion", "z"], "zsh"),

@@ -23,6 +23,7 @@ from tubelet.cli import (
     probe,
     recipes,
     train,
+    weights,
 )
 from tubelet.cli.command import Commands, Status, choose
 from tubelet.cli.terminal import print_versions, warn
@@ -39,6 +40,7 @@ COMMANDS: Commands = {
     "cost": cost.cost,
     "doctor": doctor.doctor,
     "data": data.data,
+    "weights": weights.weights,
     "recipes": recipes.recipes,
     "completion": completion.completion,
 }
@@ -90,5 +92,7 @@ def _dispatch(words: list[str]) -> Status:
             return train.train_recipe(recipe, rest)
         case ["data", *rest]:
             return data.choose_data(rest)
+        case ["weights", *rest]:
+            return weights.choose_weights(rest)
         case _:
             return choose(words, COMMANDS, prog="tubelet", about=_ABOUT)

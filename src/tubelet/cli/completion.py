@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import Positional, arg
 
-from tubelet.cli import data
+from tubelet.cli import data, weights
 from tubelet.cli.command import Commands, Status
 from tubelet.recipes import outlines
 from tubelet.recipes.outline import flag
@@ -60,7 +60,7 @@ def completion(shell: Annotated[Positional[Shell], arg(help="bash, zsh or fish",
     """
     from tubelet.cli import COMMANDS
 
-    print(_script(shell, COMMANDS, {"data": data.COMMANDS}), end="")
+    print(_script(shell, COMMANDS, {"data": data.COMMANDS, "weights": weights.COMMANDS}), end="")
 
 
 def _script(shell: Shell, commands: Commands, groups: Mapping[str, Commands]) -> str:
@@ -89,7 +89,7 @@ def _words(commands: Commands, groups: Mapping[str, Commands]) -> dict[str, str]
 
 def _flags(command: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(command).parameters.values()
-    return [flag(p.name, on=p.default is True) for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return [flag(p.name.rstrip("_"), on=p.default is True) for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def _pattern(place: str) -> str:

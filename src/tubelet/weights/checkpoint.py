@@ -13,6 +13,7 @@ from torch import Tensor
 from tubelet.models import ModelConfig
 from tubelet.weights.files import WeightsError, read_arrays, read_json, read_pickled, read_sharded, read_tensors
 from tubelet.weights.flax import is_flax, read_flax
+from tubelet.weights.onnx import read_onnx
 from tubelet.weights.tensor_bundle import bundle_of, read_bundle
 
 Tensors = Mapping[str, Tensor]
@@ -23,6 +24,7 @@ READERS: dict[str, Callable[[Path], Tensors]] = {
     ".bin": read_pickled,
     ".pt": read_pickled,
     ".pth": read_pickled,
+    ".onnx": read_onnx,
 }
 """What reads the tensors of a single file, by its suffix."""
 

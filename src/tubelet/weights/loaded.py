@@ -27,6 +27,7 @@ class LoadedModel:
     """A model with its weights.
 
     ``dropped``: parameters of the file that a model of this library has no use for, such as a pretraining head.
+    ``format``: what was read, as the formats of other libraries say it.
     """
 
     model: Model
@@ -34,6 +35,7 @@ class LoadedModel:
     tasks: Mapping[str, TaskCard] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    format: str = "a model folder of Tubelet"
 
 
 def build_model(config: ModelConfig, tasks: Mapping[str, TaskCard]) -> Model:

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from tubelet.weights.files import MOST_NAMES, WeightsError, check_file, looks_like
+from tubelet.weights.protobuf import View, fields, varint
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER, _TRAILER = 48, 5  # bytes at the end of the table, and after each block: how it is packed, and its checksum
 _INDEX = 16 * MOST_NAMES
 _DTYPES = {1: torch.float32, 2: torch.float64, 14: torch.bfloat16, 19: torch.float16}
 _VALUE, _SLOT = "/.ATTRIBUTES/VARIABLE_VALUE", "/.OPTIMIZER_SLOT/"
-
-View = memoryview
 
 
 def bundle_of(path: Path) -> Path | None:
@@ -49,7 +48,7 @@ def _tensors(prefix: Path, index: Path) -> dict[str, Tensor]:
     if len(table) > _INDEX:
         raise ValueError(f"its index is larger than {_INDEX // 2**20} MiB")
     entries = _entries(table)
-    shards = dict(_fields(next((value for key, value in entries if not key), View(b"")))).get(1, 1)
+    shards = dict(fields(next((value for key, value in entries if not key), View(b"")))).get(1, 1)
     mapped: dict[int, View] = {}
     found: dict[str, Tensor] = {}
     for key, value in entries:
@@ -73,14 +72,14 @@ class _Entry:
     """Where a tensor lies, and what it is; ``dtype`` None: no floats."""
 
     def __init__(self, data: View) -> None:
-        numbers = {number: value for number, value in _fields(data) if isinstance(value, int)}
+        numbers = {number: value for number, value in fields(data) if isinstance(value, int)}
         self.dtype = _DTYPES.get(numbers.get(1, 0))
         self.shard, self.offset, self.size = numbers.get(3, 0), numbers.get(4, 0), numbers.get(5, 0)
         self.shape: list[int] = []
-        for number, value in _fields(data):
+        for number, value in fields(data):
             if number == 2 and isinstance(value, View):
-                dims = (dim for kind, dim in _fields(value) if kind == 2 and isinstance(dim, View))
-                self.shape = [size for dim in dims for size in [dict(_fields(dim)).get(1, 0)] if isinstance(size, int)]
+                dims = (dim for kind, dim in fields(value) if kind == 2 and isinstance(dim, View))
+                self.shape = [size for dim in dims for size in [dict(fields(dim)).get(1, 0)] if isinstance(size, int)]
 
     def read(self, data: View, name: str) -> Tensor:
         assert self.dtype is not None
@@ -111,8 +110,8 @@ def _entries(table: View) -> list[tuple[bytes, View]]:
 
 
 def _handle(data: View, at: int) -> tuple[tuple[int, int], int]:
-    offset, at = _varint(data, at)
-    size, at = _varint(data, at)
+    offset, at = varint(data, at)
+    size, at = varint(data, at)
     return (offset, size), at
 
 
@@ -127,42 +126,11 @@ def _block(table: View, offset: int, size: int) -> Iterator[tuple[bytes, View]]:
     restarts = int.from_bytes(block[-4:], "little")
     end, at, key = size - 4 - 4 * restarts, 0, b""
     while at < end:
-        shared, at = _varint(block, at)
-        own, at = _varint(block, at)
-        length, at = _varint(block, at)
+        shared, at = varint(block, at)
+        own, at = varint(block, at)
+        length, at = varint(block, at)
         if shared > len(key) or at + own + length > end:
             raise ValueError("its index is damaged")
         key = key[:shared] + bytes(block[at : at + own])
         yield key, block[at + own : at + own + length]
         at += own + length
-
-
-def _fields(message: View) -> Iterator[tuple[int, int | View]]:
-    """The fields of a protocol buffer: numbers, and bytes."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        match tag & 7:
-            case 0:
-                value, at = _varint(message, at)
-            case 1 | 5 as kind:
-                width = 8 if kind == 1 else 4
-                value, at = int.from_bytes(message[at : at + width], "little"), at + width
-            case 2:
-                length, at = _varint(message, at)
-                value, at = message[at : at + length], at + length
-            case _:
-                raise ValueError("its index is damaged")
-        if at > len(message):
-            raise ValueError("its index is damaged")
-        yield tag >> 3, value
-
-
-def _varint(data: View, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte, at = data[at], at + 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("its index is damaged")

@@ -142,16 +142,8 @@ def initialize_from(
     source: LoadedModel, model: Model, config: ModelConfig, init: Init, tasks: Mapping[str, TaskCard] | None = None
 ) -> InitReport:
     """Start ``model`` from a source that is loaded already; see :func:`initialize`."""
-    encoder = _like(source.model.encoder, model.encoder)
-    given = dict(encoder.named_parameters())
+    given, offered, route = _prepare(source, model.encoder, config, init)
     wanted = dict(model.encoder.named_parameters())
-    route = plan_transfer(source.config, config, given, wanted, init.source, init.into)
-    offered = _offer(encoder, model.encoder, config, route, init)
-    if problems := [*_other_heads(route), *_misfits(given, offered, wanted, route, init)]:
-        into = " and Init.into names the stream or modality that it is for" if len(route.pairs) > 1 else ""
-        raise WeightsError(
-            f"{init.source} does not fit the model; Init.fresh leaves parameters out{into}: {listed(problems)}"
-        )
     for name, value in offered.items():
         wanted[name].copy_(value)
     heads = _load_heads(source, model, tasks or {})
@@ -177,6 +169,31 @@ def initialize_from(
         ),
         notes=_notes(route),
     )
+
+
+@torch.no_grad()
+def check_start(source: LoadedModel, encoder: Encoder, config: ModelConfig, init: Init) -> None:
+    """Raise WeightsError, naming keys and shapes, where ``encoder`` cannot start from a source; nothing is changed.
+
+    The encoder's parameters need no memory: they may be on the device "meta".
+    """
+    _prepare(source, encoder, config, init)
+
+
+def _prepare(
+    source: LoadedModel, target: Encoder, config: ModelConfig, init: Init
+) -> tuple[dict[str, nn.Parameter], dict[str, Tensor], ParameterMapping]:
+    """The source's parameters, what they offer the target's, and the route between them. Raises WeightsError."""
+    encoder = _like(source.model.encoder, target)
+    given, wanted = dict(encoder.named_parameters()), dict(target.named_parameters())
+    route = plan_transfer(source.config, config, given, wanted, init.source, init.into)
+    offered = _offer(encoder, target, config, route, init)
+    if problems := [*_other_heads(route), *_misfits(given, offered, wanted, route, init)]:
+        into = " and Init.into names the stream or modality that it is for" if len(route.pairs) > 1 else ""
+        raise WeightsError(
+            f"{init.source} does not fit the model; Init.fresh leaves parameters out{into}: {listed(problems)}"
+        )
+    return given, offered, route
 
 
 def _like(source: Encoder, target: Encoder) -> Encoder:

@@ -13,6 +13,7 @@ from tubelet.weights.formats import (
     ast,
     clip,
     dino,
+    onnx,
     scenic_checkpoint,
     timesformer,
     timm,
@@ -52,6 +53,7 @@ FORMATS: tuple[Format, ...] = (
     timesformer,
     vjepa2,
     ast,
+    onnx,
     timm,
     scenic_checkpoint,
     vatt,
@@ -96,7 +98,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> LoadedModel:
     """The model in a checkpoint of another library. Raises WeightsError where no format recognizes it."""
     for one in FORMATS:
         if one.recognizes(checkpoint):
-            return one.read(checkpoint)
+            return replace(one.read(checkpoint), format=one.LOADS)
     loads = "; ".join(one.LOADS for one in FORMATS)
     raise WeightsError(f"{checkpoint.origin}: {_looks(checkpoint)}, which is not read; what loads: {loads}")
 
