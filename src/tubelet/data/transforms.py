@@ -50,7 +50,13 @@ def train_clip(
         return clip[:, : spec.channels]
     if augmentation.rotate or augmentation.shift or augmentation.zoom or augmentation.shear:
         clip = _warp(clip, augmentation, random)
-    clip = randaugment(clip, augmentation.randaugment_layers, augmentation.randaugment_magnitude, random)
+    clip = randaugment(
+        clip,
+        augmentation.randaugment_layers,
+        augmentation.randaugment_magnitude,
+        random,
+        augmentation.randaugment_geometric,
+    )
     if random.random() < augmentation.color:
         brightness, saturation, contrast, hue = (
             augmentation.color_strength * most for most in (_BRIGHTNESS, _SATURATION, _CONTRAST, _HUE)
