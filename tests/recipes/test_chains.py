@@ -48,7 +48,9 @@ def value(words: list[str], flag: str) -> str:
 
 def chains() -> Iterator[tuple[str, list[str], str, list[str] | None]]:
     """The text, a command, the run that it starts from, and the command that makes it: the text's, or the recipe's."""
-    made_by_recipes = {f"runs/{name}": told[0] for name, outline in outlines().items() if (told := commands(outline.doc))}
+    made_by_recipes = {
+        f"runs/{name}": told[0] for name, outline in outlines().items() if (told := commands(outline.doc))
+    }
     for where, text in texts().items():
         made = made_by_recipes | {value(words, "--out") or f"runs/{words[0]}": words for words in commands(text)}
         for words in commands(text):
@@ -76,7 +78,14 @@ def built(config: str) -> Model:
 
 def test_the_papers_chains_are_found() -> None:
     recipes = {words[0] for _, words, _, _ in CHAINS}
-    chained = "tubevit.ssv2", "tubevit.charades", "tubevit.scaling", "vivit.ssv2_l16x2_fe", "mtv.ssv2_b", "vatt.kinetics"
+    chained = (
+        "tubevit.ssv2",
+        "tubevit.charades",
+        "tubevit.scaling",
+        "vivit.ssv2_l16x2_fe",
+        "mtv.ssv2_b",
+        "vatt.kinetics",
+    )
     assert recipes >= {*chained, "polyvit.linear_probe"}
     assert "README.md" in {where for where, *_ in CHAINS}
 
