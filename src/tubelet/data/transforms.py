@@ -150,12 +150,12 @@ def _inception_box(picture: tuple[int, int], augmentation: Augmentation, random:
 
 
 def view_boxes(picture: tuple[int, int], spec: RasterSpec, crops: int) -> list[Box]:
-    """Where the test's crops lie: the center, or three along the longer side, from its start to its end.
+    """Where the test's crops lie: the center, or several along the longer side, evenly from its start to its end.
 
     Of a picture that is stretched, each is the whole picture.
     """
     crop = crop_size(picture, spec)
-    places = [0.0, 0.5, 1.0] if crops == 3 else [0.5]
+    places = [i / (crops - 1) for i in range(crops)] if crops > 1 else [0.5]
     tall = picture[0] > picture[1]
     return [place(picture, crop, f, 0.5) if tall else place(picture, crop, 0.5, f) for f in places]
 
