@@ -132,7 +132,7 @@ ZOO: dict[str, ModelConfig] = {
     "tubevit": _TUBEVIT,
     "tubevit-mean-gated": replace(_TUBEVIT, pool="mean", gate=1),
     "tubevit-learned": replace(_TUBEVIT, positions="learned", added=1),
-    "tubevit-relative": replace(_TUBEVIT, positions="relative", patch_videos=False),
+    "tubevit-relative": replace(_TUBEVIT, positions="relative"),
     "tubevit-patches": replace(_TUBEVIT, tubes=(), positions="fixed-no-stride"),
     "tubevit-interpolated": replace(_TUBEVIT, learned=((2, 2, 2), (2, 4, 4))),
     "timesformer": TimeSformerConfig(backbone=SMALL, patch=(8, 8), video=VIDEO),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
 import torch
 
-from tubelet.configs import from_json, override, to_json
+from tubelet.configs import ConfigError, from_json, override, to_json
 from tubelet.costs.cost import cost
 from tubelet.data.views import Views
 from tubelet.models.tubevit import TubeViTConfig
@@ -32,8 +34,8 @@ def tubes(experiment: Experiment) -> TubeViTConfig:
 
 
 def test_every_experiment_is_a_recipe() -> None:
-    names = ("kinetics400", "kinetics600", "kinetics700", "imagenet", "ssv2", "charades", "scaling")
-    assert set(TUBEVIT) == {f"tubevit.{name}" for name in names}
+    names = {"kinetics400", "kinetics600", "kinetics700", "imagenet", "ssv2", "charades", "scaling"}
+    assert set(TUBEVIT) == {f"tubevit.{name}" for name in names | {"ablation", "tube_shapes"}}
 
 
 # Table 10: updates in all, batch, rate of Base and of Large, frames and rate of frames, mixup, dropout, smoothing
@@ -107,6 +109,41 @@ def test_scaling_starts_from_two_models() -> None:
     assert [tube.channels for tube in tubes(small).tubes] == [96, 48, 192]
 
 
+def cuts(model: TubeViTConfig) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return [(tube.kernel, tube.neighbors) for tube in model.tubes]
+
+
+def test_an_ablation_changes_what_its_table_says() -> None:
+    plain = tubes(tubevit.ablation())
+    assert plain == tubes(tubevit.kinetics600(imagenet=""))
+    for name in ("none", "learned", "relative", "fixed-no-stride"):
+        assert tubes(tubevit.ablation(positions=name)) == replace(plain, positions=name)
+    assert [len(tubes(tubevit.ablation(tubes=count)).tubes) for count in (1, 2, 4)] == [0, 1, 3]
+    without, fourfold = (tubes(tubevit.ablation(space_to_depth=how)) for how in ("none", "x4 T"))
+    assert cuts(without) == [((8, 8, 8), (1, 1, 1)), ((16, 4, 4), (1, 1, 1)), ((4, 12, 12), (1, 1, 1))]
+    assert cuts(fourfold)[1] == ((16, 4, 4), (4, 1, 1))
+    assert [tube.grid((64, 224, 224)) for tube in fourfold.tubes][1:] == [(7, 7, 7), (4, 7, 7)]
+    assert tubes(tubevit.ablation(interpolated=True)) == replace(plain, learned=((8, 8, 8),))
+    added = tubevit.ablation(init="runs/vit", added=4)
+    assert (tubes(added).added, added.tasks["k600"].length) == (4, Length(steps=70_000))
+
+
+def test_table_14_names_tubes_by_letters_and_numerals() -> None:
+    """All seven rows; those without (a) have no patch in videos."""
+    rows = re.findall(r'"((?:[a-h]\+[iv]+ ?)+)"', tubevit.tube_shapes.__doc__ or "")
+    assert len(set(rows)) == 7
+    for row in rows:
+        experiment = tubevit.tube_shapes(shapes=row)
+        model = tubes(experiment)
+        assert model.patch_videos == ("a+" in row)
+        assert len(model.video_tubes) == len(row.split())
+        assert sum(task.length.steps for task in experiment.tasks.values()) == 50_000
+    model = tubes(tubevit.tube_shapes(shapes="b+iv e+v"))
+    assert [(t.kernel, t.stride) for t in model.tubes] == [((4, 32, 32), (16, 16, 16)), ((8, 8, 8), (32, 32, 32))]
+    with pytest.raises(ConfigError, match="'e\\+vi' is no shape"):
+        tubevit.tube_shapes(shapes="e+vi")
+
+
 # Tables 6 and 9: what is trained
 @pytest.mark.parametrize(
     ("trained", "gated", "modules"),
@@ -160,7 +197,8 @@ def test_an_experiment_can_be_saved_and_read_back_and_says_if_the_papers_has_wei
     experiment = TUBEVIT[name]()
     assert from_json(Experiment, to_json(experiment)) == experiment
     assert bool(experiment.notes) == (name in ("tubevit.ssv2", "tubevit.charades", "tubevit.scaling"))
-    assert not TUBEVIT[name](init="runs/some").notes
+    if name != "tubevit.tube_shapes":
+        assert not TUBEVIT[name](init="runs/some").notes
 
 
 @pytest.mark.parametrize("name", TUBEVIT)
