@@ -128,6 +128,15 @@ def test_an_ablation_changes_what_its_table_says() -> None:
     assert (tubes(added).added, added.tasks["k600"].length) == (4, Length(steps=70_000))
 
 
+def test_flags_give_the_patches_alone_and_more_tokens() -> None:
+    """Table 5's patches of every frame, and Table 7d's smaller strides."""
+    changes = {"model.tubes": "[]", "model.patch.stride": "1,16,16"}
+    patches = tubes(override(tubevit.kinetics600(size="l"), changes))
+    assert [tube.grid((64, 224, 224)) for tube in patches.video_tubes] == [(64, 14, 14)]
+    denser = override(tubes(tubevit.ablation()), {"tubes.0.stride": "8,32,32"})
+    assert (denser.tubes[0].grid((64, 224, 224)), denser.tubes[1:]) == ((7, 7, 7), tubevit.TUBES[1:])
+
+
 def test_table_14_names_tubes_by_letters_and_numerals() -> None:
     """All seven rows; those without (a) have no patch in videos."""
     rows = re.findall(r'"((?:[a-h]\+[iv]+ ?)+)"', tubevit.tube_shapes.__doc__ or "")

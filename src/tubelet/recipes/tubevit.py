@@ -88,12 +88,12 @@ def kinetics700(
 
 
 def imagenet(data: Data = _IMAGES, init: Start = "", size: TransformerConfig = "b") -> Experiment:
-    """ImageNet-1k alone: the image model of "ImageNet then Kinetics" (Table 5), and of the check in Sec. 4.1.
+    """ImageNet-1k alone: the image model of "ImageNet then Kinetics" (Table 5).
 
     tubelet train tubevit.imagenet --data IMAGENET
 
-    The paper's figures: Base 78.1 % top-1 (81.4 % when trained jointly). Data: IMAGENET/{train,val}/CLASS/*.jpg.
-    Hardware and time: unknown.
+    The paper's figures: Base 78.1 % top-1, 81.4 % when trained jointly (Sec. 4.1). Data:
+    IMAGENET/{train,val}/CLASS/*.jpg. Hardware and time: unknown.
     """
     return _experiment(_model(size, frames=64, fps=15.0), {"imagenet": _task(data, "image", _RATES[size])}, init, size)
 
@@ -194,7 +194,7 @@ def ablation(
     and (f), --views 1x1 82.8, 4x1 83.3, 1x3 83.6, 4x3 84.5, 10x10 84.7. Kinetics alone: whether ImageNet was beside it
     is not said. Data: K600/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
     """
-    cut = (replace(_CORE, neighbors=(1, 1, 1)),) if tubes == 2 else TUBES[: tubes // 4 * 3]
+    cut: tuple[Tube, ...] = {1: (), 2: (_CORE,), 4: TUBES}[tubes]
     if space_to_depth != "table 12":
         cut = tuple(replace(tube, neighbors=_NEIGHBORS[space_to_depth]) for tube in cut)
     learned = (_CORE.kernel,) if interpolated and len(cut) > 1 else ()
