@@ -71,10 +71,11 @@ def test_help_and_lists_import_nothing_heavy(words: list[str], shows: list[str])
         (["train", "vivit.kinetics400_b16x2", "x"], "'x' follows no flag"),
         (["train", "vivit.kinetics400_b16x2", "--tasks.k400.batchsize", "1"], "did you mean 'batch_size'"),
         (["train", "vivit.kinetics400_b16x2", "--tasks.k400.batch-size", "many"], "must be a whole number; got 'many'"),
-        (["train", "tubevit.scaling", "--gated", "False"], "did you mean '--no-gated'"),
+        (["train", "tubevit.charades", "--interpolated", "False"], "did you mean '--no-interpolated'"),
         (["train", "nowhere.py:experiment"], "no such file"),
         (["cost"], "or --published"),
         (["predict", "runs/none"], "tubelet predict runs/none FILE"),
+        (["eval", "runs/none", "--model.video.stride"], "--model.video.stride: give it a value"),
     ],
 )
 def test_what_does_not_exist_is_status_2_and_one_line(

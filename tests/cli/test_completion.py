@@ -49,7 +49,7 @@ def test_all_shells_get_all_places(script: Script) -> None:
         (["train", "vivit.ssv"], "vivit.ssv2_l16x2_fe"),
         (["train", "families.mbt_duet", "--"], "--data --senses --out --print-config"),
         (["train", "families.mbt_duet", ""], ""),  # files
-        (["train", "tubevit.scaling", "--n"], "--no-gated"),
+        (["train", "tubevit.charades", "--n"], "--no-interpolated"),
         (["probe", "RUN", "--no"], "--no-augment"),
         (["train", "mine.py", ":", "experiment", "--o"], "--out"),  # bash splits at colons
         (["data", ""], "index check digits"),

@@ -108,6 +108,40 @@ def test_randaugment_operations_are_pillows(ours, theirs, clip):
     assert worst(ours(clip), pillow(clip, theirs)) <= 1
 
 
+def affine(*matrix: float):
+    return lambda image: image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=(128, 128, 128))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda x: randaugment.rotate(x, 30), lambda x: x.rotate(30, fillcolor=(128, 128, 128))),
+        (lambda x: randaugment.rotate(x, -17), lambda x: x.rotate(-17, fillcolor=(128, 128, 128))),
+        (lambda x: randaugment.shear_x(x, 0.3), affine(1, 0.3, 0, 0, 1, 0)),
+        (lambda x: randaugment.shear_y(x, -0.3), affine(1, 0, 0, -0.3, 1, 0)),
+        (lambda x: randaugment.translate_x(x, 12), affine(1, 0, 12, 0, 1, 0)),
+        (lambda x: randaugment.translate_y(x, -7), affine(1, 0, 0, 0, 1, -7)),
+    ],
+)
+def test_geometric_operations_are_pillows_on_every_frame(ours, theirs):
+    clip = noise(2)
+    assert torch.equal(ours(clip), torch.cat([pillow(frame[None], theirs) for frame in clip]))
+
+
+def test_geometric_operations_go_either_way_and_only_where_they_are_wanted():
+    clip = noise(1)
+    right, left = (randaugment.GEOMETRIC[3](clip, 2.0, (draw, 0.0)) for draw in (0.9, 0.1))
+    assert torch.equal(right[..., 20:], clip[..., :-20])
+    assert torch.equal(left[..., :-20], clip[..., 20:])
+    without, with_ = (
+        {randaugment.randaugment(clip, 1, 2.0, Random(seed), wanted).numpy().tobytes() for seed in range(200)}
+        for wanted in (False, True)
+    )
+    moved = {op(clip, 2.0, (draw, 0.0)).numpy().tobytes() for op in randaugment.GEOMETRIC for draw in (0.1, 0.9)}
+    assert not moved & without
+    assert moved <= with_
+
+
 def test_auto_contrast_and_equalize_leave_one_color_alone():
     flat = torch.full((2, 3, 8, 8), 77, dtype=torch.uint8)
     assert torch.equal(randaugment.auto_contrast(flat), flat)

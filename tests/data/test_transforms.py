@@ -89,6 +89,14 @@ def test_jittered_crops_cover_the_whole_picture_and_both_scales():
     assert max(heights) == pytest.approx(40 / 0.9, abs=2)
 
 
+def test_ten_crops_cover_the_longer_side_evenly():
+    """TubeViT's Table 7f: 10x10 views."""
+    spec = VideoSpec(frames=1, size=(40, 40), short_side=40)
+    assert [box.left for box in view_boxes((40, 130), spec, 10)] == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
+    assert {box.top for box in view_boxes((130, 40), spec, 3)} == {0, 45, 90}
+    assert (str(Views.parse("10x10")), len(Views.parse("10x10"))) == ("10x10", 100)
+
+
 PLAIN = Augmentation.none()
 
 
@@ -276,8 +284,8 @@ def test_impossible_augmentations_are_refused(wrong):
 def test_views():
     assert str(Views(4, 3)) == "4x3"
     assert len(Views(4, 3)) == 12
-    with pytest.raises(ValueError, match="crop"):
-        Views(1, 2)
+    with pytest.raises(ValueError, match="at least 1 crop"):
+        Views(1, 0)
     with pytest.raises(ValueError, match="clip"):
         Views(0, 1)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from colors import NAMES, write_colors
+from tubelet.cli import main
 from tubelet.configs import ConfigError
 from tubelet.data.manifest import ManifestError
 from tubelet.data.views import Views
@@ -23,6 +24,7 @@ from tubelet.training.outcome import cards
 from tubelet.training.ranks import Ranks
 from tubelet.training.resolve import Resolved, write_run
 from tubelet.training.run import initial_model
+from tubelet.weights.files import WeightsError
 from tubelet.weights.folder import save_model
 
 MODEL = ViViTConfig(
@@ -70,6 +72,21 @@ def test_other_views_or_data_leave_the_runs_results_alone(run, experiment, tmp_p
     evaluate_run(run, data=data, out=tmp_path / "other", workers=0, progress=False)
     assert not (run / "results.json").exists()
     assert (tmp_path / "other" / "results.json").is_file()
+
+
+def test_fields_of_the_model_that_the_weights_allow_are_changed_and_told(run, capsys):
+    """Of two frames that are 0.1 s apart, those of clips that are twice as long."""
+    out = run / "slower"
+    words = ["--model.video.stride", "2", "--model.video.short-side=20", "--out", str(out)]
+    assert main(["eval", str(run), *words]) == 0
+    written = json.loads((out / "results.json").read_text())["tasks"]["color"]
+    assert written["changed"] == {"video.stride": "2", "video.short_side": "20"}
+    assert not (run / "results.json").exists()
+    assert "color: model.video.stride 2, model.video.short_side 20." in capsys.readouterr().out
+    with pytest.raises(WeightsError, match=r"does not fit --model.video.frames 8: .* wants"):
+        evaluate_run(run, model={"video.frames": "8"}, workers=0)
+    with pytest.raises(ConfigError, match=r"--model\.video: no field 'strides'; did you mean 'stride'"):
+        evaluate_run(run, model={"video.strides": "2"}, workers=0)
 
 
 def test_a_model_that_is_no_run_needs_data(run, experiment, tmp_path):

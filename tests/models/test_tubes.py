@@ -82,6 +82,22 @@ def test_space_to_depth_puts_neighboring_results_side_by_side() -> None:
     torch.testing.assert_close(layer(video)[0], torch.stack(expected))
 
 
+def test_space_to_depth_may_not_divide_the_stride() -> None:
+    """Table 7c's fourfold in time on a stride of 6: neighbors begin after 0, 1, 3 and 4 frames."""
+    tube = Tube(kernel=(2, 2, 2), stride=(6, 4, 4), neighbors=(4, 1, 1))
+    layer, video = SparseTubes((tube,), 8, 3), torch.randn(1, 13, 3, 8, 8)
+    weight, bias = _convolution(layer, tube)
+    results = F.conv3d(video.transpose(1, 2), weight, bias, stride=(1, 4, 4))[0]
+    assert tube.grid((13, 8, 8)) == (2, 2, 2)
+    assert tube.grid((11, 8, 8)) == (1, 2, 2)
+    expected = [
+        torch.cat([results[:, 6 * t + a, h, w] for a in (0, 1, 3, 4)]) for t, h, w in product(range(2), repeat=3)
+    ]
+    torch.testing.assert_close(layer(video)[0], torch.stack(expected))
+    assert tube.boxes((13, 8, 8))[4].tolist() == [[6, 12], [0, 2], [0, 2]]
+    assert tokens((32, 224, 224), (replace(TUBES[1], neighbors=(4, 1, 1)),)) == [98]  # Table 12's reaches to frame 20
+
+
 def test_of_a_concatenation_wider_than_the_model_the_first_channels_are_taken() -> None:
     wide = Tube(kernel=(1, 2, 2), stride=(1, 4, 4), neighbors=(1, 2, 2), channels=3)
     layer, video = SparseTubes((wide,), 10, 3), torch.randn(1, 1, 3, 8, 8)
@@ -136,12 +152,21 @@ def test_the_papers_shapes_are_the_trilinear_kernel_by_the_ratio_of_volumes(shap
 
 
 def test_one_kernel_serves_all_tubes() -> None:
-    tubes = tuple(replace(tube, neighbors=(1, 1, 1)) for tube in CHARADES_TUBES)
-    layer = SparseTubes(tubes, 16, 3, learned=((8, 8, 8),))
+    """Table 7e: those of space-to-depth, which have fewer channels each, take its first ones."""
+    layer, video = SparseTubes(TUBES, 16, 3, learned=((8, 8, 8),)), torch.randn(1, 64, 3, 64, 64)
     assert [tuple(p.shape) for p in layer.parameters()] == [(16, 3 * 512), (16,)]
-    assert layer(torch.randn(1, 64, 3, 64, 64)).shape == (1, sum(tokens((64, 64, 64), tubes)), 16)
-    with pytest.raises(ValueError, match=r"not \[8, 4, 16\]"):
-        SparseTubes(TUBES, 16, 3, learned=((8, 8, 8),))
+    found = layer(video)
+    assert found.shape == (1, sum(tokens((64, 64, 64), TUBES)), 16)
+    kernel = layer.kernels[0]
+    assert isinstance(kernel, TubeKernel)
+    alone = SparseTubes((replace(TUBES[0], channels=8),), 16, 3)
+    alone.load_state_dict(
+        {
+            "kernels.0.projection.weight": kernel.projection.weight[:8],
+            "kernels.0.projection.bias": kernel.projection.bias[:8],
+        }
+    )
+    torch.testing.assert_close(found[:, : math.prod(TUBES[0].grid((64, 64, 64)))], alone(video))
     with pytest.raises(ValueError, match="2 shapes of learned kernels for 3 tubes"):
         SparseTubes(TUBES, 16, 3, learned=((8, 8, 8), (8, 8, 8)))
 
@@ -191,8 +216,8 @@ def test_the_slowest_waves_still_tell_places_apart() -> None:
 def test_impossible_tubes_are_refused_with_the_value() -> None:
     with pytest.raises(ValueError, match="positive kernel"):
         Tube(kernel=(0, 8, 8), stride=(1, 1, 1))
-    with pytest.raises(ValueError, match=r"multiple of self.neighbors=\(2, 1, 1\)"):
-        Tube(kernel=(8, 8, 8), stride=(3, 1, 1), neighbors=(2, 1, 1))
+    with pytest.raises(ValueError, match=r"self.neighbors=\(4, 1, 1\) must be at most self.stride"):
+        Tube(kernel=(8, 8, 8), stride=(3, 1, 1), neighbors=(4, 1, 1))
     with pytest.raises(ValueError, match=r"\(16, 224, 224\) is too small for one token"):
         TUBES[1].grid((16, 224, 224))
     with pytest.raises(ValueError, match="multiple of the 4 neighbors"):

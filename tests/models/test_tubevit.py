@@ -226,8 +226,8 @@ def test_a_name_says_the_tubes_but_not_the_clip() -> None:
 def test_impossible_configs_are_refused_with_the_value() -> None:
     with pytest.raises(ValueError, match=r"gate=3 must be a number of layers below"):
         replace(CONFIG, gate=3)
-    with pytest.raises(ValueError, match="at least one"):
-        replace(CONFIG, tubes=())
+    with pytest.raises(ValueError, match="videos need tubes, or the patch"):
+        replace(CONFIG, tubes=(), patch_videos=False)
     with pytest.raises(ValueError, match="share a patch embedding"):
         replace(CONFIG, image=ImageSpec(size=(16, 16), short_side=16, mean=(0.5,), std=(0.5,)))
     with pytest.raises(ValueError, match=r"\(1, 4, 16\) is too small"):
@@ -237,3 +237,54 @@ def test_impossible_configs_are_refused_with_the_value() -> None:
 def test_a_model_has_a_head_per_dataset() -> None:
     made: Model = build(CONFIG, classes=7)
     assert made({"image": image()}, "task").shape == made({"video": video()}, "task").shape == (2, 7)
+
+
+def test_videos_go_through_the_patch_alone_or_through_the_tubes_alone() -> None:
+    """Tables 5, 7b and 14; images go through the patch in any case."""
+    alone, without = encoder(replace(CONFIG, tubes=())), encoder(replace(CONFIG, patch_videos=False))
+    counts = [math.prod(tube.grid((8, 16, 16))) for tube in (CONFIG.patch, *CONFIG.tubes)]
+    assert alone({"video": video()}).tokens.shape[1] == counts[0]
+    assert without({"video": video()}).tokens.shape[1] == sum(counts[1:])
+    assert alone({"image": image()}).tokens.shape == without({"image": image()}).tokens.shape == (2, 4, 24)
+
+
+def test_positions_of_table_7a() -> None:
+    """With the same weights: what a token gets for its place, and what tells two tokens apart."""
+    kinds = ("fixed", "fixed-no-stride", "learned", "relative", "none")
+    models = {kind: encoder(replace(CONFIG, positions=kind)) for kind in kinds}
+    gray = torch.ones(1, 8, 3, 16, 16)
+    tokens = {kind: model.sequence(torch.zeros(1, 12, 24), "video", (8, 16, 16))[0] for kind, model in models.items()}
+    patches = slice(1, 5)
+    assert not tokens["none"][:, 1:].any()
+    assert not tokens["relative"][:, 1:].any()
+    # without strides, the patch at (0, 1, 0) of its grid is where the tube at (0, 1, 0) of its own is
+    assert torch.equal(tokens["fixed-no-stride"][:, 3], tokens["fixed-no-stride"][:, 5 + 2])
+    assert not torch.equal(tokens["fixed"][:, 3], tokens["fixed"][:, 5 + 2])
+    shared = models["learned"].sequence(torch.zeros(1, 4, 24), "image", (1, 16, 16))[0]
+    torch.testing.assert_close(shared[:, 1:], tokens["learned"][:, patches])
+    assert len({tuple(row.tolist()) for row in tokens["learned"][0, 1:]}) == 12
+    with torch.no_grad():
+        alike = models["none"]({"video": gray}).tokens[0, :4]
+        apart = models["relative"]({"video": gray}).tokens[0, :4]
+    torch.testing.assert_close(alike, alike[:1].expand(4, -1))
+    assert (apart - apart[:1]).abs().max() > 1e-3
+    larger = models["learned"]({"video": video(1, 12, 24)}, interpolate=True)
+    assert larger.tokens.isfinite().all()
+
+
+def test_added_layers_attend_after_the_last_block() -> None:
+    """Table 8: a layer that adds nothing leaves the model as it was."""
+    plain, grown = encoder(CONFIG), encoder(replace(CONFIG, added=2))
+    own = {name for name, _ in grown.named_parameters()} - {name for name, _ in plain.named_parameters()}
+    assert {name.rsplit(".", 2)[0] for name in own} >= {"transformer.added.0", "transformer.added.1"}
+    with torch.no_grad():
+        for name, parameter in grown.named_parameters():
+            if name in own:
+                parameter.zero_() if ".out." in name else parameter.fill_(0.1)
+            else:
+                parameter.copy_(plain.get_parameter(name))
+    x = {"video": video()}
+    torch.testing.assert_close(grown(x).pooled, plain(x).pooled)
+    with torch.no_grad():
+        grown.get_parameter("transformer.added.1.attention.out.weight").normal_()
+    assert not torch.allclose(grown(x).pooled, plain(x).pooled)

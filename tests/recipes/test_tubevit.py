@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
 import torch
 
-from tubelet.configs import from_json, override, to_json
+from tubelet.configs import ConfigError, from_json, override, to_json
 from tubelet.costs.cost import cost
 from tubelet.data.views import Views
 from tubelet.models.tubevit import TubeViTConfig
@@ -32,8 +34,8 @@ def tubes(experiment: Experiment) -> TubeViTConfig:
 
 
 def test_every_experiment_is_a_recipe() -> None:
-    names = ("kinetics400", "kinetics600", "kinetics700", "ssv2", "charades", "scaling")
-    assert set(TUBEVIT) == {f"tubevit.{name}" for name in names}
+    names = {"kinetics400", "kinetics600", "kinetics700", "imagenet", "ssv2", "charades", "scaling"}
+    assert set(TUBEVIT) == {f"tubevit.{name}" for name in names | {"ablation", "tube_shapes"}}
 
 
 # Table 10: updates in all, batch, rate of Base and of Large, frames and rate of frames, mixup, dropout, smoothing
@@ -68,6 +70,7 @@ def test_a_recipe_follows_its_column_of_table_10(
         for each in experiment.tasks.values():
             augment = each.augment
             assert (augment.randaugment_layers, augment.randaugment_magnitude, augment.crop) == (2, 10, 1)
+            assert augment.randaugment_geometric
     assert (model.video.stride, task.views) == (1, Views(4, 3))
 
 
@@ -93,7 +96,7 @@ def test_charades_has_several_labels_and_larger_kernels() -> None:
 
 
 def test_scaling_starts_from_two_models() -> None:
-    experiment = tubevit.scaling(init="runs/vit", tubes="runs/tubevit.kinetics600")
+    experiment = tubevit.scaling(init="runs/vit", tubes="runs/tubevit.kinetics600", gated=True)
     assert [(init.source, init.into) for init in experiment.init] == [
         ("runs/vit", ""),
         ("runs/tubevit.kinetics600", "video"),
@@ -102,8 +105,52 @@ def test_scaling_starts_from_two_models() -> None:
     assert (model.backbone.depth, model.gate, model.patch.kernel) == (32, 24, (1, 14, 14))
     assert [tube.channels for tube in model.tubes] == [384, 192, 768]
     small = tubevit.scaling(size="b", trained=4)
-    assert (tubes(small).gate, small.tasks["k600"].length) == (8, Length(steps=50_000))
+    assert (tubes(small).gate, small.tasks["k600"].length) == (0, Length(steps=50_000)), "Table 9 has no gate"
     assert [tube.channels for tube in tubes(small).tubes] == [96, 48, 192]
+
+
+def cuts(model: TubeViTConfig) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return [(tube.kernel, tube.neighbors) for tube in model.tubes]
+
+
+def test_an_ablation_changes_what_its_table_says() -> None:
+    plain = tubes(tubevit.ablation())
+    assert plain == tubes(tubevit.kinetics600(imagenet=""))
+    for name in ("none", "learned", "relative", "fixed-no-stride"):
+        assert tubes(tubevit.ablation(positions=name)) == replace(plain, positions=name)
+    assert [len(tubes(tubevit.ablation(tubes=count)).tubes) for count in (1, 2, 4)] == [0, 1, 3]
+    without, fourfold = (tubes(tubevit.ablation(space_to_depth=how)) for how in ("none", "x4 T"))
+    assert cuts(without) == [((8, 8, 8), (1, 1, 1)), ((16, 4, 4), (1, 1, 1)), ((4, 12, 12), (1, 1, 1))]
+    assert cuts(fourfold)[1] == ((16, 4, 4), (4, 1, 1))
+    assert [tube.grid((64, 224, 224)) for tube in fourfold.tubes][1:] == [(7, 7, 7), (4, 7, 7)]
+    assert tubes(tubevit.ablation(interpolated=True)) == replace(plain, learned=((8, 8, 8),))
+    added = tubevit.ablation(init="runs/vit", added=4)
+    assert (tubes(added).added, added.tasks["k600"].length) == (4, Length(steps=70_000))
+
+
+def test_flags_give_the_patches_alone_and_more_tokens() -> None:
+    """Table 5's patches of every frame, and Table 7d's smaller strides."""
+    changes = {"model.tubes": "[]", "model.patch.stride": "1,16,16"}
+    patches = tubes(override(tubevit.kinetics600(size="l"), changes))
+    assert [tube.grid((64, 224, 224)) for tube in patches.video_tubes] == [(64, 14, 14)]
+    denser = override(tubes(tubevit.ablation()), {"tubes.0.stride": "8,32,32"})
+    assert (denser.tubes[0].grid((64, 224, 224)), denser.tubes[1:]) == ((7, 7, 7), tubevit.TUBES[1:])
+
+
+def test_table_14_names_tubes_by_letters_and_numerals() -> None:
+    """All seven rows; those without (a) have no patch in videos."""
+    rows = re.findall(r'"((?:[a-h]\+[iv]+ ?)+)"', tubevit.tube_shapes.__doc__ or "")
+    assert len(set(rows)) == 7
+    for row in rows:
+        experiment = tubevit.tube_shapes(shapes=row)
+        model = tubes(experiment)
+        assert model.patch_videos == ("a+" in row)
+        assert len(model.video_tubes) == len(row.split())
+        assert sum(task.length.steps for task in experiment.tasks.values()) == 50_000
+    model = tubes(tubevit.tube_shapes(shapes="b+iv e+v"))
+    assert [(t.kernel, t.stride) for t in model.tubes] == [((4, 32, 32), (16, 16, 16)), ((8, 8, 8), (32, 32, 32))]
+    with pytest.raises(ConfigError, match="'e\\+vi' is no shape"):
+        tubevit.tube_shapes(shapes="e+vi")
 
 
 # Tables 6 and 9: what is trained
@@ -155,11 +202,12 @@ def test_a_recipes_model_takes_images_and_videos() -> None:
 
 
 @pytest.mark.parametrize("name", TUBEVIT)
-def test_an_experiment_can_be_saved_and_read_back_and_says_that_it_has_no_weights(name: str) -> None:
+def test_an_experiment_can_be_saved_and_read_back_and_says_if_the_papers_has_weights(name: str) -> None:
     experiment = TUBEVIT[name]()
     assert from_json(Experiment, to_json(experiment)) == experiment
-    assert experiment.notes
-    assert not TUBEVIT[name](init="hf:some/vit").notes
+    assert bool(experiment.notes) == (name in ("tubevit.ssv2", "tubevit.charades", "tubevit.scaling"))
+    if name != "tubevit.tube_shapes":
+        assert not TUBEVIT[name](init="runs/some").notes
 
 
 @pytest.mark.parametrize("name", TUBEVIT)

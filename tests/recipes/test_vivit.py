@@ -77,6 +77,7 @@ def test_a_docstring_gives_the_command_the_papers_figure_and_the_layout_of_the_d
         (vivit.kinetics400_b16x2_fsa, "vivit-b/16x2-fsa", 32, 224),
         (vivit.kinetics400_b16x2_fdp, "vivit-b/16x2-fdp", 32, 224),
         (vivit.kinetics400_l16x2_320, "vivit-l/16x2", 32, 320),
+        (vivit.kinetics400_l16x2_fe_128, "vivit-l/16x2-fe", 128, 224),
         (vivit.ssv2_l16x2_fe, "vivit-l/16x2-fe", 32, 224),
     ],
 )

@@ -109,6 +109,29 @@ def test_a_tubevit_starts_another_whatever_its_gate(tmp_path: Path) -> None:
     assert torch.equal(ours["tubes.kernels.1.projection.weight"], theirs["tubes.kernels.1.projection.weight"])
 
 
+def test_an_image_vit_gives_learned_positions_and_leaves_added_layers_fresh(tmp_path: Path) -> None:
+    """Tables 7a and 8: the patch's table is the ViT's, of every frame that it cuts."""
+    source = saved(VIT, tmp_path / "vit")
+    config = replace(TUBEVIT, backbone=LARGE, positions="learned", added=1)
+    model, (report,) = started(config, [Init(source=source)])
+    theirs, ours = of(source), dict(model.encoder.named_parameters())
+    assert torch.equal(ours["sequence.learned.0.table"], theirs["encoder.positions.table"][1:].repeat(2, 1))
+    fresh = {name.rpartition(".kernels")[0] or name for name in report.fresh}
+    assert {name.split(".")[0] for name in fresh} == {"tubes", "sequence", "transformer"}
+    assert {name for name in fresh if "learned" in name} == {"sequence.learned.1.table", "sequence.learned.2.table"}
+
+
+def test_a_tubevit_starts_one_with_what_it_has_not(tmp_path: Path) -> None:
+    source = saved(TUBEVIT, tmp_path / "source")
+    for other in ({"added": 1}, {"positions": "learned"}, {"positions": "relative"}):
+        _, (report,) = started(replace(TUBEVIT, **other), [Init(source=source)])
+        assert len(report.loaded) == len(of(source))
+        assert report.fresh
+    patches = saved(replace(TUBEVIT, tubes=()), tmp_path / "patches")
+    _, (report,) = started(TUBEVIT, [Init(source=patches)])
+    assert {name.split(".")[0] for name in report.fresh} == {"tubes"}
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -90,6 +90,8 @@ def _dispatch(words: list[str]) -> Status:
             return print_versions()
         case ["train", recipe, *rest] if not recipe.startswith("-"):
             return train.train_recipe(recipe, rest)
+        case ["eval", *rest]:
+            return choose(["eval", *evaluate.with_fields(rest)], COMMANDS, prog="tubelet", about=_ABOUT)
         case ["data", *rest]:
             return data.choose_data(rest)
         case ["weights", *rest]:

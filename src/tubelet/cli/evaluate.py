@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,11 +30,17 @@ def evaluate(
     dual_softmax: Annotated[
         bool, arg(help="of retrieval: weigh candidates by all queries, which is another protocol")
     ] = False,
+    model: Annotated[
+        tuple[str, ...], arg(metavar="FIELD=VALUE", help="fields of the model to change: --model.FIELD VALUE")
+    ] = (),
     ensemble: Annotated[tuple[str, ...], arg(help="more runs, whose scores are averaged with this run's")] = (),
     out: Annotated[str, arg(help="folder for results.json and the predictions of each file")] = "",
     json: Json = False,
 ) -> Status:
-    """Evaluate all tasks of a run as the papers do: several views, every number with its views and coverage."""
+    """Evaluate all tasks of a run as the papers do: several views, every number with its views and coverage.
+
+    Any field of the model that its weights allow is a flag: --model.tubes.0.stride 8,32,32 --model.video.frames 64.
+    """
     from tubelet.data.views import Views
     from tubelet.evaluation.ensemble import evaluate_ensemble
     from tubelet.evaluation.results import results_json
@@ -42,7 +49,7 @@ def evaluate(
     from tubelet.recipes.run import report
 
     asked = Views.parse(views) if views else None
-    for given, flag in ((inputs, "inputs"), (zero_shot, "zero-shot"), (dual_softmax, "dual-softmax")):
+    for given, flag in ((inputs, "inputs"), (zero_shot, "zero-shot"), (dual_softmax, "dual-softmax"), (model, "model")):
         if ensemble and given:
             raise ConfigError(f"--{flag} is of one model, not of an ensemble; leave it out")
     if prompt and not zero_shot:
@@ -61,13 +68,36 @@ def evaluate(
             inputs=tuple(filter(None, inputs.split(","))),
             prompt=(prompt or PROMPT) if zero_shot else "",
             dual_softmax=dual_softmax,
+            model=dict(_field(change) for change in model),
             out=out or None,
             progress=not json,
         )
     )
     if is_main_process():
-        told = results_json(results, None if data or split or ensemble else Path(run))
+        told = results_json(results, None if data or split or model or ensemble else Path(run))
         print_json(told) if json else print_results(told)
         if (out or not ensemble) and Path(out or run, "results.json").is_file():
             report(out or run)
     return None
+
+
+def with_fields(words: Sequence[str]) -> list[str]:
+    """The words with every ``--model.FIELD VALUE`` in one ``--model FIELD=VALUE ...``, which :func:`evaluate` takes."""
+    rest, fields = list[str](), list[str]()
+    left = list(reversed(words))
+    while left:
+        word, equals, value = left.pop().partition("=")
+        if not word.startswith("--model."):
+            rest.append(word + equals + value)
+            continue
+        if not equals and (not left or left[-1].startswith("--")):
+            raise ConfigError(f"{word}: give it a value")
+        fields.append(f"{word.removeprefix('--model.')}={value if equals else left.pop()}")
+    return [*rest, "--model", *fields] if fields else rest
+
+
+def _field(change: str) -> tuple[str, str]:
+    path, equals, value = change.partition("=")
+    if not equals:
+        raise ConfigError(f"--model {change}: write FIELD=VALUE")
+    return path.replace("-", "_"), value

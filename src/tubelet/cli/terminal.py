@@ -66,6 +66,9 @@ def print_results(results: Mapping[str, Any]) -> None:
                 print(f"  - {advice}")
     print_tables(_results_table(results))
     for name, task in results["tasks"].items():
+        if changed := task.get("changed"):
+            print(f"\n{name}: {', '.join(f'model.{path} {text}' for path, text in changed.items())}.")
+    for name, task in results["tasks"].items():
         if protocol := task.get("protocol"):
             print(f"\n{name}: {protocol}.")
     for name, task in results["tasks"].items():

@@ -12,10 +12,11 @@ from importlib.resources import files
 from typing import Any, cast
 
 from tubelet.costs.cost import parameters, work
+from tubelet.data.views import Views
 from tubelet.models import ModelConfig, model_config
 from tubelet.models.mtv import CrossViewFusion, MTVConfig
 from tubelet.models.polyvit import PolyViTConfig
-from tubelet.models.tubevit import TubeViTConfig
+from tubelet.models.tubevit import TubeViTConfig, scaled
 from tubelet.models.vatt import LinearWords, Sense, VattConfig, Words
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
@@ -29,7 +30,8 @@ class PublishedRow:
     """A printed row: ``published``, ``ours`` and ``ratio`` (ours / published) by quantity.
 
     Quantities: ``gflops`` (1e9 multiply-adds, one view), ``params_m`` (1e6), ``tokens``, or those of a modality, such
-    as ``tokens of video``; ``gflops_tf`` and ``tflops_tf_12_views``, in VATT's own count (see :func:`_tensorflow`).
+    as ``tokens of video``; ``tflops of 4x3 views`` (1e12 multiply-adds, all of these views); ``gflops_tf`` and
+    ``tflops_tf_12_views``, in VATT's own count (see :func:`_tensorflow`).
     ``multiply_adds_g``: ours of all matrix products, one view, where work was counted. ``reason``: why ours must differ
     from the published figure, if it must.
     """
@@ -110,6 +112,33 @@ def _tubes(_: Row) -> Quantities:
 
 def _tubevit(row: Row) -> Quantities:
     return _count(model_config("tubevit-b/16", **_clip(row)), row["classes"], "video")
+
+
+def _tubevit_of(size: str) -> Callable[[Row], Quantities]:
+    """Huge is created of an image ViT and the tubes of Base."""
+
+    def count(row: Row) -> Quantities:
+        config = cast("TubeViTConfig", model_config(f"tubevit-{size}/{14 if size == 'h' else 16}", **_clip(row)))
+        if size == "h":
+            config = scaled(config, cast("TubeViTConfig", model_config("tubevit-b/16", **_clip(row))))
+        return _count(config, row["classes"], "video")
+
+    return count
+
+
+def _all_views(count: Callable[[Row], Quantities]) -> Callable[[Row], Quantities]:
+    """The slides and TubeViT's Table 1 print TFLOPs of all views together."""
+
+    def counted(row: Row) -> Quantities:
+        one = count(row)
+        return one | {f"tflops of {v}": one["gflops"] * _number(v) / 1000 for v in row["tflops"]}
+
+    return counted
+
+
+def _number(views: str) -> int:
+    """12, of "4x3 views"."""
+    return len(Views.parse(views.removesuffix(" views")))
 
 
 def _mtv(name: str, global_mlp: int = 3072) -> Callable[[Row], Quantities]:
@@ -213,6 +242,19 @@ _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
     ("slides, MTV", "MTV B/4+B/8+B/16"): _mtv("mtv-b/4+b/8+b/16"),
     ("slides, MTV", "MTV B/2+B/8"): _mtv("mtv-b/2+b/8"),
     ("slides, MTV", "MTV B/2+B/4+B/8"): _mtv("mtv-b/2+b/4+b/8"),
+    **{
+        ("slides, MTV, state of the art", model): _all_views(count)
+        for model, count in {
+            "ViViT-L FE, 128 frames": _named("vivit-l/16x2-fe"),
+            "ViViT-H": _named("vivit-h/14x2"),
+            "TokenLearner-L/10": _named("vivit-l/10x2-tl16@18+11"),
+            "MTV-B": _mtv("mtv-b/2+s/4+ti/8"),
+            "MTV-B (320p)": _mtv("mtv-b/2+s/4+ti/8"),
+            "MTV-L": _mtv("mtv-l/2+b/4+s/8+ti/16"),
+            "MTV-H": _mtv("mtv-h/2+b/4+s/8+ti/16"),
+            "MTV-H (280p)": _mtv("mtv-h/2+b/4+s/8+ti/16"),
+        }.items()
+    },
     ("slides, TokenLearner", "ViT-L/16"): _vit_by_mean("vit-l/16"),
     ("slides, TokenLearner", "ViT-L/16, 16 tokens learned at layer 12"): _token_learner("vit-l/16-tl16@12"),
     ("slides, TokenLearner", "ViT-L/16, 24+11 layers, 16 tokens learned at layer 12"): _token_learner(
@@ -222,6 +264,9 @@ _COUNTS: Mapping[tuple[str, str], Callable[[Row], Quantities]] = {
         "vit-l/14-tl16@18+11"
     ),
     ("slides, TokenLearner", "TokenLearner L/10 (24+11)"): _token_learner("vit-l/10-tl16@12+11"),
+    ("TubeViT Tab. 1", "TubeViT-B"): _all_views(_tubevit_of("b")),
+    ("TubeViT Tab. 1", "TubeViT-L"): _all_views(_tubevit_of("l")),
+    ("TubeViT Tab. 1", "TubeViT-H (created)"): _all_views(_tubevit_of("h")),
     ("TubeViT Sec. 4.1", "TubeViT, 4 tubes"): _tubes,
     ("TubeViT Tab. 7b", "TubeViT-B, 4 tubes, one view"): _tubevit,
     ("TubeViT Tab. 11", "ViT-Base"): _image_vit("vit-b/16"),
@@ -283,7 +328,7 @@ def published_rows() -> tuple[PublishedRow, ...]:
 def _published(row: Row) -> Quantities:
     """The row's figures; sequence lengths are by modality."""
     found: Quantities = {}
-    for name in ("gflops", "gflops_tf", "tflops_tf_12_views", "params_m", "tokens"):
+    for name in ("gflops", "tflops", "gflops_tf", "tflops_tf_12_views", "params_m", "tokens"):
         if isinstance(value := row.get(name), dict):
             found |= {f"{name} of {modality}": float(n) for modality, n in cast("dict[str, float]", value).items()}
         elif value is not None:

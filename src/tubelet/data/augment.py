@@ -28,7 +28,8 @@ class Augmentation:
     of the size. ``zoom``: larger or smaller by a factor from [1 / (1 + zoom), 1 + zoom]. ``shear``: upright lines are
     slanted by at most so many degrees. These four are one warp; what it pulls into the picture repeats the border.
     ``randaugment_layers`` operations of RandAugment are applied at ``randaugment_magnitude`` (on the scale 0 to 10 of
-    the TensorFlow models; the released code goes up to 20). ``color``: probability of changing brightness, saturation,
+    the TensorFlow models; the released code goes up to 20); ``randaugment_geometric``: rotation, shear and translation
+    are among them, which the released code leaves out. ``color``: probability of changing brightness, saturation,
     contrast and hue, by ``color_strength`` times what the released code does (32 levels, 0.4, 0.4 and 0.2 turns at
     most); ``grayscale``: of then dropping color. The released code runs either RandAugment or the color steps; here
     both run if both are set. ``erase``: probability that a rectangle of 2 to 20 % of the picture gets the spec's mean.
@@ -62,6 +63,7 @@ class Augmentation:
     shear: float = 0.0
     randaugment_layers: int = 0
     randaugment_magnitude: float = 0.0
+    randaugment_geometric: bool = False
     color: float = 0.8
     color_strength: float = 1.0
     grayscale: float = 0.1

@@ -1,12 +1,13 @@
 """RandAugment (Cubuk et al., 2020) on uint8 clips, one draw and one set of statistics for all frames.
 
-The operations and their strengths are those of the TensorFlow models, which the released ViViT and MTV code uses
-without the geometric ones; each is what Pillow computes on one image. Strength is on a scale from 0 to 10 and may go
-beyond it. Tables do the work where an operation is a function of one channel's level.
+The operations and their strengths are those of the TensorFlow models; each is what Pillow computes on one image. The
+released ViViT and MTV code leaves the geometric ones out, so they are apart. Strength is on a scale from 0 to 10 and
+may go beyond it. Tables do the work where an operation is a function of one channel's level.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 
@@ -19,15 +20,18 @@ from tubelet.data.color import grayscale
 
 Clip = UInt8[Tensor, "T 3 H W"]
 _LEVELS = np.arange(256)
+_GRAY = 128  # of what an operation leaves without a picture
 
 
-def randaugment(clip: Clip, layers: int, magnitude: float, random: Random) -> Clip:
-    """``layers`` operations, each drawn uniformly from the eleven and "leave it as it is"."""
+def randaugment(clip: Clip, layers: int, magnitude: float, random: Random, geometric: bool = False) -> Clip:
+    """``layers`` operations, each drawn uniformly from the eleven, the five ``geometric`` ones if they are wanted, and
+    "leave it as it is"."""
+    operations = (*OPERATIONS, *GEOMETRIC) if geometric else OPERATIONS
     for _ in range(layers):
-        index = random.randrange(len(OPERATIONS) + 1)
-        center = random.random(), random.random()
-        if index < len(OPERATIONS):
-            clip = OPERATIONS[index](clip, magnitude, center)
+        index = random.randrange(len(operations) + 1)
+        draws = random.random(), random.random()
+        if index < len(operations):
+            clip = operations[index](clip, magnitude, draws)
     return clip
 
 
@@ -107,15 +111,65 @@ def cutout(clip: Clip, half: int, center: tuple[float, float]) -> Clip:
     height, width = clip.shape[-2:]
     y, x = int(center[0] * height), int(center[1] * width)
     clip = clip.clone()
-    clip[..., max(0, y - half) : y + half, max(0, x - half) : x + half] = 128
+    clip[..., max(0, y - half) : y + half, max(0, x - half) : x + half] = _GRAY
     return clip
+
+
+def affine(clip: Clip, matrix: tuple[float, float, float, float, float, float]) -> Clip:
+    """Every frame, read at x' = a x + b y + c and y' = d x + e y + f, with ``matrix`` (a, b, c, d, e, f).
+
+    x and y are in pixels, from the picture's left and upper edge. The nearest pixel is taken; what lies outside of the
+    picture is gray.
+    """
+    a, b, c, d, e, f = matrix
+    height, width = clip.shape[-2:]
+    y, x = torch.arange(height, dtype=torch.float64)[:, None] + 0.5, torch.arange(width, dtype=torch.float64) + 0.5
+    column, row = (a * x + b * y + c).floor().long(), (d * x + e * y + f).floor().long()
+    outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
+    taken = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    return clip.flatten(2)[..., taken].masked_fill_(outside, _GRAY)
+
+
+def rotate(clip: Clip, degrees: float) -> Clip:
+    """Turned around the center, counterclockwise for positive ``degrees``."""
+    height, width = clip.shape[-2:]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = width / 2, height / 2
+    return affine(clip, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
+
+
+def shear_x(clip: Clip, slope: float) -> Clip:
+    """Rows moved to the left by ``slope`` times their distance from the upper edge."""
+    return affine(clip, (1, slope, 0, 0, 1, 0))
+
+
+def shear_y(clip: Clip, slope: float) -> Clip:
+    """Columns moved up by ``slope`` times their distance from the left edge."""
+    return affine(clip, (1, 0, 0, slope, 1, 0))
+
+
+def translate_x(clip: Clip, pixels: float) -> Clip:
+    """Moved to the left."""
+    return affine(clip, (1, 0, pixels, 0, 1, 0))
+
+
+def translate_y(clip: Clip, pixels: float) -> Clip:
+    """Moved up."""
+    return affine(clip, (1, 0, 0, 0, 1, pixels))
 
 
 def _enhancement(magnitude: float) -> float:
     return magnitude / 10 * 1.8 + 0.1
 
 
-OPERATIONS: tuple[Callable[[Clip, float, tuple[float, float]], Clip], ...] = (
+def _either_way(amount: float, draws: tuple[float, float]) -> float:
+    return amount if draws[0] < 0.5 else -amount
+
+
+Operation = Callable[[Clip, float, tuple[float, float]], Clip]
+"""Of a clip, a magnitude, and two numbers drawn from [0, 1): a place, or a direction."""
+
+OPERATIONS: tuple[Operation, ...] = (
     lambda clip, m, center: auto_contrast(clip),
     lambda clip, m, center: equalize(clip),
     lambda clip, m, center: invert(clip),
@@ -127,6 +181,14 @@ OPERATIONS: tuple[Callable[[Clip, float, tuple[float, float]], Clip], ...] = (
     lambda clip, m, center: sharpness(clip, _enhancement(m)),
     lambda clip, m, center: cutout(clip, int(m / 10 * 40), center),
     lambda clip, m, center: solarize_add(clip, int(m / 10 * 110)),
+)
+
+GEOMETRIC: tuple[Operation, ...] = (
+    lambda clip, m, way: rotate(clip, _either_way(m / 10 * 30, way)),
+    lambda clip, m, way: shear_x(clip, _either_way(m / 10 * 0.3, way)),
+    lambda clip, m, way: shear_y(clip, _either_way(m / 10 * 0.3, way)),
+    lambda clip, m, way: translate_x(clip, _either_way(m / 10 * 100, way)),
+    lambda clip, m, way: translate_y(clip, _either_way(m / 10 * 100, way)),
 )
 
 

@@ -50,7 +50,13 @@ def train_clip(
         return clip[:, : spec.channels]
     if augmentation.rotate or augmentation.shift or augmentation.zoom or augmentation.shear:
         clip = _warp(clip, augmentation, random)
-    clip = randaugment(clip, augmentation.randaugment_layers, augmentation.randaugment_magnitude, random)
+    clip = randaugment(
+        clip,
+        augmentation.randaugment_layers,
+        augmentation.randaugment_magnitude,
+        random,
+        augmentation.randaugment_geometric,
+    )
     if random.random() < augmentation.color:
         brightness, saturation, contrast, hue = (
             augmentation.color_strength * most for most in (_BRIGHTNESS, _SATURATION, _CONTRAST, _HUE)
@@ -144,12 +150,12 @@ def _inception_box(picture: tuple[int, int], augmentation: Augmentation, random:
 
 
 def view_boxes(picture: tuple[int, int], spec: RasterSpec, crops: int) -> list[Box]:
-    """Where the test's crops lie: the center, or three along the longer side, from its start to its end.
+    """Where the test's crops lie: the center, or several along the longer side, evenly from its start to its end.
 
     Of a picture that is stretched, each is the whole picture.
     """
     crop = crop_size(picture, spec)
-    places = [0.0, 0.5, 1.0] if crops == 3 else [0.5]
+    places = [i / (crops - 1) for i in range(crops)] if crops > 1 else [0.5]
     tall = picture[0] > picture[1]
     return [place(picture, crop, f, 0.5) if tall else place(picture, crop, 0.5, f) for f in places]
 

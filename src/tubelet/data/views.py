@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_MOST_CLIPS = 1000  # all of them are in memory at once
+_MOST = 1000  # all of them are in memory at once
 
 
 @dataclass(frozen=True)
 class Views:
     """``clips`` clips spread evenly over the video, times ``crops`` spatial crops of each; written "4x3".
 
-    One clip is the middle one. One crop is the center; three crops are left, center and right of a wide picture, or
-    top, center and bottom of a tall one.
+    One clip is the middle one. One crop is the center; more are spread evenly along the longer side, from its start to
+    its end: three are left, center and right of a wide picture, or top, center and bottom of a tall one.
     """
 
     clips: int = 1
@@ -21,12 +21,11 @@ class Views:
     def __post_init__(self) -> None:
         if self.clips < 1:
             raise ValueError(f"views need at least 1 clip, not {self.clips}")
-        if self.clips > _MOST_CLIPS:
-            raise ValueError(f"views of {self.clips:,} clips are too many: at most {_MOST_CLIPS:,}")
-        if self.crops not in (1, 3):
-            raise ValueError(
-                f"views have 1 crop (the center) or 3 (both ends of the longer side too), not {self.crops}"
-            )
+        if self.crops < 1:
+            raise ValueError(f"views need at least 1 crop, not {self.crops}")
+        for name, count in (("clips", self.clips), ("crops", self.crops)):
+            if count > _MOST:
+                raise ValueError(f"views of {count:,} {name} are too many: at most {_MOST:,}")
 
     def __len__(self) -> int:
         return self.clips * self.crops

@@ -27,7 +27,8 @@ class TaskResult:
     ``views`` (such as "4x3"). ``single_view``: the same metrics from one view per video, the one nearest to the middle;
     empty where ``views`` is 1x1. ``protocol``: how they were measured, where their names do not say it. ``scored`` of
     ``expected`` examples could be read; ``errors`` lists the others, none of which was replaced. ``warnings``: reasons
-    to doubt the numbers. ``inputs``: the names of the model's inputs that were tested. ``tables``: details by class.
+    to doubt the numbers. ``inputs``: the names of the model's inputs that were tested. ``changed``: fields of the model
+    that were other ones in training, by path, as they were given. ``tables``: details by class.
     ``examples``: the answers to each example.
     """
 
@@ -37,6 +38,7 @@ class TaskResult:
     scored: int
     expected: int
     inputs: tuple[str, ...] = ()
+    changed: dict[str, str] = field(default_factory=dict)
     single_view: dict[str, float] = field(default_factory=dict)
     errors: tuple[MediaError, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -57,6 +59,8 @@ class TaskResult:
             "views": self.views,
             "coverage": {"scored": self.scored, "expected": self.expected},
         }
+        if self.changed:
+            data["changed"] = self.changed
         if self.protocol:
             data["protocol"] = self.protocol
         if self.single_view:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.cards import RetrievalCard, TaskCard
-from tubelet.configs import ConfigError
+from tubelet.configs import ConfigError, override
 from tubelet.data.dataset import VideoViews, ViewSet
 from tubelet.data.manifest import LABEL, Manifest, ManifestError, Record, read_manifest
 from tubelet.data.records import Records
@@ -28,7 +28,7 @@ from tubelet.training.outcome import Evaluate, Validate, cards
 from tubelet.training.ranks import Ranks, init_distributed
 from tubelet.training.resolve import run_tasks
 from tubelet.weights.folder import load_model
-from tubelet.weights.loaded import LoadedModel
+from tubelet.weights.loaded import LoadedModel, filled_model
 from tubelet.writing import write_json
 
 _TEST_SPLITS = ("val", "test")
@@ -56,6 +56,7 @@ def evaluate_run(
     inputs: Sequence[str] = (),
     prompt: str = "",
     dual_softmax: bool = False,
+    model: Mapping[str, str] = {},
     out: str | Path | None = None,
     views_per_forward: int = 12,
     precision: Precision = "float32",
@@ -69,12 +70,13 @@ def evaluate_run(
     (one of the model's) and ``inputs`` (some of the task's, if the model can do without the others). A model without a
     run needs ``data``. ``prompt``: instead of its own tasks, a model that compares video with captions is to tell the
     classes of ``data`` apart by sentences of their names, such as "a video of {}" (task "zero_shot").
-    ``dual_softmax``: retrieval is scored with it. Without overrides the results are written into the run:
-    ``results.json``, ``predictions.jsonl``, ``classes.json``; otherwise into ``out``, if given. Runs on every rank that
-    torchrun started. Raises ConfigError, WeightsError, ManifestError, and ValueError where a label is none of the
-    model's classes.
+    ``dual_softmax``: retrieval is scored with it. ``model``: fields of the model's config to change, by dotted path, as
+    far as its weights allow: ``{"tubes.0.stride": "8,32,32"}`` (TubeViT Table 7d). Without overrides the results are
+    written into the run: ``results.json``, ``predictions.jsonl``, ``classes.json``; otherwise into ``out``, if given.
+    Runs on every rank that torchrun started. Raises ConfigError, WeightsError, ManifestError, and ValueError where a
+    label is none of the model's classes.
     """
-    loaded = load_model(source)
+    loaded = _changed(load_model(source), model, str(source))
     tasks = tasks_of_run(source)
     doubts: list[str] = []
     if prompt:
@@ -88,7 +90,7 @@ def evaluate_run(
     tests = {
         n: test_data(n, card, loaded.model, tasks.get(n), str(source), data, split, views) for n, card in asked.items()
     }
-    if out is None and tasks and not (data or split or task or views or inputs or dual_softmax):
+    if out is None and tasks and not (data or split or task or views or inputs or dual_softmax or model):
         out = source
     with init_distributed() as ranks:
         loaded.model.to(ranks.device)
@@ -102,8 +104,10 @@ def evaluate_run(
             workers=workers,
             progress=progress,
         )
-        if doubts:
-            results = {n: replace(result, warnings=(*doubts, *result.warnings)) for n, result in results.items()}
+        results = {
+            n: replace(result, warnings=(*doubts, *result.warnings), changed=dict(model))
+            for n, result in results.items()
+        }
         if out is not None and ranks.is_main:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +115,19 @@ def evaluate_run(
             write_details(folder, results)
         ranks.barrier()
     return results
+
+
+def _changed(loaded: LoadedModel, changes: Mapping[str, str], source: str) -> LoadedModel:
+    """The model with fields of its config changed, and the same weights."""
+    if not changes:
+        return loaded
+    try:
+        config = override(loaded.config, changes)
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{source}: --model.{error}") from None
+    state, told = loaded.model.state_dict(), ", ".join(f"--model.{path} {text}" for path, text in changes.items())
+    model = filled_model(config, loaded.tasks, state, f"{source} does not fit {told}")
+    return LoadedModel(model, config, loaded.tasks, loaded.provenance, loaded.dropped)
 
 
 def _zero_shot(loaded: LoadedModel, manifest: Manifest, prompt: str, source: str) -> tuple[LoadedModel, list[str]]:

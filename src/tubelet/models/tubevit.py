@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +17,23 @@ from torch import Tensor, nn
 from tubelet.models.family import PATCH_NAME, SIZES, ModelConfig, Tower, block_modules, matched, size_letters
 from tubelet.models.model import Encoder
 from tubelet.models.rollout import Maps, Shares, over_places, sequence
-from tubelet.nn.blocks import Stack, Transformer, TransformerConfig
+from tubelet.nn.attention import Attention
+from tubelet.nn.blocks import BiasedBlock, Block, Stack, Transformer, TransformerConfig
 from tubelet.nn.encoding import Pool
 from tubelet.nn.features import Features
 from tubelet.nn.inflation import Inflation, resample_kernel
 from tubelet.nn.initializers import init_dense_
-from tubelet.nn.positions import Grid
+from tubelet.nn.positions import Grid, LearnedPositions
+from tubelet.nn.relative_bias import RelativeBias
 from tubelet.nn.tokenizers import Tubelet, TubeletTokenizer, as_video
 from tubelet.specs import ImageSpec, InputSpec, RasterSpec, VideoSpec
 
 Extent = tuple[int, int, int]
 _MOST_NUMBERS = 2**25  # in the table of positions, which is no parameter
+
+Places = Literal["fixed", "fixed-no-stride", "learned", "relative", "none"]
+"""The positions of Table 7a: sinusoids of the tokens' centers in the clip, or of their numbers along the axes of their
+tube; a learned vector per token; a learned bias of attention by the distance of two tokens in the sequence; none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +41,10 @@ class Tube:
     """A kernel of (t, h, w) frames and pixels, applied every ``stride`` from ``offset`` on, where it fits (valid).
 
     ``neighbors``: space-to-depth (Sec. 3.4). The stride is divided by it along each axis, and so many neighboring
-    results are concatenated along the channels: a token sees more at the cost of a thinner kernel. ``channels``: those
-    of one result; 0 stands for the model's width divided by the neighbors. Of a concatenation that is wider than the
-    model, the first channels are taken.
+    results are concatenated along the channels: a token sees more at the cost of a thinner kernel. Where it does not
+    divide the stride, the neighbors begin at the multiples of the quotient, rounded down. ``channels``: those of one
+    result; 0 stands for the model's width divided by the neighbors. Of a concatenation that is wider than the model,
+    the first channels are taken.
     """
 
     kernel: Tubelet
@@ -48,19 +56,31 @@ class Tube:
     def __post_init__(self) -> None:
         if min(*self.kernel, *self.stride, *self.neighbors) < 1 or min(*self.offset, self.channels) < 0:
             raise ValueError(f"{self} must have positive kernel, stride and neighbors, and no negative number")
-        if any(s % n for s, n in zip(self.stride, self.neighbors, strict=True)):
-            raise ValueError(f"{self.stride=} must be a multiple of {self.neighbors=}, axis by axis")
+        if any(n > s for s, n in zip(self.stride, self.neighbors, strict=True)):
+            raise ValueError(f"{self.neighbors=} must be at most {self.stride=}, axis by axis: they would coincide")
 
     @property
     def step(self) -> Tubelet:
-        """From one application of the kernel to the next."""
+        """From one application of the kernel to the next; the shorter of two steps where they differ."""
         (t, h, w), (a, b, c) = self.stride, self.neighbors
         return t // a, h // b, w // c
 
+    @property
+    def shifts(self) -> tuple[list[int], list[int], list[int]]:
+        """Where the neighbors of a token begin, along each axis, counted from where the token does."""
+        (t, h, w), (a, b, c) = self.stride, self.neighbors
+        return [i * t // a for i in range(a)], [i * h // b for i in range(b)], [i * w // c for i in range(c)]
+
+    @property
+    def reach(self) -> Tubelet:
+        """How many frames, rows and columns a token's box spans."""
+        (t, h, w), (a, b, c) = self.kernel, self.shifts
+        return t + a[-1], h + b[-1], w + c[-1]
+
     def grid(self, extent: Extent) -> Grid:
         """How many tokens (n_t, n_h, n_w) a clip of (frames, height, width) gives."""
-        axes = zip(extent, self.offset, self.kernel, self.step, self.neighbors, strict=True)
-        n_t, n_h, n_w = (((size - o - k) // s + 1) // n for size, o, k, s, n in axes)
+        axes = zip(extent, self.offset, self.reach, self.stride, strict=True)
+        n_t, n_h, n_w = ((size - o - span) // s + 1 for size, o, span, s in axes)
         if min(n_t, n_h, n_w) < 1:
             raise ValueError(f"a clip of (frames, height, width) {extent} is too small for one token of {self}")
         return n_t, n_h, n_w
@@ -77,21 +97,33 @@ class Tube:
 
     def boxes(self, extent: Extent) -> Float[Tensor, "N 3 2"]:
         """The [start, end) of every token in frames, rows and columns: of all its neighbors together."""
-        axes = [
-            o + s * torch.arange(n, dtype=torch.float32)
-            for o, s, n in zip(self.offset, self.stride, self.grid(extent), strict=True)
-        ]
-        starts = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-        sides = [k + (n - 1) * s for k, n, s in zip(self.kernel, self.neighbors, self.step, strict=True)]
-        return torch.stack([starts, starts + torch.tensor(sides, dtype=torch.float32)], dim=-1)
+        starts = torch.tensor(self.offset) + torch.tensor(self.stride) * self.numbers(extent)
+        return torch.stack([starts, starts + torch.tensor(self.reach, dtype=torch.float32)], dim=-1)
+
+    def numbers(self, extent: Extent) -> Float[Tensor, "N 3"]:
+        """The number of every token along the axes of the tube's own grid (t, h, w)."""
+        axes = [torch.arange(n, dtype=torch.float32) for n in self.grid(extent)]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
 
     def cut(self, video: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B N n values"]:
         """The pixels of the n neighbors of every token; those that lie under none are never read."""
-        (t, h, w), (s_t, s_h, s_w), (a, b, c) = self.kernel, self.step, self.neighbors
-        axes = zip(self.offset, self.kernel, self.step, self.neighbors, self.grid(extent_of(video)), strict=True)
-        frames, rows, columns = [slice(o, o + (n * m - 1) * s + k) for o, k, s, m, n in axes]
-        blocks = video[:, frames, :, rows, columns].unfold(1, t, s_t).unfold(3, h, s_h).unfold(4, w, s_w)
-        return rearrange(blocks, "B (T a) C (H b) (W c) t h w -> B (T H W) (a b c) (C t h w)", a=a, b=b, c=c)
+        grid = self.grid(extent_of(video))
+        if not any(s % n for s, n in zip(self.stride, self.neighbors, strict=True)):
+            return _blocks(video, self.kernel, self.offset, self.step, self.neighbors, grid)
+        o_t, o_h, o_w = self.offset
+        starts = [(o_t + t, o_h + h, o_w + w) for t, h, w in product(*self.shifts)]
+        return torch.cat([_blocks(video, self.kernel, o, self.stride, (1, 1, 1), grid) for o in starts], dim=2)
+
+
+def _blocks(
+    video: Float[Tensor, "B T C H W"], kernel: Tubelet, offset: Tubelet, step: Tubelet, neighbors: Tubelet, grid: Grid
+) -> Float[Tensor, "B N n values"]:
+    """The pixels of a kernel every ``step`` from ``offset`` on, ``neighbors`` at each place of ``grid``."""
+    (t, h, w), (s_t, s_h, s_w), (a, b, c) = kernel, step, neighbors
+    axes = zip(offset, kernel, step, neighbors, grid, strict=True)
+    frames, rows, columns = [slice(o, o + (n * m - 1) * s + k) for o, k, s, m, n in axes]
+    blocks = video[:, frames, :, rows, columns].unfold(1, t, s_t).unfold(3, h, s_h).unfold(4, w, s_w)
+    return rearrange(blocks, "B (T a) C (H b) (W c) t h w -> B (T H W) (a b c) (C t h w)", a=a, b=b, c=c)
 
 
 class TubeKernel(nn.Module):
@@ -125,52 +157,59 @@ class TubeKernel(nn.Module):
             return value
         return resample_kernel(value, theirs.tubelet, self.tubelet, how)
 
-    def forward(self, video: Float[Tensor, "B T C H W"], tube: Tube) -> Float[Tensor, "B N D"]:
-        """The tokens of ``tube``: the results of its neighbors, side by side."""
-        return F.linear(tube.cut(video), self.weight(tube.kernel), self.projection.bias).flatten(2)
+    def forward(
+        self, video: Float[Tensor, "B T C H W"], tube: Tube, channels: int | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """The tokens of ``tube``: the results of its neighbors, side by side, of which each has the first ``channels``
+        of the kernel's; all of them, if None."""
+        weight, bias = self.weight(tube.kernel)[:channels], self.projection.bias[:channels]
+        return F.linear(tube.cut(video), weight, bias).flatten(2)
 
 
 class SparseTubes(nn.Module):
     """Tokens of several tubes, one tube after the other.
 
     ``learned``: the shapes that the kernels are learned in, one per tube, or one for a single kernel that all tubes
-    share; empty: each in its tube's own.
+    share, each taking as many of its first channels as it needs; empty: each in its tube's own.
     """
 
     def __init__(self, tubes: Sequence[Tube], width: int, channels: int, learned: Sequence[Tubelet] = ()) -> None:
         super().__init__()
         self.tubes, self.width = tuple(tubes), width
+        self.result_widths = [tube.result_width(width) for tube in tubes]
         widths = kernel_widths(tubes, width, learned)
         shapes = learned or [tube.kernel for tube in tubes]
         self.kernels = nn.ModuleList(TubeKernel(s, channels, n) for s, n in zip(shapes, widths, strict=True))
 
     def forward(self, video: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B N D"]:
         kernels = [*self.kernels] * (len(self.tubes) // len(self.kernels))
-        tokens = [kernel(video, tube)[..., : self.width] for kernel, tube in zip(kernels, self.tubes, strict=True)]
-        return torch.cat(tokens, dim=1)
+        parts = zip(kernels, self.tubes, self.result_widths, strict=True)
+        return torch.cat([kernel(video, tube, channels)[..., : self.width] for kernel, tube, channels in parts], dim=1)
 
 
 def kernel_widths(tubes: Sequence[Tube], width: int, learned: Sequence[Tubelet] = ()) -> list[int]:
     """The width of every kernel of :class:`SparseTubes`; raises ValueError where ``learned`` does not fit the tubes."""
     widths = [tube.result_width(width) for tube in tubes]
     if len(learned) == 1 < len(tubes):
-        if len(set(widths)) > 1:
-            raise ValueError(f"one kernel for all tubes gives all the same channels, not {widths}")
-        return widths[:1]
+        return [max(widths)]
     if learned and len(learned) != len(tubes):
         raise ValueError(f"{len(learned)} shapes of learned kernels for {len(tubes)} tubes: give one per tube, or one")
     return widths
 
 
 class TubePositions(nn.Module):
-    """Fixed sinusoids of the centers of tubes (Sec. 3.3), and the boxes of the tubes, for clips of any extent."""
+    """Fixed sinusoids of the centers of tubes (Sec. 3.3), and the boxes of the tubes, for clips of any extent.
+
+    ``strides``: whether centers are those in the clip; otherwise they are the tokens' numbers along the axes of their
+    tube, whatever its kernel, stride and offset ("no stride" of Table 7a).
+    """
 
     table: Tensor
     boxes: Tensor
 
-    def __init__(self, tubes: Sequence[Tube], width: int, extent: Extent) -> None:
+    def __init__(self, tubes: Sequence[Tube], width: int, extent: Extent, strides: bool = True) -> None:
         super().__init__()
-        self.tubes, self.width, self.extent = tuple(tubes), width, extent
+        self.tubes, self.width, self.extent, self.strides = tuple(tubes), width, extent, strides
         table, boxes = self._places(extent)
         self.register_buffer("table", table, persistent=False)
         self.register_buffer("boxes", boxes, persistent=False)
@@ -184,8 +223,10 @@ class TubePositions(nn.Module):
 
     def _places(self, extent: Extent) -> tuple[Tensor, Tensor]:
         boxes = torch.cat([tube.boxes(extent) for tube in self.tubes])
-        centers = boxes.mean(-1)[:, [0, 2, 1]]  # (t, x, y)
-        return center_sinusoids(centers, self.width), boxes / torch.tensor(extent, dtype=torch.float32)[:, None]
+        places = boxes.mean(-1) if self.strides else torch.cat([tube.numbers(extent) for tube in self.tubes])
+        return center_sinusoids(places[:, [0, 2, 1]], self.width), boxes / torch.tensor(extent, dtype=torch.float32)[
+            :, None
+        ]
 
 
 def center_sinusoids(centers: Float[Tensor, "N 3"], width: int, tau: float = 10_000.0) -> Float[Tensor, "N D"]:
@@ -224,13 +265,17 @@ CHARADES_TUBES = tuple(replace(tube, kernel=kernel) for tube, kernel in zip(TUBE
 class TubeViTConfig(ModelConfig):
     """``patch`` cuts images, and a few frames of videos; ``tubes`` cut videos alone (Sec. 3.2).
 
+    Without ``tubes``, videos go through the patch alone (Table 5); without ``patch_videos``, through the tubes alone
+    (Table 14). ``positions``: those of Table 7a. ``added``: layers of attention, x + MSA(LN(x)), that follow the last
+    block and that no image model has (Table 8).
+
     ``learned``: the shapes that the tubes' kernels are learned in, where those are interpolated to the shapes that
     ``tubes`` say (Sec. 3.4): one per tube, or one for a single kernel that all share. ``gate``: after so many layers
     the tokens that entered the first one are added again, times tanh of a number that starts at 0 (Eq. 8); 0: nowhere.
     """
 
     examples = ("tubevit-b/16",)
-    own = ("tubes.*",)
+    own = ("tubes.*", "sequence.learned.*", "relative.*", "transformer.added.*")
 
     backbone: TransformerConfig
     image: ImageSpec = ImageSpec()
@@ -240,20 +285,30 @@ class TubeViTConfig(ModelConfig):
     learned: tuple[Tubelet, ...] = ()
     gate: int = 0
     pool: Pool = "token"
+    patch_videos: bool = True
+    positions: Places = "fixed"
+    added: int = 0
 
     def __post_init__(self) -> None:
         if self.image.channels != self.video.channels:
             raise ValueError(f"{self.image.channels=} and {self.video.channels=} share a patch embedding: give as many")
-        if not self.tubes:
-            raise ValueError("tubes must be at least one")
+        if not self.video_tubes:
+            raise ValueError("videos need tubes, or the patch: give tubes, or patch_videos=True")
+        if self.added < 0:
+            raise ValueError(f"{self.added=} must be at least 0")
         if not 0 <= self.gate < self.backbone.depth:
             raise ValueError(f"{self.gate=} must be a number of layers below {self.backbone.depth=}")
-        video = sum(math.prod(tube.grid(self.video.extent)) for tube in (self.patch, *self.tubes))
+        video = sum(math.prod(tube.grid(self.video.extent)) for tube in self.video_tubes)
         tokens = max(math.prod(self.patch.grid(self.image.extent)), video)
         if tokens * self.backbone.width > _MOST_NUMBERS:
             raise ValueError(f"{tokens:,} tokens of {self.backbone.width=} are too many: their positions are a table")
         kernel_widths((self.patch,), self.backbone.width)
         kernel_widths(self.tubes, self.backbone.width, self.learned)
+
+    @property
+    def video_tubes(self) -> tuple[Tube, ...]:
+        """All that cuts videos, in the order of their tokens."""
+        return (self.patch, *self.tubes) if self.patch_videos else self.tubes
 
     @property
     def inputs(self) -> Mapping[str, RasterSpec]:
@@ -283,10 +338,11 @@ class TubeViTConfig(ModelConfig):
         return replace(self, image=specs["image"], video=specs["video"])
 
     def towers(self) -> tuple[Tower, ...]:
-        """All that images go through, and videos too; only the tubes are the videos' own. Positions are not learned."""
+        """All that images go through, and videos too; only the tubes are the videos' own."""
         modules = {
             "tokenizer": "patches.kernels.0",
             "cls": "sequence.cls",
+            **({"positions": "sequence.learned.0"} if self.positions == "learned" else {}),
             **block_modules("before.blocks", self.gate),
             **block_modules("transformer.blocks", self.backbone.depth, first=self.gate),
             "norm": "transformer.norm",
@@ -294,10 +350,23 @@ class TubeViTConfig(ModelConfig):
         image = Tower("image", self.image, self.patch.kernel, self.backbone, modules)
         return image, Tower("video", self.video, self.patch.kernel, self.backbone, {"tubes": "tubes"})
 
+    def fresh_from(self, source: ModelConfig) -> tuple[str, ...]:
+        """Of another TubeViT: what this one alone has."""
+        if not isinstance(source, TubeViTConfig):
+            return super().fresh_from(source)
+        tubes, learned, relative, added = self.own
+        lacking = {
+            tubes: not source.tubes,
+            learned: source.positions != "learned",
+            relative: source.positions != "relative",
+            added: not source.added,
+        }
+        return tuple(pattern for pattern, lacks in lacking.items() if lacks)
+
     def rollout(self, maps: Maps, input: str, given: tuple[str, ...] = ()) -> Shares:
         """The grid is that of single frames and of patches: every token's share is spread evenly over what it reads.
         What a gate adds is left out."""
-        tubes = (self.patch, *self.tubes) if input == "video" else (self.patch,)
+        tubes = self.video_tubes if input == "video" else (self.patch,)
         extent = self.inputs[input].extent
         boxes = torch.cat([tube.boxes(extent) for tube in tubes])
         return over_places(sequence(list(maps.values()), len(boxes)), boxes, extent, self.patch.kernel)
@@ -316,48 +385,99 @@ class TubeViT(Encoder):
         self.patches = SparseTubes((config.patch,), size.width, channels)
         self.tubes = SparseTubes(config.tubes, size.width, channels, config.learned)
         self.sequence = TubeSequence(config)
-        self.before = Stack(size, end=config.gate)
+        self.relative = RelativeBias(size.heads) if config.positions == "relative" else None
+        block = Block if self.relative is None else BiasedBlock
+        self.before = Stack(size, block, end=config.gate)
         self.gate = Gate() if config.gate else None
-        self.transformer = Transformer(size, first=config.gate)
+        self.transformer = _Transformer(size, block, first=config.gate, added=config.added)
+        self.patch_videos = config.patch_videos
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Features:
         if len(inputs) != 1:
             raise ValueError(f"TubeViT takes images or videos at a time, not {' and '.join(inputs) or 'none'}")
         ((name, x),) = inputs.items()
         video = as_video(x, x.shape[-3])
-        tokens = self.patches(video)
-        if name == "video":
-            tokens = torch.cat([tokens, self.tubes(video)], dim=1)
-        z_0, boxes = self.sequence(tokens, name, extent_of(video))
-        z = self.before(z_0)
+        tokens = list[Tensor]()
+        if name == "image" or self.patch_videos:
+            tokens.append(self.patches(video))
+        if name == "video" and self.tubes.tubes:
+            tokens.append(self.tubes(video))
+        z_0, boxes = self.sequence(torch.cat(tokens, dim=1), name, extent_of(video))
+        bias = () if self.relative is None else (self.relative(z_0.shape[1]),)
+        z = self.before(z_0, *bias)
         if self.gate is not None:
             z = self.gate(z, z_0)
-        z = self.transformer(z)
+        z = self.transformer(z, *bias)
         if self.sequence.cls is None:
             return Features(z, z.mean(1), boxes)
         return Features(z[:, 1:], z[:, 0], boxes)
 
 
+class _Transformer(Transformer):
+    """The blocks, the layers of attention that are added to them (Table 8), and the final norm."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        block: Callable[[TransformerConfig, float], Block],
+        *,
+        first: int,
+        added: int,
+    ) -> None:
+        super().__init__(config, block, first=first)
+        self.added = nn.Sequential(*(AttentionLayer(config) for _ in range(added)))
+
+    def forward(self, x: Tensor, *bias: Tensor) -> Tensor:
+        return self.norm(self.added(Stack.forward(self, x, *bias)))
+
+
+class AttentionLayer(nn.Module):
+    """x + MSA(LN(x))."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm_attention = config.norm()
+        self.attention = Attention(config.width, config.heads, config.attention_dropout, inner=config.inner)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return x + self.attention(self.norm_attention(x))
+
+
 class TubeSequence(nn.Module):
-    """z^0: a class token, which has no place, and the tokens with the fixed positions of their centers."""
+    """z^0: a class token, which has no place, and the tokens with their positions.
+
+    Learned positions are a table for the patch, which images share (they are as the first frame that it cuts), and one
+    for each tube.
+    """
 
     def __init__(self, config: TubeViTConfig) -> None:
         super().__init__()
-        width = config.backbone.width
+        width, image, video = config.backbone.width, config.image.extent, config.video.extent
+        strides = config.positions != "fixed-no-stride"
+        self.fixed = config.positions in ("fixed", "fixed-no-stride")
         self.cls = nn.Parameter(torch.zeros(1, width)) if config.pool == "token" else None
         self.positions = nn.ModuleDict(
             {
-                "image": TubePositions((config.patch,), width, config.image.extent),
-                "video": TubePositions((config.patch, *config.tubes), width, config.video.extent),
+                "image": TubePositions((config.patch,), width, image, strides),
+                "video": TubePositions(config.video_tubes, width, video, strides),
             }
         )
+        tables = [config.patch.grid(video if config.patch_videos else image), *(t.grid(video) for t in config.tubes)]
+        self.learned = nn.ModuleList(
+            LearnedPositions(grid, width) for grid in (tables if config.positions == "learned" else [])
+        )
+        self.tubes = {"image": (config.patch,), "video": config.video_tubes}
         self.dropout = nn.Dropout(config.backbone.dropout)
 
     def forward(
         self, tokens: Float[Tensor, "B N D"], name: str, extent: Extent
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "N 3 2"]]:
         positions, boxes = self.positions[name](extent)
-        z = tokens + positions
+        z = tokens + positions if self.fixed else tokens
+        if self.learned:
+            tubes = self.tubes[name]
+            tables = [*self.learned][:1] if name == "image" else [*self.learned][-len(tubes) :]
+            z = z + torch.cat([table(tube.grid(extent)) for table, tube in zip(tables, tubes, strict=True)])
         if self.cls is not None:
             z = torch.cat([self.cls.expand(z.shape[0], 1, -1).to(z.dtype), z], dim=1)
         return self.dropout(z), boxes

@@ -172,7 +172,8 @@ def audioset(
 def imagenet(data: Data = "data/imagenet", init: Pretrained = "") -> Experiment:
     """ImageNet: fine-tuning the tower of video on pictures, each repeated to fill a patch in time.
 
-    tubelet train vatt.imagenet --data IMAGENET --init runs/vatt.pretrain
+    tubelet train vatt.pretrain --data HOWTO.parquet --vocabulary howto100m_en.txt --size bbs --out runs/vatt_bbs
+    tubelet train vatt.imagenet --data IMAGENET --init runs/vatt_bbs
 
     The paper's figures (Table 3): Base 78.7 % top-1, 93.9 % top-5; from scratch 64.7 and 83.9. The paper does not state
     a warm-up: there is none. The classifier is that of videos.
