@@ -68,7 +68,7 @@ def read_onnx(path: Path) -> Graph:
         raise
     except (ValueError, IndexError, OverflowError, RuntimeError, OSError, struct.error) as error:
         fault = looks_like(path) or error
-        raise WeightsError(f"{path}: no whole ONNX file ({fault}); fetch or export it again") from None
+        raise WeightsError(f"{path}: no whole ONNX file ({fault}); fetch it again, or export it anew") from None
 
 
 class _Reader:
