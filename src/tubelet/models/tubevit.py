@@ -397,7 +397,7 @@ class TubeViT(Encoder):
             raise ValueError(f"TubeViT takes images or videos at a time, not {' and '.join(inputs) or 'none'}")
         ((name, x),) = inputs.items()
         video = as_video(x, x.shape[-3])
-        tokens = list[Tensor]()
+        tokens: list[Tensor] = []
         if name == "image" or self.patch_videos:
             tokens.append(self.patches(video))
         if name == "video" and self.tubes.tubes:
