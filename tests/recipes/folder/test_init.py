@@ -91,7 +91,7 @@ def large_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("update", "short"), [(0.005, 224), (1.0, 112), (30.0, 64)])
+@pytest.mark.parametrize(("update", "short"), [(0.005, 224), (0.7, 112), (30.0, 64)])
 def test_pictures_are_as_large_as_time_allows(
     tmp_path: Path, large_vit: str, monkeypatch: pytest.MonkeyPatch, update: float, short: int
 ) -> None:

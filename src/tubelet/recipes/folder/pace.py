@@ -255,6 +255,8 @@ class _Planner:
         examples, chosen = sum(self.train.values()), draft.size
         passes, base = self.epochs or self.wanted.passes, self._work(draft)
         one_pass = self._one_pass(paces)
+        if self.experiment(draft).training.probe_first:  # what grows with the size beside few passes
+            passes += (self._probe(paces) + VALIDATIONS * self._validation(paces)) / one_pass
         fixed = min(_FIXED_PART * one_pass, _FIXED * examples)
         for size, least in self.wanted.sizes.items():
             grown = fixed + (one_pass - fixed) * self._work(replace(draft, size=size)) / base
