@@ -38,6 +38,8 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
 
 def _training(prepared: Prepared, name: str, task: Task) -> str:
     experiment, data = prepared.resolved.experiment, prepared.resolved.data[name]
+    if not task.trains:
+        return f"No training{_of(experiment, name)}: scored at the end, by the head that it starts with."
     length = "--epochs, --minutes" if experiment.chosen else f"--tasks.{name}.length"
     passes = data.updates * task.batch_size / data.examples
     said = (

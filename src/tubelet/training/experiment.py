@@ -19,7 +19,7 @@ from tubelet.training.classification import Classification
 from tubelet.training.contrastive import Contrastive
 from tubelet.training.objectives import Objective
 from tubelet.training.regression import Regression
-from tubelet.training.schedules import Decay, Schedule, Weighted
+from tubelet.training.schedules import Decay, Schedule, TaskByTask, Weighted
 from tubelet.weights.transfer import Init
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -123,6 +123,7 @@ class Task:
 
     ``batch_size`` is global: all ranks and micro-batches together. ``warmup`` is part of ``length``. ``learning_rate``
     is the highest one. ``length`` is that of the task alone: the schedule says how many updates it has beside others.
+    A task whose length is zero does not train: it is scored beside those that do, by the head that an ``Init`` brings.
     ``stochastic_depth`` is the rate of the last block while this task trains (ViViT Eq. 10). ``may_miss``: examples
     that lack some of the inputs, such as a video without captions, train with the others; else they count as
     unreadable. The test scores them wherever the model can do without.
@@ -141,12 +142,14 @@ class Task:
     may_miss: bool = False
 
     def __post_init__(self) -> None:
-        if self.length == Length():
-            raise ValueError("length must be above zero: Length(epochs=30), or Length(steps=10_000)")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate={self.learning_rate:g} must be above 0, and finite")
         _check(self, "batch_size", least=1)
         _check(self, "stochastic_depth", below=1)
+
+    @property
+    def trains(self) -> bool:
+        return self.length != Length()
 
 
 Decays = Literal["all", "weights"]
@@ -287,6 +290,15 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("tasks must have at least one task")
+        scored = [name for name, task in self.tasks.items() if not task.trains]
+        if len(scored) == len(self.tasks) or (scored and not self.init):
+            raise ValueError(
+                f"tasks.{scored[0]}.length must be above zero, such as Length(epochs=30) or Length(steps=10_000): a "
+                "task without updates stands beside others that train, and its head comes from init"
+            )
+        trained = [name for name in self.tasks if name not in scored]
+        if isinstance(self.schedule, TaskByTask):
+            self.schedule.plan(dict.fromkeys(trained, 0), self.seed)
         heads = nn.ModuleDict()
         for name in self.tasks:
             if not name or "." in name or hasattr(heads, name):
