@@ -212,6 +212,8 @@ def test_a_probe_trains_its_head_alone_on_a_model_of_the_tasks_modality() -> Non
     assert experiment.trainable == ("heads.*",)
     assert tuple(experiment.model.inputs) == ("audio",)
     assert [(init.source, init.kernel) for init in experiment.init] == [("runs/nine", "repeat")]
+    assert experiment.learning_rates == ()
+    assert polyvit.linear_probe("dtd").learning_rates == (0.03, 0.1, 0.3)
 
 
 @pytest.mark.parametrize("name", MADE)

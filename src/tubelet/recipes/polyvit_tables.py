@@ -40,6 +40,8 @@ Probed = Literal[
     "kinetics400_audio",
 ]
 
+PROBE_RATES = (0.03, 0.1, 0.3)  # Table 9, of images
+
 # Table 7; frames two apart at the 25 per second that ViViT states for Kinetics
 IMAGE = ImageSpec(size=(384, 384), short_side=384)
 VIDEO = VideoSpec(frames=32, stride=2, fps=25.0)

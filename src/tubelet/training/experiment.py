@@ -270,6 +270,8 @@ class Experiment:
     """Everything that decides a training run.
 
     ``trainable``: patterns over parameter names (``encoder.*``, ``heads.motion.*``); what none matches stays frozen.
+    ``learning_rates``: those of its single task to choose from, by the examples that its source holds out, before it
+    trains on all of them (:func:`~tubelet.recipes.search.with_chosen_rate`); none: the task's own is taken.
     ``baseline``: whether simple classifiers are fitted on the same examples, to compare with.
     ``chosen``: parameters of the recipe that were measured on the machine where the training began, by name; the same
     command goes on with them.
@@ -282,6 +284,7 @@ class Experiment:
     training: Training = Training()
     init: tuple[Init, ...] = ()
     trainable: tuple[str, ...] = ("*",)
+    learning_rates: tuple[float, ...] = ()
     seed: int = 0
     notes: str = ""
     baseline: bool = False
@@ -296,6 +299,8 @@ class Experiment:
                 f"tasks.{scored[0]}.length must be above zero, such as Length(epochs=30) or Length(steps=10_000): a "
                 "task without updates stands beside others that train, and its head comes from init"
             )
+        if self.learning_rates and (len(self.tasks) > 1 or not all(0 < r < math.inf for r in self.learning_rates)):
+            raise ValueError(f"{self.learning_rates=} must be above 0, finite, and of a single task")
         trained = [name for name in self.tasks if name not in scored]
         if isinstance(self.schedule, TaskByTask):
             self.schedule.plan(dict.fromkeys(trained, 0), self.seed)

@@ -85,6 +85,8 @@ def train(
     DamagedRunError, DamagedCheckpointsError; TrainingDivergedError; TooManyUnreadableError; DiskFullError;
     RankDiedError; Interrupted after SIGTERM or SIGINT, when the state is saved.
     """
+    if experiment.learning_rates:
+        raise ConfigError("learning_rates: tubelet.recipes.run.run chooses one of them; train() takes none")
     folder = Path(out)
     prepared = resolve(experiment)
     resolved = prepared.resolved
