@@ -157,8 +157,8 @@ def epic_kitchens_multimodal(
     One page of the slides, without a figure in % or a hyper-parameter: "each view is now a different modality". What is
     ours: MTV-B's streams, each with a modality, from the one with the fewest tokens (sound) to the one with the most,
     by cross-view attention; 7.68 s of sound, in as many stretches as the flow has pairs of time indices; and
-    epic_kitchens_b's training; flow is only cropped and mirrored, and starts from equal shares of an image ViT's
-    colors. Data: a manifest with the
+    epic_kitchens_b's training, with Kinetics' augmentation in the place of RandAugment, which would falsify flow: that
+    is cropped and mirrored alone, and starts from equal shares of an image ViT's colors. Data: a manifest with the
     columns path, path.flow (a video of the flow, see docs/data.md), start, end, label.verb, label.noun and split
     (train, val), one row per action. Hardware and time: unknown.
     """
@@ -175,8 +175,8 @@ def epic_kitchens_multimodal(
         "video": seen,
     }
     media = {"video": video, "flow": flow, "audio": SpectrogramSpec(frames=768)}
-    tasks = {name: replace(task, inputs=tuple(media)) for name, task in experiment.tasks.items()}
-    return _experiment("epic", replace(model, streams=streams, media=media), tasks["epic"], init)
+    task = replace(experiment.tasks["epic"], inputs=tuple(media), augment=Augmentation())
+    return _experiment("epic", replace(model, streams=streams, media=media), task, init)
 
 
 def ssv2_b(data: Data = "data/ssv2.csv", init: Kinetics = "", size: Size = 224) -> Experiment:
