@@ -28,7 +28,8 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
     ]
     for name, task in experiment.tasks.items():
         lines.append(_training(prepared, name, task))
-        lines.append(_changes(name, task))
+        if task.trains:
+            lines.append(_changes(name, task))
     if experiment.training.probe_first:
         lines.append("First the heads are fitted to frozen features; validation keeps that, or what follows.")
     if experiment.trainable == ("heads.*",):
