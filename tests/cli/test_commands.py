@@ -203,7 +203,7 @@ def test_published_costs_stand_beside_ours(capsys: pytest.CaptureFixture[str]) -
     for row in rows:
         assert set(row) == {"source", "model", "input", "published", "ours", "ratio", "multiply_adds_g", "reason"}
         assert row["published"].keys() == row["ours"].keys() == row["ratio"].keys()
-        known = {"gflops", "gflops_tf", "tflops_tf_12_views", "tflops", "params_m", "tokens"}
+        known = {"gflops", "gflops_tf", "tflops", "tflops_tf_12_views", "params_m", "tokens"}
         assert {name.partition(" of ")[0] for name in row["published"]} <= known
     assert sum(row["source"].startswith("ViViT") for row in rows) == 8
     assert run("cost", "--published") == 0

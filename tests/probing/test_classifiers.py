@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
@@ -18,7 +20,8 @@ from tubelet.data.views import Views
 from tubelet.inference.predictor import load
 from tubelet.nn.features import Features
 from tubelet.nn.heads import LinearHead, MultiHead
-from tubelet.probing.classifiers import LowRankHead, fit_svm
+from tubelet.probing.classifiers import LowRankHead, fit_least_squares, fit_svm
+from tubelet.probing.data import ProbeData, read_examples
 from tubelet.probing.encoder import CachedFeatures
 from tubelet.probing.features import DrawnViews, head_scores, mean_probabilities
 from tubelet.probing.probe import probe
@@ -73,6 +76,27 @@ def test_the_low_rank_classifier_is_one_linear_map_and_drops_nine_in_ten() -> No
     assert kept.max() == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize("count", [12, 60])
+def test_least_squares_are_scikit_learns_ridge_of_plus_and_minus_one(count: int) -> None:
+    """With more features than examples, and fewer; in both the penalty hardly touches the bias."""
+    classes, width = 3, 20
+    cached = features(torch.arange(count) % classes, views=1, width=width)
+    x = StandardScaler().fit_transform(cached.pooled[:, 0, :-1].numpy())
+    y = 2 * np.eye(classes)[np.arange(count) % classes] - 1
+    expected = Ridge(alpha=8.0).fit(x, y).predict(x)
+    ours = head_scores(fit_least_squares(cached, {"label": classes}, 8.0), cached)["label"][:, 0].numpy()
+    np.testing.assert_allclose(ours, expected, atol=1e-3)
+
+
+def test_few_shots_are_so_many_of_each_class_and_among_those_of_more(videos: Path) -> None:
+    examples = read_examples(ProbeData(path=str(videos)))
+    two, three = ({r.key for r in examples.few(shots, seed=0).train} for shots in (2, 3))
+    assert two < three
+    assert Counter(r.labels["label"][0] for r in examples.few(2, 0).train) == dict.fromkeys(COLORS, 2)
+    assert two != {r.key for r in examples.few(2, seed=1).train}
+    assert examples.few(9, 0).notes[-1] == "3 of 3 classes have fewer than 9 training examples"
+
+
 def test_probabilities_are_averaged_over_views() -> None:
     logits = torch.randn(4, 3, 5)
     torch.testing.assert_close(mean_probabilities(logits).exp(), logits.softmax(-1).mean(1))
@@ -106,6 +130,7 @@ def test_passes_draw_other_views_of_the_same_examples(videos: Path) -> None:
         (ProbeOptions(classifier="low-rank", steps=150, workers=0), "low-rank, cached features", "4x1", 5e-4),
         (ProbeOptions(classifier="svm", workers=0), "SVM, cached features (C = 0.001)", "10x1", None),
         (ProbeOptions(classifier="svm", rates=(0.001, 1.0), workers=0, augment=False), "SVM", "10x1", None),
+        (ProbeOptions(classifier="few-shot", shots=6, workers=0), "6-shot least squares, cached", "4x1", None),
     ],
 )
 def test_a_probe_by_either_keeps_a_model_that_predicts(
@@ -134,3 +159,5 @@ def test_settings_are_the_released_ones_as_far_as_the_input_has_them() -> None:
     assert (image.passes, str(image.views), image.augments) == (1, "1x1", False)
     with pytest.raises(ValueError, match="neither steps nor a batch size"):
         ProbeOptions(classifier="svm", steps=3)
+    with pytest.raises(ValueError, match="shots=5 are of the classifier"):
+        ProbeOptions(shots=5)

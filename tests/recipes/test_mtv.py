@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tubelet.configs import ConfigError, from_json, to_json
+from tubelet.configs import ConfigError, from_json, override, to_json
 from tubelet.data.views import Views
+from tubelet.models import Model, ViTConfig
 from tubelet.models.mtv import CrossViewFusion, MTVConfig
+from tubelet.nn.blocks import TransformerConfig
 from tubelet.recipes import mtv, recipes
 from tubelet.recipes.mtv import BASE, LARGE
-from tubelet.specs import VideoSpec
+from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.training.experiment import SGD, Experiment, Length, Task
+from tubelet.weights.folder import save_model
+from tubelet.weights.transfer import initialize
 
-MTV = {name.removeprefix("mtv."): recipe for name, recipe in recipes().items() if name.startswith("mtv.")}
+OURS = ("mtv.ablation", "mtv.epic_kitchens_multimodal")
+MTV = {
+    name.removeprefix("mtv."): recipe
+    for name, recipe in recipes().items()
+    if name.startswith("mtv.") and name not in OURS
+}
 
 # Model, learning rate, epochs, batch size, frames and stride, stochastic depth, label smoothing, mixup, layers and
 # magnitude of RandAugment, views
@@ -44,6 +56,28 @@ def video_of(experiment: Experiment) -> VideoSpec:
     video = experiment.model.inputs["video"]
     assert isinstance(video, VideoSpec)
     return video
+
+
+def shrunk(experiment: Experiment, widths: dict[str, int]) -> Experiment:
+    """With streams of these widths, and pictures of 32 x 32 pixels."""
+    changes: dict[str, Any] = {"model.global_encoder.width": sum(widths.values()), "model.global_encoder.mlp": 16}
+    for name, width in widths.items():
+        at = f"model.streams.{name}.backbone"
+        changes |= {f"{at}.width": width, f"{at}.heads": 2, f"{at}.mlp": 16}
+    for name, spec in experiment.model.inputs.items():
+        if isinstance(spec, VideoSpec):
+            changes |= {f"model.media.{name}.size": "32,32", f"model.media.{name}.short_side": 32}
+    return override(experiment, changes)
+
+
+def small_vit(folder: Path, width: int) -> Path:
+    config = ViTConfig(
+        backbone=TransformerConfig(width=width, depth=12, heads=2, mlp=16),
+        patch=(16, 16),
+        image=ImageSpec(size=(32, 32), short_side=32),
+    )
+    save_model(folder, Model(config.build(), {}), config, {})
+    return folder
 
 
 def test_every_released_configuration_is_a_recipe() -> None:
@@ -104,6 +138,47 @@ def test_an_image_vit_starts_every_stream_or_one_mtv_all_of_them() -> None:
     assert [(init.source, init.into) for init in mtv.ssv2_b(init="runs/mtv").init] == [("runs/mtv", "")]
     with pytest.raises(ConfigError, match="init: 2 image ViTs for the 3 streams"):
         mtv.kinetics400_b(init=("b", "s"))
+
+
+def test_every_row_of_the_slides_is_a_name() -> None:
+    """Each name in the docstring is a model, fused as its suffix says, and trained as MTV-B is on Kinetics 400."""
+    usual = mtv.kinetics400_b().tasks
+    text = (mtv.ablation.__doc__ or "").replace("...-", "mtv-b/4+s/8+ti/16-")
+    rows = re.findall(r"(mtv-\S+) +\d\d\.\d", text)
+    assert len(set(rows)) == 14
+    for name in rows:
+        experiment = mtv.ablation(model=name)
+        assert (experiment.model.name, experiment.tasks) == (name, usual)
+    assert model_of(mtv.ablation(model="mtv-b/4")).fusion is None
+
+
+def test_one_image_vit_starts_a_single_stream(tmp_path: Path) -> None:
+    source = str(small_vit(tmp_path / "vit", 16))
+    experiment = shrunk(mtv.ablation(model="mtv-b/4", init=(source,)), {"b4": 16})
+    model = Model(experiment.model.build(), {})
+    (report,) = initialize(model, experiment.model, experiment.init)
+    assert "streams.b4.stack.blocks.0.attention.qkv.weight" in report.loaded
+
+
+def test_multimodal_mtv_takes_video_flow_and_sound(tmp_path: Path) -> None:
+    """The recipe's model, made narrow, started from three image ViTs, whose colors the flow's two numbers share."""
+    widths = {"video": 24, "flow": 16, "sound": 8}
+    augment = only_task(mtv.epic_kitchens_multimodal()).augment
+    assert augment.randaugment_layers == 0, "it would falsify flow, and the reader refuses it"
+    sources = tuple(str(small_vit(tmp_path / name, width)) for name, width in widths.items())
+    experiment = shrunk(mtv.epic_kitchens_multimodal(init=sources), widths)
+    model = Model(experiment.model.build(), {}).eval()
+    reports = initialize(model, experiment.model, experiment.init)
+    for name, report in zip(widths, reports, strict=True):
+        assert f"streams.{name}.tokenizer.projection.weight" in report.loaded
+    inputs = {name: torch.zeros(1, *spec.shape) for name, spec in experiment.model.inputs.items()}
+    assert {name: tuple(x.shape) for name, x in inputs.items()} == {
+        "video": (1, 64, 3, 32, 32),
+        "flow": (1, 64, 2, 32, 32),
+        "audio": (1, 768, 128),
+    }
+    with torch.no_grad():
+        assert model.encoder(inputs).pooled.shape == (1, 48)
 
 
 def test_epic_kitchens_predicts_verb_and_noun() -> None:

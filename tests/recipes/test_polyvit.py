@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
 
-from tubelet.configs import from_json, override, to_json
+from tubelet.configs import ConfigError, from_json, override, to_json
 from tubelet.data.augment import Augmentation
 from tubelet.data.views import Views
 from tubelet.models import SIZES, ModelConfig
@@ -17,7 +18,7 @@ from tubelet.nn.tokenizers import grid_of
 from tubelet.recipes import polyvit, recipes
 from tubelet.recipes.polyvit_tables import table_6, table_9
 from tubelet.training.experiment import SGD, Experiment, Length, Task
-from tubelet.training.schedules import Alternating, Weighted
+from tubelet.training.schedules import Alternating, TaskByTask, Weighted
 
 # Table 6: train examples (VGGSound's are those that give its updates), updates, learning
 # rate, warm-up, initial weights of the head
@@ -42,6 +43,7 @@ MADE: dict[str, Callable[..., Experiment]] = {
     "video_trio": polyvit.video_trio,
     "audio_pair": polyvit.audio_pair,
     "linear_probe": lambda **options: polyvit.linear_probe("dtd", **options),
+    "sequential": lambda **options: polyvit.sequential("vggsound", **options),
 }
 
 
@@ -146,6 +148,45 @@ def test_the_audio_pair_follows_table_17() -> None:
     assert tasks["as500k"].objective.metric == "map"
 
 
+def test_task_by_task_takes_the_order_of_appendix_b() -> None:
+    (order,) = re.findall(r"--schedule.order\s+(\S+)\.", polyvit.nine_tasks.__doc__ or "")
+    changes = {"schedule": "TaskByTask", "schedule.order": order}
+    made = override(polyvit.nine_tasks(), changes)
+    assert made.schedule == TaskByTask(order=tuple(order.split(",")))
+    assert set(made.schedule.order) == set(made.tasks)
+    with pytest.raises(ConfigError, match="must name each task once: cifar100"):
+        override(polyvit.nine_tasks(), changes | {"schedule.order": "pets"})
+
+
+def test_validation_examples_are_held_out_as_appendices_a_and_d_say() -> None:
+    held_out = {name: task.source.held_out for name, task in polyvit.nine_tasks().tasks.items()}
+    assert held_out == dict.fromkeys(TABLE_6, 0) | {
+        "cifar100": 0.02,
+        "cifar10": 0.02,
+        "pets": 0.1,
+        "resisc45": 0.25,  # of the 80 % that are no test
+        "imagenet": 0.01,
+    }
+    assert {t.source.held_out for t in table_9("data").values() if t.inputs == ("image",)} == {0.02}
+
+
+def test_sequential_fine_tuning_keeps_the_heads_of_the_tasks_before() -> None:
+    first = polyvit.sequential("moments_in_time", init="vit")
+    last = polyvit.sequential("kinetics400", after=("moments_in_time", "kinetics600"), init="runs/k600")
+    assert first.model.name == last.model.name == "vivit-l/16x2"
+    assert [(name, task.trains) for name, task in last.tasks.items()] == [
+        ("moments_in_time", False),
+        ("kinetics600", False),
+        ("kinetics400", True),
+    ]
+    assert last.tasks["kinetics400"] == polyvit.video_trio().tasks["kinetics400"]
+    assert polyvit.sequential("vggsound").model == polyvit.single_task("vggsound").model
+    with pytest.raises(ConfigError, match="after: vggsound cannot come before kinetics400"):
+        polyvit.sequential("kinetics400", after=("vggsound",), init="runs/any")
+    with pytest.raises(ValueError, match="its head comes from init"):
+        polyvit.sequential("vggsound", after=("as500k",))
+
+
 def test_probes_follow_table_9() -> None:
     tasks = table_9("data")
     assert len(tasks) == 11
@@ -171,6 +212,8 @@ def test_a_probe_trains_its_head_alone_on_a_model_of_the_tasks_modality() -> Non
     assert experiment.trainable == ("heads.*",)
     assert tuple(experiment.model.inputs) == ("audio",)
     assert [(init.source, init.kernel) for init in experiment.init] == [("runs/nine", "repeat")]
+    assert experiment.learning_rates == ()
+    assert polyvit.linear_probe("dtd").learning_rates == (0.03, 0.1, 0.3)
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from inspect import signature
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 
 import tubelet
+from tubelet.cli import main
+from tubelet.configs import from_json
 from tubelet.data.manifest import Record, write_manifest
 from tubelet.data.talking_digits import make
-from tubelet.models.vatt.config import VattConfig
+from tubelet.models.vatt.config import Sense, VattConfig
 from tubelet.recipes import vatt, vatt_demo
 from tubelet.recipes.folder.pace import Pace
 from tubelet.recipes.run import run
@@ -63,6 +67,42 @@ def test_pre_training_is_the_released_one(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (task.learning_rate, made.training.decay_to, made.training.clip_norm) == (1e-4, 0.5, 0.0)
     assert task.objective == Contrastive()
+
+
+def test_the_papers_variations_are_flags_of_pre_training(tmp_path: Path) -> None:
+    """Tables 5, 9 and 10 by the flags that the docstring gives: the tokens of video and sound, and the share kept."""
+    write_manifest(tmp_path / "all.csv", [Record("a.mp4", split="train", text="a dog")])
+    expected = {
+        "--keep 0.25": ((8, 14, 14), (1, 1, 1200), 0.25),
+        "--keep 1": ((8, 14, 14), (1, 1, 1200), 1.0),
+        "--patch 5 16 16 --pixels 200": ((6, 12, 12), (1, 1, 1200), 0.5),
+        "--patch 5 16 16 --frames 64": ((12, 14, 14), (1, 1, 1200), 0.5),
+        "--patch 8 32 32": ((4, 7, 7), (1, 1, 1200), 0.5),
+        "--sound 1024": ((8, 14, 14), (1, 1, 150), 0.5),
+        "--sound spectrogram": ((8, 14, 14), (1, 9, 16), 0.5),
+    }
+    for flags, (video, audio, kept) in expected.items():
+        assert f"{flags} " in (vatt.pretrain.__doc__ or "")
+        model = printed("vatt.pretrain", "--data", str(tmp_path / "all.csv"), *flags.split()).model
+        assert isinstance(model, VattConfig)
+        grids = {n: m.grid for n, m in model.modalities.items() if isinstance(m, Sense)}
+        assert (grids, model.kept) == ({"video": video, "audio": audio}, kept), flags
+
+
+def test_table_6_is_flags_of_fine_tuning() -> None:
+    model = vatt.kinetics(frames=64, pixels=224, keep=0.5).model
+    assert isinstance(model, VattConfig)
+    (sense,) = model.modalities.values()
+    assert isinstance(sense, Sense)
+    assert (sense.grid, model.kept) == ((16, 14, 14), 0.5)
+
+
+def printed(*words: str) -> Experiment:
+    """The experiment of a command."""
+    out = StringIO()
+    with redirect_stdout(out):
+        assert main(["train", *words, "--print-config"]) == 0
+    return from_json(Experiment, json.loads(out.getvalue()))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tubelet.configs import from_json, to_json
+from tubelet.configs import ConfigError, from_json, to_json
 from tubelet.models import ModelConfig
 from tubelet.models.vivit import ViViTConfig
 from tubelet.recipes import recipes, vivit
@@ -27,6 +27,11 @@ TABLE_7: dict[str, tuple[float, ...]] = {
 def only_task(experiment: Experiment) -> tuple[str, Task]:
     ((name, task),) = experiment.tasks.items()
     return name, task
+
+
+def vivit_of(experiment: Experiment) -> ViViTConfig:
+    assert isinstance(experiment.model, ViViTConfig)
+    return experiment.model
 
 
 @pytest.mark.parametrize("name", VIVIT)
@@ -92,6 +97,62 @@ def test_the_average_pooling_baseline_has_no_temporal_transformer() -> None:
     model = vivit.kinetics400_b16x2_average().model
     assert isinstance(model, ViViTConfig)
     assert model.temporal_depth == 0
+
+
+def test_table_1_varies_how_a_clip_becomes_tokens() -> None:
+    """As many tokens in every row; the paper's 32-frame clips, of which uniform sampling takes 8 frames."""
+    made = {
+        name: vivit.kinetics400_b16x4_encoding(init="vit", encoding=name)
+        for name in ("uniform", "random", "inflation", "central")
+    }
+    models = {name: vivit_of(experiment) for name, experiment in made.items()}
+    assert {model.grid for model in models.values()} == {(8, 14, 14)}
+    assert {name: (m.clip_frames, m.tubelet[0]) for name, m in models.items()} == {
+        "uniform": (8, 1),
+        "random": (32, 4),
+        "inflation": (32, 4),
+        "central": (32, 4),
+    }
+    kernels = {name: experiment.init[0].kernel for name, experiment in made.items() if name != "uniform"}
+    assert kernels == {"random": "random", "inflation": "average", "central": "central"}
+
+
+def test_table_2_has_epic_kitchens_for_all_models() -> None:
+    attention = {
+        name: vivit_of(vivit.epic_kitchens_b16x2(model=name)) for name in ("st", "fe", "fsa", "fdp", "average")
+    }
+    assert [model.attention_type for model in attention.values()] == [
+        "joint",
+        "factorized_encoder",
+        "factorized_self_attention",
+        "factorized_dot_product",
+        "factorized_encoder",
+    ]
+    assert (attention["fe"].temporal_depth, attention["average"].temporal_depth) == (4, 0)
+    assert {vivit.epic_kitchens_b16x2(model="fsa").tasks["epic"]} == {vivit.epic_kitchens_b16x2_fe().tasks["epic"]}
+
+
+def test_table_3_varies_the_temporal_layers() -> None:
+    assert [vivit_of(vivit.kinetics400_b16x2_temporal(layers=n)).temporal_depth for n in (0, 1, 12)] == [0, 1, 12]
+    assert vivit.kinetics400_b16x2_temporal() == vivit.kinetics400_b16x2_fe()
+
+
+def test_table_4_adds_one_method_after_the_other() -> None:
+    rows = [only_task(vivit.epic_kitchens_b16x2_regularization(methods=n))[1] for n in range(6)]
+    added = [
+        (t.stochastic_depth, t.augment.randaugment_layers, t.objective.smoothing, t.objective.mixup.alpha) for t in rows
+    ]
+    assert added == [
+        (0, 0, 0, 0),
+        (0, 0, 0, 0),  # the second row starts from Kinetics, which init says
+        (0.2, 0, 0, 0),
+        (0.2, 2, 0, 0),
+        (0.2, 2, 0.2, 0),
+        (0.2, 2, 0.2, 0.1),
+    ]
+    assert vivit.epic_kitchens_b16x2_regularization() == vivit.epic_kitchens_b16x2_fe()
+    with pytest.raises(ConfigError, match="give 0 to 5"):
+        vivit.epic_kitchens_b16x2_regularization(methods=6)
 
 
 def test_epic_kitchens_predicts_verb_and_noun_from_a_kinetics_run() -> None:

@@ -67,6 +67,15 @@ def test_the_strongest_component_comes_first_and_time_runs_to_the_right() -> Non
     assert panel.get_title() == "2x8x8"
 
 
+def test_flow_is_red_and_green() -> None:
+    kernels = np.zeros((2, 1, 4, 4, 2), np.float32)
+    kernels[0, ..., 0], kernels[1, ..., 1] = 3, -1
+    (panel,) = kernels_picture({"flow": kernels}, rows=2).axes
+    pixels = np.asarray(panel.get_images()[0].get_array())
+    np.testing.assert_allclose(pixels[2, 2], (1, 0.5, 0.5, 1), atol=1e-5)
+    np.testing.assert_allclose(pixels[7, 2], (0.5, 1, 0.5, 1), atol=1e-5)
+
+
 def test_a_report_shows_them(tmp_path: Path) -> None:
     run = tmp_path / "run"
     saved(ZOO["tubevit"], run / "model")

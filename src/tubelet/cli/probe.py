@@ -22,15 +22,17 @@ def probe(
     ] = "",
     test: Annotated[str, arg(help="the test split; if empty, 'test', or 'val' where there is none")] = "",
     classifier: Annotated[
-        Literal["linear", "low-rank", "svm"],
-        arg(help="PolyViT's, or VATT's two for its Table 8, which compute the features once"),
+        Literal["linear", "low-rank", "svm", "few-shot"],
+        arg(help="PolyViT's; VATT's two for its Table 8, or few-shot, which compute the features once"),
     ] = "linear",
+    shots: Annotated[int, arg(help="training examples of each class for few-shot; 10 if 0")] = 0,
     fast: Annotated[bool, arg(help="compute the features once, and fit a linear classifier and k-NN to them")] = False,
     knn: Annotated[bool, arg(help="also classify by k-NN")] = False,
     steps: Annotated[int, arg(help="number of updates; the paper's if 0")] = 0,
     batch_size: Annotated[int, arg(help="examples per minibatch; if 0 the paper's, or fewer for a small data set")] = 0,
     rates: Annotated[
-        tuple[float, ...], arg(help="learning rates to try, such as 0.1 0.3, or the SVM's C; the paper's if none")
+        tuple[float, ...],
+        arg(help="learning rates to try, such as 0.1 0.3, the SVM's C or few-shot's penalty; the paper's if none"),
     ] = (),
     views: Annotated[str, arg(help="clips x crops per test video, such as 4x3; the paper's if empty")] = "",
     augment: Annotated[bool, arg(help="augment the training data, mirroring videos too; this turns it off")] = True,
@@ -43,7 +45,8 @@ def probe(
 ) -> Status:
     """Probe a frozen model: train a new head on its features, with PolyViT's settings, and test it (its Sec. 5.4).
 
-    ``--classifier low-rank`` and ``svm`` are the linear evaluation of VATT (its Table 8).
+    ``--classifier low-rank`` and ``svm`` are the linear evaluation of VATT (its Table 8), ``few-shot`` that of ViT and
+    TokenLearner: least squares on ``--shots`` examples of each class.
 
     A model that never had the data's kind of input is converted to it, as PolyViT's Appendix D says.
     """
@@ -56,6 +59,7 @@ def probe(
         classifier=classifier,
         fast=fast,
         knn=knn,
+        shots=shots,
         steps=steps,
         batch_size=batch_size,
         rates=rates,

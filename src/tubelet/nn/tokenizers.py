@@ -46,12 +46,12 @@ class TubeletTokenizer(nn.Module):
     def resample(self, name: str, value: Tensor, theirs: nn.Module, how: Inflation) -> Tensor:
         """``value``, a parameter of another tokenizer, for these tubelets; see :func:`resample_kernel`.
 
-        One channel gets the sum of many, and many get equal shares of one: what is the same in all channels, as sound
-        and gray pictures are, then stays the same token.
+        Where the numbers of channels differ, each gets an equal share of the sum of theirs: what is the same in all
+        channels, as sound and gray pictures are, then stays the same token.
         """
         if name != "projection.weight" or not isinstance(theirs, TubeletTokenizer):
             return value
-        if 1 in (self.channels, theirs.channels) and self.channels != theirs.channels:
+        if self.channels != theirs.channels:
             kernels = value.unflatten(1, (theirs.channels, -1)).sum(1, keepdim=True) / self.channels
             value = kernels.expand(-1, self.channels, -1).flatten(1)
         return resample_kernel(value, theirs.tubelet, self.tubelet, how)

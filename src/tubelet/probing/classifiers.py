@@ -1,4 +1,5 @@
-"""How a head is fitted to cached features: PolyViT's descent, and the two of VATT's linear evaluation (its Table 8)."""
+"""How a head is fitted to cached features: PolyViT's descent, the two of VATT's linear evaluation (its Table 8), and
+least squares on a few examples."""
 
 from __future__ import annotations
 
@@ -30,12 +31,14 @@ from tubelet.training.run import initial_model
 from tubelet.training.schedules import learning_rate
 
 COMPONENTS, DROPPED, PENALTY = 128, 0.9, 0.1  # of the low-rank classifier, as released
+_CONSTANT = 100.0  # the feature whose weight is the bias in least squares: so large that the penalty leaves it free
 
 Fit = Callable[[CachedFeatures, float], nn.Module]
 
 
 def fitting(plan: Plan, device: torch.device) -> Fit:
-    """What makes a head of the features of training examples, at a learning rate or, of the SVM, a cost C.
+    """What makes a head of the features of training examples, at a learning rate, the cost C of the SVM or the penalty
+    of least squares.
 
     Whatever it is fitted by, the head is linear.
     """
@@ -47,6 +50,8 @@ def fitting(plan: Plan, device: torch.device) -> Fit:
             return partial(train_low_rank, plan, device)
         case "svm":
             return lambda features, cost: fit_svm(features, plan.examples.objective.sizes(), cost, plan.options.seed)
+        case "few-shot":
+            return lambda features, penalty: fit_least_squares(features, plan.examples.objective.sizes(), penalty)
 
 
 class _FeatureEncoder(Encoder):
@@ -201,6 +206,23 @@ def _separated(
         elif column.any():
             bias[place] = 1.0
     return weight, bias
+
+
+def fit_least_squares(features: CachedFeatures, classes: Mapping[str, int], penalty: float) -> LinearHead:
+    """The linear map of standardized features to 1 for an example's class and -1 for the others, in closed form, with
+    ``penalty`` times the squared weights (Dosovitskiy et al. 2021, Sec. 4.1; the constant is big_vision's)."""
+    (count,) = classes.values()
+    assert isinstance(features.targets, Tensor)
+    x = features.pooled[:, 0].double()
+    mean, scale = x.mean(0), x.std(0, correction=0) + 1e-5
+    x = torch.cat([(x - mean) / scale, x.new_full((len(x), 1), _CONSTANT)], 1)
+    y = 2 * nn.functional.one_hot(features.targets, count).double() - 1
+    if len(x) < x.shape[1]:
+        solution = x.T @ torch.linalg.solve(x @ x.T + penalty * torch.eye(len(x), dtype=x.dtype), y)
+    else:
+        solution = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
+    weight = solution[:-1].T / scale
+    return _linear(weight, _CONSTANT * solution[-1] - weight @ mean)
 
 
 def _linear(weight: Float[Tensor, "K D"], bias: Float[Tensor, " K"]) -> LinearHead:

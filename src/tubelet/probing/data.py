@@ -66,12 +66,29 @@ class ProbeExamples:
             raise ManifestError(
                 self.path, None, f"{len(self.train)} training examples are too few to keep some for validation"
             )
-        order = sorted(self.train, key=lambda record: (mix(seed, _ORDER, crc32(record.key.encode())), record.key))
-        kept = {record.key for record in order[:count]}
+        kept = {record.key for record in self._shuffled(seed)[:count]}
         fit = tuple(record for record in self.train if record.key not in kept)
         chosen_by = tuple(record for record in self.train if record.key in kept)
         told = f"{count:,} of the {len(self.train):,} training examples, drawn by seed {seed}"
         return fit, chosen_by, told
+
+    def few(self, shots: int, seed: int) -> ProbeExamples:
+        """With ``shots`` training examples of each class, the first in an order drawn from the seed; so those of fewer
+        shots are among those of more. Raises ManifestError where examples have no label or several."""
+        label_set, *others = self.objective.label_sets
+        if others or self.objective.labels == "several":
+            raise ManifestError(self.path, None, "few-shot probes need one label for each example, of a single set")
+        found: dict[str, list[Record]] = {}
+        for record in self._shuffled(seed):
+            found.setdefault(record.labels[label_set][0], []).append(record)
+        kept = {record.key for records in found.values() for record in records[:shots]}
+        fewer = sum(len(records) < shots for records in found.values())
+        note = f"{fewer} of {len(found)} classes have fewer than {shots} training examples"
+        train = tuple(record for record in self.train if record.key in kept)
+        return replace(self, train=train, notes=(*self.notes, note) if fewer else self.notes)
+
+    def _shuffled(self, seed: int) -> list[Record]:
+        return sorted(self.train, key=lambda record: (mix(seed, _ORDER, crc32(record.key.encode())), record.key))
 
 
 def read_examples(data: ProbeData) -> ProbeExamples:

@@ -17,6 +17,7 @@ from tubelet.probing.encoder import find_trunk
 from tubelet.probing.features import ProbeFeatures, classify_by_neighbors, train_on_features
 from tubelet.probing.training import (
     KNN,
+    LEAST_SQUARES,
     METHODS,
     ON_FILES,
     PAPER,
@@ -39,7 +40,7 @@ class ProbeRow:
     """One result and how it was measured.
 
     ``method``: such as "linear, trained on files" or "SVM, cached features (C = 0.001)". ``learning_rate``: None for
-    k-NN and the SVM.
+    k-NN, the SVM and least squares.
     ``metric``: the one of ``metrics`` (fractions in [0, 1]) that is reported first. ``train``: training examples, those
     that could not be read left out; ``scored`` of ``expected`` test examples.
     """
@@ -98,7 +99,7 @@ def probe(
     """Train a new head on the frozen encoder of ``source`` (whatever ``load_model`` reads) and test it on ``data``.
 
     By default the head is trained on the files with PolyViT's settings for the modality; ``options`` change them, cache
-    the features, or choose a classifier of VATT's. Of several learning rates the best on validation examples is taken;
+    the features, or choose another classifier. Of several learning rates the best on validation examples is taken;
     the head is then trained on the whole training set (as Dosovitskiy et al. 2021, B.1.1; PolyViT does not say). The
     test split is read only at the end. ``out`` gets the runs, a model in ``final`` that ``predict`` takes, and
     ``probe.json``; an unfinished probe by training in ``out`` is resumed. Raises ConfigError, ManifestError,
@@ -108,6 +109,8 @@ def probe(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a probe runs as one process: start it without torchrun")
     examples = read_examples(data if isinstance(data, ProbeData) else ProbeData(path=str(data)))
+    if options.classifier == "few-shot":
+        examples = examples.few(options.shots_of_each, options.seed)
     out = Path(out)
     plan = Plan(
         trunk=find_trunk(source, examples.modality, out / "converted", frames=options.frames, size=options.size),
@@ -121,6 +124,8 @@ def probe(
     method, rate = METHODS[options.classifier] if options.on_features else ON_FILES, linear.choice.rate
     if method == SVM:
         rows = [_row(plan, f"{method} (C = {rate:g})", linear.result, linear.train)]
+    elif method == LEAST_SQUARES:
+        rows = [_row(plan, f"{options.shots_of_each}-shot {method} (penalty = {rate:g})", linear.result, linear.train)]
     else:
         rows = [_row(plan, method, linear.result, linear.train, rate)]
     if options.fast or options.knn:

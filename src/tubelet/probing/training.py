@@ -32,8 +32,14 @@ from tubelet.weights.transfer import Init
 FINAL = "final"
 ON_FILES, ON_FEATURES, KNN = "linear, trained on files", "linear, cached features", "k-NN"
 LOW_RANK, SVM = "low-rank, cached features", "SVM, cached features"
-Classifier = Literal["linear", "low-rank", "svm"]
-METHODS: dict[Classifier, str] = {"linear": ON_FEATURES, "low-rank": LOW_RANK, "svm": SVM}
+LEAST_SQUARES = "least squares, cached features"
+Classifier = Literal["linear", "low-rank", "svm", "few-shot"]
+METHODS: dict[Classifier, str] = {
+    "linear": ON_FEATURES,
+    "low-rank": LOW_RANK,
+    "svm": SVM,
+    "few-shot": LEAST_SQUARES,
+}
 _CHOOSING, _FIT, _VALIDATION = "choosing.jsonl", "fit", "validation"
 _LEAST_BATCH, _MINIBATCHES = 8, 16  # of video and audio: a pass over few examples has this many minibatches
 
@@ -42,19 +48,21 @@ _LEAST_BATCH, _MINIBATCHES = 8, 16  # of video and audio: a pass over few exampl
 class ProbeOptions:
     """What you may change about a probe. 0 and empty mean the paper's value, see :func:`settings_for`.
 
-    ``classifier``: "linear", or one of VATT's linear evaluation, which are fitted to features that are computed once:
-    "low-rank" and "svm". ``fast``: compute the features once and fit a linear classifier and k-NN to them, instead of
-    training on the files. ``knn``: run k-NN after training on the files, too. ``rates``: learning rates, or values of
-    the SVM's C; of several, the one with the best validation score is taken. ``validation``: the share of the training
-    examples that is held out for that choice. ``augment``: whether videos and sounds are augmented in training on
-    files, and drawn at random for the SVM. ``neighbors``: the k of k-NN. ``frames`` and ``size`` (pixels): those of the
-    new input, if the model is converted to another kind of media. ``features_per_forward``: views in one forward, which
-    bounds its memory.
+    ``classifier``: "linear", or one that is fitted to features which are computed once: "low-rank" and "svm" of VATT's
+    linear evaluation, and "few-shot", least squares on ``shots`` training examples of each class (10, if 0). ``fast``:
+    compute the features once and fit a linear classifier and k-NN to them, instead of training on the files. ``knn``:
+    run k-NN after training on the files, too. ``rates``: learning rates, or values of the SVM's C or of the penalty of
+    least squares; of several, the one with the best validation score is taken. ``validation``: the share of the
+    training examples that is held out for that choice. ``augment``: whether videos and sounds are augmented in training
+    on files, and drawn at random for the SVM. ``neighbors``: the k of k-NN. ``frames`` and ``size`` (pixels): those of
+    the new input, if the model is converted to another kind of media. ``features_per_forward``: views in one forward,
+    which bounds its memory.
     """
 
     classifier: Classifier = "linear"
     fast: bool = False
     knn: bool = False
+    shots: int = 0
     steps: int = 0
     batch_size: int = 0
     rates: tuple[float, ...] = ()
@@ -69,17 +77,25 @@ class ProbeOptions:
     features_per_forward: int = 12
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "frames", "size", "workers"):
+        for name in ("shots", "steps", "batch_size", "frames", "size", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if self.classifier == "svm" and (self.steps or self.batch_size):
-            raise ValueError("an SVM is solved as a whole: it has neither steps nor a batch size; leave them out")
+        if self.classifier in ("svm", "few-shot") and (self.steps or self.batch_size):
+            solved = "an SVM is" if self.classifier == "svm" else "least squares are"
+            raise ValueError(f"{solved} solved as a whole, with neither steps nor a batch size; leave them out")
+        if self.shots and self.classifier != "few-shot":
+            raise ValueError(f'shots={self.shots} are of the classifier "few-shot", not of {self.classifier!r}')
         if any(rate <= 0 for rate in self.rates):
             raise ValueError(f"rates={self.rates}: learning rates must be above 0")
         if not 0 < self.validation < 1:
             raise ValueError(f"{self.validation=} must be a share between 0 and 1")
         if self.neighbors < 1:
             raise ValueError(f"{self.neighbors=} must be at least 1")
+
+    @property
+    def shots_of_each(self) -> int:
+        """Training examples of each class of a few-shot probe."""
+        return self.shots or 10
 
     @property
     def on_features(self) -> bool:
@@ -173,6 +189,19 @@ VATT: dict[Classifier, Settings] = {
 }
 
 
+# The few-shot evaluation of Dosovitskiy et al. 2021 (Sec. 4.1), which TokenLearner uses; the penalty is big_vision's.
+FEW_SHOT = Settings(
+    length=Length(),
+    warmup=Length(),
+    batch_size=1,
+    rates=(1024.0,),
+    head_init="zeros",
+    augment=Augmentation.none(),
+    mixup=Mixup(),
+    views=Views(clips=4),
+)
+
+
 def settings_for(modality: Kind, examples: int, options: ProbeOptions = ProbeOptions()) -> Settings:
     """The paper's settings for ``modality`` and the classifier of ``options``, which may change them.
 
@@ -183,7 +212,7 @@ def settings_for(modality: Kind, examples: int, options: ProbeOptions = ProbeOpt
     has 64, or all. Fast probes do not augment.
     """
     if options.classifier != "linear":
-        return _vatt_settings(modality, examples, options)
+        return _settings_on_features(modality, examples, options)
     paper = PAPER[modality]
     made = replace(
         paper,
@@ -199,8 +228,8 @@ def settings_for(modality: Kind, examples: int, options: ProbeOptions = ProbeOpt
     return made
 
 
-def _vatt_settings(modality: Kind, examples: int, options: ProbeOptions) -> Settings:
-    paper = VATT[options.classifier]
+def _settings_on_features(modality: Kind, examples: int, options: ProbeOptions) -> Settings:
+    paper = FEW_SHOT if options.classifier == "few-shot" else VATT[options.classifier]
     made = replace(
         paper,
         length=Length(steps=options.steps) if options.steps else paper.length,
@@ -233,6 +262,11 @@ class Plan:
         if self.options.classifier == "svm":
             seen = f"{settings.passes} random clips of each example" if settings.passes > 1 else "the middle of each"
             return f"a linear SVM, one class against the rest, on standardized features of {seen} (VATT, Table 8)"
+        if self.options.classifier == "few-shot":
+            return (
+                f"a linear map to 1 for the class and -1 for others, by least squares on the standardized features of "
+                f"{self.options.shots_of_each} examples of each class (Dosovitskiy et al. 2021, Sec. 4.1)"
+            )
         updates = settings.length.resolve(examples, settings.batch_size)
         if self.options.classifier == "low-rank":
             return (
@@ -282,7 +316,7 @@ class Plan:
         scores = {rate: score_of(rate, fit, validation) for rate in sorted(self.settings.rates)}
         best = max(scores, key=lambda rate: scores[rate])
         reached = ", ".join(f"{rate:g}: {value:.1%}" for rate, value in scores.items())
-        what = "C of" if self.options.classifier == "svm" else "learning rate"
+        what = {"svm": "C of", "few-shot": "a penalty of"}.get(self.options.classifier, "learning rate")
         note = f"{what} {best:g} chosen by {which} ({reached}); then trained on all training examples"
         return Choice(rate=best, scores={f"{rate:g}": value for rate, value in scores.items()}, note=note)
 

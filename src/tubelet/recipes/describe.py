@@ -28,7 +28,8 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
     ]
     for name, task in experiment.tasks.items():
         lines.append(_training(prepared, name, task))
-        lines.append(_changes(name, task))
+        if task.trains:
+            lines.append(_changes(name, task))
     if experiment.training.probe_first:
         lines.append("First the heads are fitted to frozen features; validation keeps that, or what follows.")
     if experiment.trainable == ("heads.*",):
@@ -38,6 +39,8 @@ def describe(prepared: Prepared, changed: Collection[str]) -> list[str]:
 
 def _training(prepared: Prepared, name: str, task: Task) -> str:
     experiment, data = prepared.resolved.experiment, prepared.resolved.data[name]
+    if not task.trains:
+        return f"No training{_of(experiment, name)}: scored at the end, by the head that it starts with."
     length = "--epochs, --minutes" if experiment.chosen else f"--tasks.{name}.length"
     passes = data.updates * task.batch_size / data.examples
     said = (

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tubelet.data.kinds import kind_of
 from tubelet.evaluation.results import BASELINES
 from tubelet.evaluation.run import evaluator, validator
 from tubelet.recipes.describe import describe
+from tubelet.recipes.search import with_chosen_rate
 from tubelet.training.experiment import Experiment
 from tubelet.training.resolve import Prepared, read_run, resolve
 from tubelet.training.run import MODEL, RunResult, train
@@ -38,9 +40,12 @@ def run(experiment: Experiment, out: str | Path, *, changed: Collection[str] = (
 
     The test data are checked first: a missing split or an unknown label stops the run before the training, not after
     it. What will happen is printed before it begins; ``changed`` are the fields that flags set after the recipe had
-    planned.
+    planned. Of several ``learning_rates`` the one that validates best is taken first.
     """
     check_test_data(experiment)
+    if experiment.learning_rates:
+        experiment, told = with_chosen_rate(experiment, out, progress=progress)
+        experiment = replace(experiment, notes="\n".join(filter(None, [experiment.notes, told])))
 
     def first(prepared: Prepared) -> str:
         if progress:

@@ -175,7 +175,10 @@ def _components(kernels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _tiles(kernels: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-    """(height, width, RGBA): ``rows`` kernels below one another, then the next column, with gaps between."""
+    """(height, width, RGBA): ``rows`` kernels below one another, then the next column, with gaps between. Two channels,
+    as of optical flow, are red and green."""
+    if kernels.shape[-1] == 2:
+        kernels = np.concatenate([kernels, np.zeros_like(kernels[..., :1])], -1)
     largest = np.abs(kernels).max(axis=(1, 2, 3, 4), keepdims=True)
     colors = np.broadcast_to(0.5 + 0.5 * kernels / np.maximum(largest, 1e-12), (*kernels.shape[:4], 3))
     n, t, h, w, _ = colors.shape

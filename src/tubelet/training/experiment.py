@@ -19,7 +19,7 @@ from tubelet.training.classification import Classification
 from tubelet.training.contrastive import Contrastive
 from tubelet.training.objectives import Objective
 from tubelet.training.regression import Regression
-from tubelet.training.schedules import Decay, Schedule, Weighted
+from tubelet.training.schedules import Decay, Schedule, TaskByTask, Weighted
 from tubelet.weights.transfer import Init
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -123,6 +123,7 @@ class Task:
 
     ``batch_size`` is global: all ranks and micro-batches together. ``warmup`` is part of ``length``. ``learning_rate``
     is the highest one. ``length`` is that of the task alone: the schedule says how many updates it has beside others.
+    A task whose length is zero does not train: it is scored beside those that do, by the head that an ``Init`` brings.
     ``stochastic_depth`` is the rate of the last block while this task trains (ViViT Eq. 10). ``may_miss``: examples
     that lack some of the inputs, such as a video without captions, train with the others; else they count as
     unreadable. The test scores them wherever the model can do without.
@@ -141,12 +142,14 @@ class Task:
     may_miss: bool = False
 
     def __post_init__(self) -> None:
-        if self.length == Length():
-            raise ValueError("length must be above zero: Length(epochs=30), or Length(steps=10_000)")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate={self.learning_rate:g} must be above 0, and finite")
         _check(self, "batch_size", least=1)
         _check(self, "stochastic_depth", below=1)
+
+    @property
+    def trains(self) -> bool:
+        return self.length != Length()
 
 
 Decays = Literal["all", "weights"]
@@ -267,6 +270,8 @@ class Experiment:
     """Everything that decides a training run.
 
     ``trainable``: patterns over parameter names (``encoder.*``, ``heads.motion.*``); what none matches stays frozen.
+    ``learning_rates``: those of its single task to choose from, by the examples that its source holds out, before it
+    trains on all of them (:func:`~tubelet.recipes.search.with_chosen_rate`); none: the task's own is taken.
     ``baseline``: whether simple classifiers are fitted on the same examples, to compare with.
     ``chosen``: parameters of the recipe that were measured on the machine where the training began, by name; the same
     command goes on with them.
@@ -279,6 +284,7 @@ class Experiment:
     training: Training = Training()
     init: tuple[Init, ...] = ()
     trainable: tuple[str, ...] = ("*",)
+    learning_rates: tuple[float, ...] = ()
     seed: int = 0
     notes: str = ""
     baseline: bool = False
@@ -287,6 +293,17 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("tasks must have at least one task")
+        scored = [name for name, task in self.tasks.items() if not task.trains]
+        if len(scored) == len(self.tasks) or (scored and not self.init):
+            raise ValueError(
+                f"tasks.{scored[0]}.length must be above zero, such as Length(epochs=30) or Length(steps=10_000): a "
+                "task without updates stands beside others that train, and its head comes from init"
+            )
+        if self.learning_rates and (len(self.tasks) > 1 or not all(0 < r < math.inf for r in self.learning_rates)):
+            raise ValueError(f"{self.learning_rates=} must be above 0, finite, and of a single task")
+        trained = [name for name in self.tasks if name not in scored]
+        if isinstance(self.schedule, TaskByTask):
+            self.schedule.plan(dict.fromkeys(trained, 0), self.seed)
         heads = nn.ModuleDict()
         for name in self.tasks:
             if not name or "." in name or hasattr(heads, name):

@@ -75,7 +75,7 @@ class Resolved:
     @property
     def tasks_per_update(self) -> int:
         """The minibatches whose gradients an update sums."""
-        return self.experiment.schedule.tasks_per_update(len(self.data))
+        return self.experiment.schedule.tasks_per_update(len(self._lengths))
 
     def learning_rate(self, step: int, tasks: Iterable[str]) -> float:
         """The rate of update ``step``, counted from 0, that trains ``tasks``.
@@ -89,8 +89,12 @@ class Resolved:
 
     def plan(self) -> list[str]:
         """The task of each minibatch."""
-        lengths = {name: data.updates for name, data in self.data.items()}
-        return self.experiment.schedule.plan(lengths, self.experiment.seed)
+        return self.experiment.schedule.plan(self._lengths, self.experiment.seed)
+
+    @property
+    def _lengths(self) -> dict[str, int]:
+        """The updates of the tasks that train."""
+        return {name: data.updates for name, data in self.data.items() if self.experiment.tasks[name].trains}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +130,12 @@ def resolve(experiment: Experiment) -> Prepared:
         records, sizes[name] = Records.joined(parts), tuple(map(len, parts))
         objective = task.objective.resolved(manifest, task.source.train)
         tasks[name], training[name] = replace(task, objective=objective), records
-        if experiment.training.validate_every and held_out:
+        if experiment.training.validate_every and held_out and task.trains:
             validation[name] = held_out
         data[name] = TaskData(
             examples=len(records),
             updates=task.length.resolve(len(records), task.batch_size),
-            warmup=task.warmup.resolve(len(records), task.batch_size),
+            warmup=task.warmup.resolve(len(records), task.batch_size) if task.trains else 0,
             sha256=records.sha256(),
             contents=contents(_files(experiment, task, records)),
             place=os.path.abspath(task.source.path),
@@ -148,7 +152,7 @@ def split_training(manifest: Manifest, task: Task) -> tuple[Records, Records]:
         return records, manifest.split(source.validation).readable
     if not source.held_out:
         return records, records[:0]
-    rest, held_out, _ = hold_out(records, source.held_out, by_class=task.objective.by_class)
+    rest, held_out, _ = hold_out(records, source.held_out, len(records), by_class=task.objective.by_class)
     return rest, held_out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,8 @@ def train(
     DamagedRunError, DamagedCheckpointsError; TrainingDivergedError; TooManyUnreadableError; DiskFullError;
     RankDiedError; Interrupted after SIGTERM or SIGINT, when the state is saved.
     """
+    if experiment.learning_rates:
+        raise ConfigError("learning_rates: tubelet.recipes.run.run chooses one of them; train() takes none")
     folder = Path(out)
     prepared = resolve(experiment)
     resolved = prepared.resolved
@@ -162,11 +164,15 @@ def _session(
             reports = initialize(model, experiment.model, experiment.init, cards(experiment, {}))
             for report in reports:
                 records.say(str(report))
+            loaded = {name.split(".")[1] for r in reports for name in r.loaded if name.startswith("heads.")}
+            _check_scored(experiment, loaded)
             if training.probe_first:
-                loaded = {name.split(".")[1] for r in reports for name in r.loaded if name.startswith("heads.")}
                 for said in probe_heads(model, prepared, ranks, keep=loaded):
                     records.say(said)
         choose_trainable(model, experiment.trainable)
+        for name, task in experiment.tasks.items():
+            if not task.trains:
+                model.heads[name].requires_grad_(False)
         learner = TrainingModule(model, experiment.tasks, ranks)
         module = parallelize(learner, training, ranks)
         optimizer = build_optimizer(
@@ -238,6 +244,16 @@ def _session(
         describe_tasks(folder / MODEL, cards(experiment, results))
     ranks.barrier()
     return RunResult(folder=folder, updates=done, results=results, problem=problem)
+
+
+def _check_scored(experiment: Experiment, loaded: Collection[str]) -> None:
+    """Raise ConfigError for a task that does not train and whose head no source has brought."""
+    for name, task in experiment.tasks.items():
+        if not task.trains and name not in loaded:
+            raise ConfigError(
+                f"tasks.{name}.length is zero, and init brings no head of that name with these classes: start from a "
+                "run that trained this task, or give it a length"
+            )
 
 
 def _epoch(resolved: Resolved) -> float:

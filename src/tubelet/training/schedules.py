@@ -31,11 +31,18 @@ class _OneByOne:
 
 @dataclass(frozen=True)
 class TaskByTask(_OneByOne):
-    """All U_j updates of one task, then all of the next, in a random order of the tasks (Sec. 4.2, "Task-by-task")."""
+    """All U_j updates of one task, then all of the next, in a random order of the tasks (Sec. 4.2, "Task-by-task").
+
+    ``order``: every task's name once, for a given order instead.
+    """
+
+    order: tuple[str, ...] = ()
 
     def plan(self, lengths: Mapping[str, int], seed: int) -> list[str]:
-        """The task of each minibatch."""
-        return [name for name in _permuted(lengths, seed) for _ in range(lengths[name])]
+        """The task of each minibatch. Raises ValueError where ``order`` names other tasks."""
+        if self.order and sorted(self.order) != sorted(lengths):
+            raise ValueError(f"schedule.order={','.join(self.order)} must name each task once: {', '.join(lengths)}")
+        return [name for name in self.order or _permuted(lengths, seed) for _ in range(lengths[name])]
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def _last_checkpoint(folder: Path) -> int:
 def _updates(config: dict[str, Any]) -> int:
     """The number of updates of the whole training; 0 where the config does not say."""
     try:
-        lengths = [int(task["updates"]) for task in config["data"].values()]
+        lengths = [updates for task in config["data"].values() if (updates := int(task["updates"]))]
         together = config["experiment"]["schedule"]["kind"] == "Accumulated"
     except (AttributeError, KeyError, TypeError, ValueError):
         return 0

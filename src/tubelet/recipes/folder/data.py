@@ -31,6 +31,7 @@ from tubelet.specs import SpectrogramSpec
 _LOOKED_AT = 120  # training files that are probed
 _OPENED = 40  # of them, those whose pixels are looked at
 HELD_OUT = 0.1  # of the training examples validate, where no split does
+MOST_HELD_OUT = 2_000  # examples: more of them would say little more
 _FEWEST_HELD_OUT = 8  # examples that are worth a validation
 _WORDS: dict[Kind, tuple[str, str]] = {
     "image": ("picture", "pictures"),
@@ -136,7 +137,7 @@ def inspect(path: str, *, by_class: bool = True, numbers: bool = False) -> tuple
     if validation:
         validating, how = manifest.split("val").readable, "the split 'val'"
     else:
-        rest, held_out, how = hold_out(readable, HELD_OUT, by_class=by_class)
+        rest, held_out, how = hold_out(readable, HELD_OUT, MOST_HELD_OUT, by_class=by_class)
         train, validating = (rest, held_out) if len(held_out) >= _FEWEST_HELD_OUT else (readable, validating)
     found = list(_probed(train[:: max(1, len(train) // _LOOKED_AT)][: 2 * _LOOKED_AT]))
     if not found:
@@ -150,7 +151,7 @@ def inspect(path: str, *, by_class: bool = True, numbers: bool = False) -> tuple
         testing=testing,
         test=test,
         validation=validation if validating else "",
-        held_out=HELD_OUT if validating and not validation else 0.0,
+        held_out=min(HELD_OUT, MOST_HELD_OUT / len(readable)) if validating and not validation else 0.0,
         how=how,
         label_sets=manifest.label_sets,
         several=any((records.labels(name).counts > 1).any() for name in manifest.label_sets),
