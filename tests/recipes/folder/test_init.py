@@ -82,6 +82,14 @@ def test_where_no_pass_fits_heads_alone_train(tmp_path: Path, vit: str, monkeypa
     train(slow, tmp_path / "run", validate=validator(), progress=False)
 
 
+@pytest.mark.parametrize(("epochs", "rate"), [(1.0, 4e-6), (20.0, 8e-5), (100.0, 1e-4)])
+def test_few_updates_of_fine_tuning_learn_slowly(tmp_path: Path, vit: str, epochs: float, rate: float) -> None:
+    """Eight updates in a pass: Adam's first steps are of the size of the rate, whatever the gradients."""
+    made = folder(many_pictures(tmp_path / "data"), init=vit, epochs=epochs, baseline=False)
+    assert made.tasks["folder"].length.steps == 8 * epochs
+    assert made.tasks["folder"].learning_rate == pytest.approx(rate)
+
+
 @pytest.fixture(scope="module")
 def large_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image ViT of 16x16 patches that was made for crops of 224 pixels."""

@@ -35,6 +35,7 @@ _MOST_CLIPS = 4  # test views of a long video or sound
 _PATIENCE = 15  # of 20 validations, so that a training takes at least four fifths of the announced time
 _WARMUP = 0.05  # of the updates
 _RATE, _STARTED_RATE = 1e-3, 1e-4  # of learning: at a width of 128, less for a wider one; from weights to start from
+_STEADY = 200  # updates from which on weights to start from learn at the whole rate; in fewer, proportionally slower
 _LAYER_DECAY, _STOCHASTIC_DEPTH = 0.75, 0.1  # of a training that starts from weights
 _PASSES, _MOST_PASSES = 40, 800  # over the training files: at least where time allows, and at most
 _STARTED_PASSES = 3  # of fine-tuning that larger pictures leave time for
@@ -236,6 +237,11 @@ class _Draft:
         few = sum(len(data.train) for data in self.summaries.values()) <= _PROBED
         return bool(self.init) and few and any(not data.several for data in self.summaries.values())
 
+    def _rate(self, updates: int, width: int) -> float:
+        if not self.init:
+            return round(_RATE * 128 / width, 5)
+        return float(f"{_STARTED_RATE * min(1.0, updates / _STEADY):.2g}")
+
     def _task(
         self, name: str, seen: DatasetSummary, model: ModelConfig, inputs: tuple[str, ...], plan: Plan, width: int
     ) -> Task:
@@ -258,7 +264,7 @@ class _Draft:
             length=Length(steps=updates),
             warmup=Length(steps=ceil(_WARMUP * updates)),
             stochastic_depth=_STOCHASTIC_DEPTH if self.init else 0.0,
-            learning_rate=_STARTED_RATE if self.init else round(_RATE * 128 / width, 5),
+            learning_rate=self._rate(updates, width),
             views=Views(clips=min(_MOST_CLIPS, max(1, ceil(median(seen.seconds) / span))) if seen.seconds else 1),
         )
 
