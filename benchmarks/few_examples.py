@@ -28,7 +28,7 @@ import tubelet
 from tubelet.data.manifest import Record
 from tubelet.evaluation.baselines import fit_baselines
 from tubelet.recipes.folder.data import DatasetSummary, inspect
-from tubelet.recipes.folder.model import choose_model
+from tubelet.recipes.folder.model import Start, choose_model
 from tubelet.training.classification import fit_linear
 from tubelet.weights.folder import save_model
 from tubelet.weights.loaded import build_model
@@ -42,7 +42,7 @@ def label_of(record: Record) -> str:
 
 def features(seen: DatasetSummary, records: Sequence[Record], init: str, size: str) -> dict[str, Tensor]:
     """The pooled features (D,) of each file, by path, before any training."""
-    config, _ = choose_model([seen], init, size)
+    config, _ = choose_model([seen], Start.read(init), size)
     model = build_model(config, {})
     initialize(model, config, [Init(source=init)])
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from tubelet.data.readers import reader_of
 from tubelet.data.views import Views
 from tubelet.models import ModelConfig
 from tubelet.recipes.folder.data import DatasetSummary, inspect, task_names
-from tubelet.recipes.folder.model import LONGEST, choose_model, sizes_of
+from tubelet.recipes.folder.model import LONGEST, Start, choose_model, sizes_of
 from tubelet.recipes.folder.named import named_model, task_inputs
 from tubelet.recipes.folder.pace import VALIDATIONS, Plan, Wanted, plan_lengths
 from tubelet.training.classification import Classification
@@ -142,7 +142,7 @@ def folder(
     draft = _Draft(
         summaries=summaries,
         objective=objective,
-        init=init,
+        start=Start.read(init) if init else None,
         model=model,
         mirrors=mirror == "yes",
         baseline=baseline,
@@ -178,7 +178,7 @@ class _Draft:
 
     summaries: Mapping[str, DatasetSummary]
     objective: str
-    init: str
+    start: Start | None
     model: str
     mirrors: bool
     baseline: bool
@@ -188,33 +188,34 @@ class _Draft:
         seen = list(self.summaries.values())
         files = sum(len(data.train) for data in seen) / len(seen)
         passes = min(_MOST_PASSES, max(_PASSES, max(_ENOUGH[data.kind] for data in seen) / files))
-        if self.init:
-            sizes = {} if self.model else dict.fromkeys(sizes_of(self.init, seen), 0)
-            return Wanted(
-                sizes=({size: 0} if size else sizes) or {"": 0},
-                passes=_STARTED_PASSES,
-                most=_PASSES,
-                fewest=_FEWEST_PASSES,
-            )
-        return Wanted(sizes={size: 0} if size or self.model else _SIZES, passes=passes, most=passes)
+        if size or self.model:
+            sizes = {size: 0}
+        elif self.start:
+            sizes = dict.fromkeys(sizes_of(self.start.config, seen) or [""], 0)
+        else:
+            sizes = _SIZES
+        if self.start:
+            return Wanted(sizes=sizes, passes=_STARTED_PASSES, most=_PASSES, fewest=_FEWEST_PASSES)
+        return Wanted(sizes=sizes, passes=passes, most=passes)
 
     def experiment(self, plan: Plan) -> Experiment:
         seen = list(self.summaries.values())
         if self.model:
-            chosen, said = named_model(self.model, seen, self.init)
+            chosen, said = named_model(self.model, seen, self.start)
         else:
-            chosen, said = choose_model(seen, self.init, plan.size)
-        inputs = {name: task_inputs(chosen, data, self.model or self.init) for name, data in self.summaries.items()}
+            chosen, said = choose_model(seen, self.start, plan.size)
+        source = self.start.source if self.start else ""
+        inputs = {name: task_inputs(chosen, data, self.model or source) for name, data in self.summaries.items()}
         with torch.device("meta"):
             width = chosen.build().width
         tasks = {n: self._task(n, data, chosen, inputs[n], plan, width) for n, data in self.summaries.items()}
         updates = max(1, sum(plan.updates.values()))
         validates = any(data.validating for data in seen)
-        heads_alone = bool(self.init) and plan.passes < 1
+        heads_alone = bool(self.start) and plan.passes < 1
         return Experiment(
             model=chosen,
             tasks=tasks,
-            optimizer=AdamW(decay="weights", layer_decay=_LAYER_DECAY if self.init and chosen.towers() else 1.0),
+            optimizer=AdamW(decay="weights", layer_decay=_LAYER_DECAY if self.start and chosen.towers() else 1.0),
             training=Training(
                 ema=round(min(0.999, max(0.9, 1 - _AVERAGED / updates)), 4),
                 workers=max(1, min(8, (os.cpu_count() or 2) // 2)),
@@ -224,7 +225,7 @@ class _Draft:
                 validate_every=ceil(updates / (1 if heads_alone else VALIDATIONS)) if validates else 0,
                 patience=_PATIENCE if validates else 0,
             ),
-            init=(Init(source=self.init),) if self.init else (),
+            init=(Init(source=source),) if source else (),
             trainable=("heads.*",) if heads_alone else ("*",),
             baseline=self.baseline,
             chosen=plan.chosen,
@@ -235,10 +236,10 @@ class _Draft:
     def _probed(self) -> bool:
         """Whether heads start from a probe: with few examples, and one label each in at least one folder."""
         few = sum(len(data.train) for data in self.summaries.values()) <= _PROBED
-        return bool(self.init) and few and any(not data.several for data in self.summaries.values())
+        return bool(self.start) and few and any(not data.several for data in self.summaries.values())
 
     def _rate(self, updates: int, width: int) -> float:
-        if not self.init:
+        if not self.start:
             return round(_RATE * 128 / width, 5)
         return float(f"{_STARTED_RATE * min(1.0, updates / _STEADY):.2g}")
 
@@ -263,7 +264,7 @@ class _Draft:
             batch_size=batch_size(len(seen.train)),
             length=Length(steps=updates),
             warmup=Length(steps=ceil(_WARMUP * updates)),
-            stochastic_depth=_STOCHASTIC_DEPTH if self.init else 0.0,
+            stochastic_depth=_STOCHASTIC_DEPTH if self.start else 0.0,
             learning_rate=self._rate(updates, width),
             views=Views(clips=min(_MOST_CLIPS, max(1, ceil(median(seen.seconds) / span))) if seen.seconds else 1),
         )

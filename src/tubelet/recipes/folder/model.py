@@ -43,19 +43,33 @@ def backbone(size: str) -> TransformerConfig:
     )
 
 
-def choose_model(summaries: Sequence[DatasetSummary], init: str, size: str) -> tuple[ModelConfig, list[str]]:
+@dataclass(frozen=True)
+class Start:
+    """The weights to start from: their ``source`` and ``config``, and whether they have a task's head."""
+
+    source: str
+    config: ModelConfig
+    has_head: bool
+
+    @classmethod
+    def read(cls, source: str) -> Start:
+        loaded = load_model(source)
+        return cls(source, loaded.config, bool(loaded.tasks))
+
+
+def choose_model(summaries: Sequence[DatasetSummary], start: Start | None, size: str) -> tuple[ModelConfig, list[str]]:
     """A model for one folder, or a PolyViT for several, and sentences about it.
 
     ``size``: "WIDTHxDEPTH" of a model from scratch; with weights, the short side of pictures and clips in pixels, which
     are then taken whole; those of the weights, if empty.
     """
     kinds: list[Kind] = [kind for kind in _KINDS if any(data.kind == kind for data in summaries)]
-    if init and not (config := load_model(init).config).is_plain:
-        takes_several = len(summaries) == 1 or len(config.inputs) > 1
-        if takes_several and all(_takes(config, kind) for kind in kinds):
-            return config, [f"Fine-tunes {init} as it is."]
-    if init:
-        plan, said = _weights(init, kinds, size, several=len(summaries) > 1)
+    if start and not start.config.is_plain:
+        takes_several = len(summaries) == 1 or len(start.config.inputs) > 1
+        if takes_several and all(_takes(start.config, kind) for kind in kinds):
+            return start.config, [f"Fine-tunes {start.source} as it is."]
+    if start:
+        plan, said = _weights(start, kinds, size, several=len(summaries) > 1)
     else:
         plan, said = _Plan(backbone=backbone(size), pool="mean"), []
     modalities: dict[str, Modality] = {kind: plan.modality(kind, summaries) for kind in kinds}
@@ -64,10 +78,9 @@ def choose_model(summaries: Sequence[DatasetSummary], init: str, size: str) -> t
     return plan.alone(kinds[0], modalities[kinds[0]]), said
 
 
-def sizes_of(init: str, summaries: Sequence[DatasetSummary]) -> list[str]:
+def sizes_of(config: ModelConfig, summaries: Sequence[DatasetSummary]) -> list[str]:
     """The short sides in pixels that a model from weights may be given, the smallest first; none if it keeps its own:
     that of sounds, of other than plain models, and of small pictures."""
-    config = load_model(init).config
     own = next((spec for spec in config.inputs.values() if isinstance(spec, RasterSpec)), None)
     if own is None or not config.is_plain or min(own.size) <= _SHRINKS or {s.kind for s in summaries} == {"audio"}:
         return []
@@ -141,14 +154,13 @@ class _Plan:
         return replace(made, temporal_pool="mean") if from_pictures and isinstance(made, ViViTConfig) else made
 
 
-def _weights(init: str, kinds: Collection[Kind], size: str, *, several: bool) -> tuple[_Plan, list[str]]:
-    loaded = load_model(init)
-    config = loaded.config
+def _weights(start: Start, kinds: Collection[Kind], size: str, *, several: bool) -> tuple[_Plan, list[str]]:
+    config = start.config
     as_it_is = not several and all(_takes(config, kind) for kind in kinds)
     if not config.is_plain:
         what, takes = " and ".join(kinds), " and ".join(config.inputs)
         raise ConfigError(
-            f"init: {init} is a model of {takes} that cannot start one of {what}"
+            f"init: {start.source} is a model of {takes} that cannot start one of {what}"
             f"{' for several folders' if several else ''}; an image ViT, an AST, a PolyViT or a ViViT of Model 1 can"
         )
     if size and not size.isdecimal():
@@ -160,11 +172,11 @@ def _weights(init: str, kinds: Collection[Kind], size: str, *, several: bool) ->
         pixels=pixels_of(config),
         pool=first.pool,
         config=config,
-        has_head=bool(loaded.tasks),
+        has_head=start.has_head,
         short=int(size or 0),
     )
     model = "a PolyViT" if several else "it is" if as_it_is else f"a model of {' and '.join(kinds)}"
-    return plan, [f"Fine-tunes {init} as {model}."]
+    return plan, [f"Fine-tunes {start.source} as {model}."]
 
 
 def _takes(config: ModelConfig, kind: Kind) -> bool:

@@ -11,16 +11,15 @@ from tubelet.media.errors import MediaError
 from tubelet.media.info import probe
 from tubelet.models import ModelConfig, model_config
 from tubelet.recipes.folder.data import DatasetSummary
-from tubelet.recipes.folder.model import audio_spec_for, pixels_of, video_spec_for
+from tubelet.recipes.folder.model import Start, audio_spec_for, pixels_of, video_spec_for
 from tubelet.specs import ImageSpec, InputSpec, RasterSpec, SpectrogramSpec, VideoSpec
-from tubelet.weights.folder import load_model
 
 _PATCH = 16  # windows of sound that every name's patches fill
 _NAMES: dict[Kind, str] = {"image": "vit-s/16", "video": "vivit-s/16x2-fe or mtv-s/2+ti/4", "audio": "ast-s/16"}
 _GIVES: dict[Kind, tuple[Kind, ...]] = {"image": ("image",), "video": ("video", "audio"), "audio": ("audio",)}
 
 
-def named_model(name: str, summaries: Sequence[DatasetSummary], init: str) -> tuple[ModelConfig, list[str]]:
+def named_model(name: str, summaries: Sequence[DatasetSummary], start: Start | None) -> tuple[ModelConfig, list[str]]:
     """The model called ``name``, fitted to the data, and sentences about it.
 
     Raises ConfigError where no model has the name, or where it does not take such files.
@@ -32,8 +31,8 @@ def named_model(name: str, summaries: Sequence[DatasetSummary], init: str) -> tu
     inputs = {data.path: task_inputs(config, data, name) for data in summaries}
     used = {key for keys in inputs.values() for key in keys}
     config = config.with_only(used)
-    pixels = pixels_of(load_model(init).config if init else None)
-    said = [f"{name}{f', started from {init}' if init else ', from scratch'}."]
+    pixels = pixels_of(start.config if start else None)
+    said = [f"{name}{f', started from {start.source}' if start else ', from scratch'}."]
     specs: dict[str, InputSpec] = {}
     for key, spec in config.inputs.items():
         specs[key], sentences = _fitted(spec, [data for data in summaries if key in inputs[data.path]], pixels)

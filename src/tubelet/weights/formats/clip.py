@@ -12,20 +12,12 @@ from tubelet.models.vit import ViTConfig
 from tubelet.nn.encoding import ImagePool
 from tubelet.specs import ImageSpec
 from tubelet.weights.checkpoint import Checkpoint
-from tubelet.weights.formats.huggingface import Act, Settings, filled, label_task, pixels, prefix_of, rows
+from tubelet.weights.formats.huggingface import CLIP_BLOCK, Act, Settings, filled, label_task, pixels, prefix_of, rows
 from tubelet.weights.formats.tree import Tree, foreign, gather, gather_blocks
 from tubelet.weights.loaded import LoadedModel
 
 LOADS = "the vision towers of transformers' CLIP and SigLIP"
 
-_BLOCK = {
-    "norm_attention": ["layer_norm1"],
-    "attention.qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    "attention.out": ["self_attn.out_proj"],
-    "norm_mlp": ["layer_norm2"],
-    "mlp.0": ["mlp.fc1"],
-    "mlp.3": ["mlp.fc2"],
-}
 _POOL = {"attention.out": ["attention.out_proj"], "norm": ["layernorm"], "mlp.0": ["mlp.fc1"], "mlp.3": ["mlp.fc2"]}
 _TEXT = ("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias")
 
@@ -103,7 +95,7 @@ def _encoder(tree: Tree, prefix: str, config: ViTConfig) -> dict[str, Tensor]:
         "tokenizer.projection.bias": bias,
         "encoder.positions.table": tree.take(f"{prefix}embeddings.position_embedding.weight"),
         **gather({"norm": [f"{prefix}post_layernorm"]}, tree.layer, "encoder.transformer."),
-        **gather_blocks(_BLOCK, tree.layer, f"{prefix}encoder.layers.{{}}.", config.backbone.depth, "encoder."),
+        **gather_blocks(CLIP_BLOCK, tree.layer, f"{prefix}encoder.layers.{{}}.", config.backbone.depth, "encoder."),
     }
     if config.pool == "token":
         state["encoder.cls"] = tree.take(f"{prefix}embeddings.class_embedding")[None]

@@ -48,6 +48,14 @@ OLD_BLOCK = {
     "mlp.0": ["intermediate.dense"],
     "mlp.3": ["output.dense"],
 }
+CLIP_BLOCK = {
+    "norm_attention": ["layer_norm1"],
+    "attention.qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "attention.out": ["self_attn.out_proj"],
+    "norm_mlp": ["layer_norm2"],
+    "mlp.0": ["mlp.fc1"],
+    "mlp.3": ["mlp.fc2"],
+}
 
 _PATCHES = "embeddings.patch_embeddings.projection"
 _PATCH_BIAS: Places = {"tokenizer.projection.bias": (f"{_PATCHES}.bias", "D -> D")}

@@ -12,7 +12,7 @@ from tubelet.models.vivit import ViViTConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.specs import VideoSpec
 from tubelet.weights.checkpoint import Checkpoint
-from tubelet.weights.formats.huggingface import Settings, filled, label_task, pair, pixels, prefix_of, rows
+from tubelet.weights.formats.huggingface import CLIP_BLOCK, Settings, filled, label_task, pair, pixels, prefix_of, rows
 from tubelet.weights.formats.tree import Tree, foreign, gather, gather_blocks
 from tubelet.weights.loaded import LoadedModel
 
@@ -26,14 +26,6 @@ _BLOCK = {
     "attention.qkv": ["attention.query", "attention.key", "attention.value"],
     "attention.out": ["attention.proj"],
     "norm_mlp": ["norm2"],
-    "mlp.0": ["mlp.fc1"],
-    "mlp.3": ["mlp.fc2"],
-}
-_POOL_BLOCK = {
-    "norm_attention": ["layer_norm1"],
-    "attention.qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    "attention.out": ["self_attn.out_proj"],
-    "norm_mlp": ["layer_norm2"],
     "mlp.0": ["mlp.fc1"],
     "mlp.3": ["mlp.fc2"],
 }
@@ -126,5 +118,5 @@ def _pool(tree: Tree, config: ViViTConfig) -> dict[str, Tensor]:
         f"{ours}attention.out.weight": torch.eye(width),
         f"{ours}attention.out.bias": query[0],
         **gather(table, tree.layer, ours),
-        **gather_blocks(_POOL_BLOCK, tree.layer, "pooler.self_attention_layers.{}.", config.pool_depth, ours),
+        **gather_blocks(CLIP_BLOCK, tree.layer, "pooler.self_attention_layers.{}.", config.pool_depth, ours),
     }
