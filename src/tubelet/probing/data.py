@@ -11,11 +11,13 @@ from zlib import crc32
 
 from tubelet.data.kinds import Kind, kind_of
 from tubelet.data.labels import Classes
-from tubelet.data.manifest import LABEL, Manifest, ManifestError, Record, read_manifest
+from tubelet.data.manifest import LABEL, Manifest, ManifestError, Record, read_manifest, write_manifest
 from tubelet.seeds import mix
 from tubelet.training.classification import Classification
+from tubelet.training.experiment import Source
 
 TRAIN = "train"
+_CHOOSING, _FIT, _VALIDATION = "choosing.jsonl", "fit", "validation"
 _FEWEST, _MOST = 20, 0.2  # validation examples at least, but no more than this share of the training set
 _ORDER = 5  # keeps the order that picks validation examples apart from other random numbers of a seed
 
@@ -181,6 +183,14 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join([repr(name) for name in names[:5]] + (["..."] if len(names) > 5 else [])) or "none"
 
 
-def absolute(records: Sequence[Record], split: str) -> list[Record]:
+def choosing_source(folder: Path, fit: Sequence[Record], validation: Sequence[Record]) -> Source:
+    """What the runs that try a learning rate train and score on: a manifest of training examples alone, which this
+    writes into ``folder``."""
+    manifest = folder / _CHOOSING
+    write_manifest(manifest, [*_absolute(fit, _FIT), *_absolute(validation, _VALIDATION)])
+    return Source(path=str(manifest), train=_FIT, test=_VALIDATION)
+
+
+def _absolute(records: Sequence[Record], split: str) -> list[Record]:
     """The records with absolute paths, in the split ``split``, for a manifest elsewhere."""
     return [replace(record, path=str(Path(record.path).absolute()), split=split) for record in records]

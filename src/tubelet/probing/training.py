@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.kinds import Kind
-from tubelet.data.manifest import Record, write_manifest
+from tubelet.data.manifest import Record
 from tubelet.data.views import Views
 from tubelet.evaluation.run import evaluator
 from tubelet.nn.heads import HeadInit
-from tubelet.probing.data import TRAIN, ProbeExamples, absolute
+from tubelet.probing.data import TRAIN, ProbeExamples, choosing_source
 from tubelet.probing.encoder import Trunk
 from tubelet.training.experiment import SGD, Experiment, Length, Source, Task, Training
 from tubelet.training.objectives import Mixup
@@ -40,7 +40,6 @@ METHODS: dict[Classifier, str] = {
     "svm": SVM,
     "few-shot": LEAST_SQUARES,
 }
-_CHOOSING, _FIT, _VALIDATION = "choosing.jsonl", "fit", "validation"
 _LEAST_BATCH, _MINIBATCHES = 8, 16  # of video and audio: a pass over few examples has this many minibatches
 
 
@@ -353,9 +352,7 @@ def train_on_files(plan: Plan, out: Path, progress: bool) -> Linear:
         return found.results["tasks"][name]
 
     def score_of(rate: float, fit: Sequence[Record], validation: Sequence[Record]) -> float:
-        manifest = out / _CHOOSING
-        write_manifest(manifest, [*absolute(fit, _FIT), *absolute(validation, _VALIDATION)])
-        source = Source(path=str(manifest), train=_FIT, test=_VALIDATION)
+        source = choosing_source(out, fit, validation)
         return run(out / f"rate_{rate:g}", plan.experiment(rate, source))["metrics"][metric]
 
     choice = plan.choose(score_of)

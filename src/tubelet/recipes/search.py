@@ -8,14 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tubelet.configs import ConfigError
-from tubelet.data.manifest import write_manifest
 from tubelet.evaluation.run import evaluator
-from tubelet.probing.data import absolute
-from tubelet.training.experiment import Experiment, Source
+from tubelet.probing.data import choosing_source
+from tubelet.training.experiment import Experiment
 from tubelet.training.resolve import resolve, split_training
 from tubelet.training.run import CHECKPOINTS, RESULTS, train
-
-_FIT, _VALIDATION = "fit", "validation"
 
 
 def with_chosen_rate(experiment: Experiment, out: str | Path, *, progress: bool = True) -> tuple[Experiment, str]:
@@ -36,8 +33,7 @@ def with_chosen_rate(experiment: Experiment, out: str | Path, *, progress: bool 
         raise ConfigError(f"tasks.{name}.source: holds nothing out to choose a learning rate by; set held_out")
     folder = Path(f"{out}_rates")
     folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder / "choosing.jsonl", [*absolute(fit, _FIT), *absolute(validation, _VALIDATION)])
-    source = Source(path=str(folder / "choosing.jsonl"), train=_FIT, test=_VALIDATION)
+    source = choosing_source(folder, fit, validation)
     found: dict[float, float] = {}
     for rate in rates:
         tried = replace(experiment, tasks={name: replace(task, source=source, learning_rate=rate)})
