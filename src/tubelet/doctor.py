@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tubelet.hardware import bfloat16_fault
+from tubelet.hardware import bfloat16_fault, cpu_info, native_bfloat16
 from tubelet.threads import limit_spinning, waiting
 from tubelet.version import __version__
 
 _REQUIRED = ("numpy", "av", "pillow", "safetensors", "huggingface-hub", "pyarrow", "scikit-learn", "tensorboard")
 _SHARED_MEMORY = Path("/dev/shm")
 _GIB = 2**30
-_BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512", "bf16": "Arm"}  # flags of /proc/cpuinfo
 
 
 @dataclass(frozen=True)
@@ -152,9 +151,7 @@ def _spinning() -> Finding:
 def _bfloat16() -> Finding:
     if fault := bfloat16_fault():
         return Finding("processor", "bfloat16", "announced by the CPU, but crashes", state="note", advice=fault)
-    flags = _cpu_flags()
-    native = [name for flag, name in _BFLOAT16.items() if flag in flags]
-    if native:
+    if native := native_bfloat16():
         found = f"by {', '.join(native)}: faster than float32 with --training.precision bfloat16"
         return Finding("processor", "bfloat16", found)
     advice = "slower than float32 here: keep --training.precision float32 on the CPU"
@@ -172,19 +169,8 @@ def usable_cores() -> int:
     return cores
 
 
-def _cpu_info(*keys: str) -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    pairs = (line.partition(":") for line in lines)
-    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
-
-
 def _cpu_name() -> str:
-    return _cpu_info("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_flags() -> set[str]:
-    return set(_cpu_info("flags", "Features").split())
+    return cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def _storage() -> Iterator[Finding]:

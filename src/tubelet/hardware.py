@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
+
+import torch
 
 _PROBE = "import torch; x = torch.ones(256, 256, dtype=torch.bfloat16); x @ x"
 _LIMIT = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+_BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512", "bf16": "Arm"}  # flags of /proc/cpuinfo
 
 
 @cache
@@ -31,6 +35,27 @@ def require_bfloat16() -> None:
     fault = bfloat16_fault()
     if fault:
         raise RuntimeError(fault)
+
+
+def native_bfloat16() -> list[str]:
+    """The units of this CPU that compute in bfloat16, such as "AVX512": none where it is slower than float32."""
+    flags = cpu_info("flags", "Features").split()
+    return [unit for flag, unit in _BFLOAT16.items() if flag in flags]
+
+
+def computes_bfloat16() -> bool:
+    """Whether the device that trainings use here, a GPU or else the CPU, computes in bfloat16 by itself."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(native_bfloat16()) and not bfloat16_fault()
+
+
+def cpu_info(*keys: str) -> str:
+    """What Linux says about the CPU under the first of these keys that it has; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
 
 
 def _runs(extra: dict[str, str]) -> bool:

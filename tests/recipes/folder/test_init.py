@@ -16,10 +16,12 @@ from tubelet.models import Model
 from tubelet.models.ast import ASTConfig
 from tubelet.models.vit import ViTConfig
 from tubelet.models.vivit import ViViTConfig
+from tubelet.recipes import folder as folder_recipe
 from tubelet.recipes.folder import folder
 from tubelet.recipes.folder import pace as folder_pace
 from tubelet.recipes.folder.pace import Pace
 from tubelet.specs import ImageSpec, VideoSpec
+from tubelet.training.classification import Classification
 from tubelet.training.experiment import AdamW, Experiment
 from tubelet.training.ranks import Ranks
 from tubelet.training.run import train
@@ -35,13 +37,13 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def many_pictures(path: Path, files: int = 50) -> str:
+def many_pictures(path: Path, files: int = 50, size: int = 24) -> str:
     """Two classes of noise of different brightness."""
     random = np.random.default_rng(0)
     for gray in (60, 190):
         (path / str(gray)).mkdir(parents=True)
         for i in range(files):
-            pixels = np.clip(random.normal(gray, 40, (24, 24, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(random.normal(gray, 40, (size, size, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(path / str(gray) / f"{i}.png")
     return str(path)
 
@@ -50,12 +52,31 @@ def test_weights_are_probed_first_and_fine_tuned_by_layers(tmp_path: Path, vit: 
     made = folder(many_pictures(tmp_path / "data"), init=vit, epochs=2)
     assert made.training.probe_first
     assert made.optimizer == AdamW(decay="weights", layer_decay=0.75)
-    assert made.tasks["folder"].stochastic_depth == 0.1
     assert made.trainable == ("*",)
     scratch = folder(str(tmp_path / "data"), epochs=2, size="128x4")
     assert not scratch.training.probe_first
     assert scratch.optimizer == AdamW(decay="weights")
     assert made.tasks["folder"].learning_rate <= scratch.tasks["folder"].learning_rate
+
+
+def test_few_passes_mix_erase_and_drop_nothing(tmp_path: Path, vit: str) -> None:
+    data = many_pictures(tmp_path / "data")
+    for epochs, strength in ((2, 0.0), (40, 0.2)):
+        task = folder(data, init=vit, epochs=epochs).tasks["folder"]
+        assert isinstance(task.objective, Classification)
+        assert (task.objective.mixup.alpha, task.augment.erase, task.stochastic_depth) == (
+            strength, strength, strength / 2
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_weights_are_fine_tuned_in_bfloat16_where_the_machine_computes_it(
+    tmp_path: Path, vit: str, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    monkeypatch.setattr(folder_recipe, "computes_bfloat16", lambda: here)
+    made = folder(many_pictures(tmp_path / "data"), init=vit, epochs=1)
+    assert made.training.precision == ("bfloat16" if here else "float32")
+    assert folder(str(tmp_path / "data"), epochs=1, size="128x4").training.precision == "float32"
 
 
 def test_where_no_pass_fits_heads_alone_train(tmp_path: Path, vit: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,17 +120,20 @@ def large_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("update", "short"), [(0.005, 224), (0.7, 112), (30.0, 64)])
+@pytest.mark.parametrize(
+    ("side", "update", "short"), [(64, 0.005, 224), (64, 0.7, 112), (64, 30.0, 64), (24, 0.005, 80)]
+)
 def test_pictures_are_as_large_as_time_allows(
-    tmp_path: Path, large_vit: str, monkeypatch: pytest.MonkeyPatch, update: float, short: int
+    tmp_path: Path, large_vit: str, monkeypatch: pytest.MonkeyPatch, side: int, update: float, short: int
 ) -> None:
-    """The more time an update of the smallest takes, the smaller the pictures; they are taken whole."""
+    """The more time an update of the smallest takes, the smaller the pictures; they are taken whole, and enlarged at
+    most four times."""
 
     def measure(experiment: Experiment, ranks: Ranks) -> dict[str, Pace]:
         return {"folder": Pace(update=update, first_read=0.0, head=100)}
 
     monkeypatch.setattr(folder_pace, "measure", measure)
-    made = folder(many_pictures(tmp_path / "data"), init=large_vit, minutes=2, baseline=False)
+    made = folder(many_pictures(tmp_path / "data", size=side), init=large_vit, minutes=2, baseline=False)
     assert isinstance(made.model, ViTConfig)
     assert (made.model.image.size, made.model.image.fit) == ((short, short), "stretch")
     assert made.chosen["size"] == str(short)

@@ -20,6 +20,7 @@ from tubelet.data.kinds import Kind
 from tubelet.data.manifest import LABEL
 from tubelet.data.readers import reader_of
 from tubelet.data.views import Views
+from tubelet.hardware import computes_bfloat16
 from tubelet.models import ModelConfig
 from tubelet.recipes.folder.data import DatasetSummary, inspect, task_names
 from tubelet.recipes.folder.model import LONGEST, Start, choose_model, sizes_of
@@ -37,6 +38,7 @@ _WARMUP = 0.05  # of the updates
 _RATE, _STARTED_RATE = 1e-3, 1e-4  # of learning: at a width of 128, less for a wider one; from weights to start from
 _STEADY = 200  # updates from which on weights to start from learn at the whole rate; in fewer, proportionally slower
 _LAYER_DECAY, _STOCHASTIC_DEPTH = 0.75, 0.1  # of a training that starts from weights
+_BRIEF = 10  # passes from weights below which nothing is mixed, erased or dropped: that takes longer to pay
 _PASSES, _MOST_PASSES = 40, 800  # over the training files: at least where time allows, and at most
 _STARTED_PASSES = 3  # of fine-tuning that larger pictures leave time for
 _FEWEST_PASSES = 0.02  # passes of the heads alone, if not even one pass fits: the probe is what counts then
@@ -67,7 +69,7 @@ _AUGMENT: dict[Kind, Augmentation] = {
         time_mask_share=0.12,
     ),
 }
-_MIXUP: dict[Kind, float] = {"image": 0.2, "video": 0.2, "audio": 0.2}
+_MIXUP = 0.2
 _ENOUGH: dict[Kind, int] = {"image": 300_000, "video": 60_000, "audio": 80_000}  # examples, over all passes
 
 
@@ -219,6 +221,7 @@ class _Draft:
             training=Training(
                 ema=round(min(0.999, max(0.9, 1 - _AVERAGED / updates)), 4),
                 workers=max(1, min(8, (os.cpu_count() or 2) // 2)),
+                precision="bfloat16" if self.start and computes_bfloat16() else "float32",
                 checkpoint_every=max(100, min(1_000, updates // 8)),
                 cache_gib=1.0,
                 probe_first=self._probed,
@@ -249,7 +252,8 @@ class _Draft:
         specs = [model.inputs[name] for name in inputs]
         span = reader_of(specs[0]).grid(0.0).seconds if specs[0].modality == "audio" else LONGEST
         augment = replace(_AUGMENT[seen.kind], flip=0.5 if seen.kind == "image" and self.mirrors else 0.0)
-        updates = plan.updates[name]
+        updates, brief = plan.updates[name], self.start is not None and plan.passes < _BRIEF
+        augment = replace(augment, erase=0.0) if brief else augment
         return Task(
             source=Source(
                 path=seen.path,
@@ -258,13 +262,13 @@ class _Draft:
                 validation=seen.validation,
                 held_out=seen.held_out,
             ),
-            objective=_objective(self.objective, seen),
+            objective=_objective(self.objective, seen, Mixup(0.0 if brief else _MIXUP)),
             inputs=inputs,
             augment=replace(augment, color=0.0) if seen.gray else augment,
             batch_size=batch_size(len(seen.train)),
             length=Length(steps=updates),
             warmup=Length(steps=ceil(_WARMUP * updates)),
-            stochastic_depth=_STOCHASTIC_DEPTH if self.start else 0.0,
+            stochastic_depth=_STOCHASTIC_DEPTH if self.start and not brief else 0.0,
             learning_rate=self._rate(updates, width),
             views=Views(clips=min(_MOST_CLIPS, max(1, ceil(median(seen.seconds) / span))) if seen.seconds else 1),
         )
@@ -290,12 +294,11 @@ def _hub_weights(summaries: Mapping[str, DatasetSummary]) -> list[str]:
     ]
 
 
-def _objective(name: str, seen: DatasetSummary) -> Objective:
+def _objective(name: str, seen: DatasetSummary, mixup: Mixup) -> Objective:
     if name == "regression":
-        return Regression(numbers=seen.label_sets, mixup=Mixup(_MIXUP[seen.kind]), head_init="lecun")
+        return Regression(numbers=seen.label_sets, mixup=mixup, head_init="lecun")
     if name != "classification":
         return registered(Objective)[name]()
     if seen.several:
         return Classification(label_sets=seen.label_sets, labels="several", loss="sigmoid", head_init="lecun")
-    mixup = Mixup(_MIXUP[seen.kind])
     return Classification(label_sets=seen.label_sets, smoothing=0.1, mixup=mixup, head_init="lecun")

@@ -23,6 +23,7 @@ _NATIVE = 40  # pixels up to which a picture keeps its own size
 _PICTURE, _VIDEO = 64, 48  # pixels of the short side of what is larger
 _SHRINKS = 96  # pixels of the short side above which a pretrained model may get smaller pictures than its own
 _SHARES = (0.25, 0.375, 0.5, 0.75, 1.0)  # of its own short side
+_ENLARGED = 4.0  # times the short side of the files, at most: beyond that nothing is seen that was not seen before
 _FLATTEST = 2.0  # the longer side over the shorter one, at most
 _WORD = 2.0  # seconds up to which sounds count as words: each is stretched to the same number of frames
 _WORD_FRAMES, _WORD_BINS, _WORD_SLICE = 40, 40, 2
@@ -80,12 +81,15 @@ def choose_model(summaries: Sequence[DatasetSummary], start: Start | None, size:
 
 def sizes_of(config: ModelConfig, summaries: Sequence[DatasetSummary]) -> list[str]:
     """The short sides in pixels that a model from weights may be given, the smallest first; none if it keeps its own:
-    that of sounds, of other than plain models, and of small pictures."""
+    that of sounds, of other than plain models, and of small pictures. Small files are not enlarged beyond ``_ENLARGED``
+    where a smaller size will do."""
     own = next((spec for spec in config.inputs.values() if isinstance(spec, RasterSpec)), None)
     if own is None or not config.is_plain or min(own.size) <= _SHRINKS or {s.kind for s in summaries} == {"audio"}:
         return []
     patch = config.towers()[0].patch[1]
-    return list(dict.fromkeys(str(patch * max(2, round(share * min(own.size) / patch))) for share in _SHARES))
+    sides = list(dict.fromkeys(patch * max(2, round(share * min(own.size) / patch)) for share in _SHARES))
+    most = _ENLARGED * max(min(s.height, s.height * s.aspect) for s in summaries if s.sizes)
+    return [str(side) for side in sides if side in sides[:1] or side <= most]
 
 
 @dataclass(frozen=True, kw_only=True)
