@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +16,7 @@ from av.audio.resampler import AudioResampler
 from jaxtyping import Float32
 from torch import Tensor
 
-from tubelet.media.containers import FFMPEG_ERRORS, describe, open_input, reading
+from tubelet.media.containers import FFMPEG_ERRORS, demuxing, describe, open_input, reading
 from tubelet.media.errors import MediaError, NoTrackError
 from tubelet.media.samples import mono
 from tubelet.media.streams import film, sound_stream
@@ -67,7 +67,7 @@ class SoundTrack:
 
     def close(self) -> None:
         self._kept.clear()
-        self._coming = iter(())  # the decoding holds this track, whose memory would stay until cycles are collected
+        self._coming.close()
         self._container.close()
 
     def __enter__(self) -> SoundTrack:
@@ -82,6 +82,7 @@ class SoundTrack:
         """Stand at the beginning. Positions are samples at the track's own rate, from time 0 on."""
         self._container = open_input(self.path)
         self._kept: deque[tuple[int, np.ndarray]] = deque()
+        self._coming = self._decode()
         try:
             self._stream = sound_stream(self._container, self.path)
         except BaseException:
@@ -90,7 +91,6 @@ class SoundTrack:
         self._at_start = True
         self._first: float = -math.inf  # from where on everything is kept or still to come
         self._end: int | None = None  # of what has been decoded
-        self._coming: Iterator[tuple[int, np.ndarray]] = self._decode()
 
     def _span(self, start: float, end: float, rate: int) -> Float32[Tensor, " S"]:
         native: int = self._stream.rate
@@ -145,26 +145,30 @@ class SoundTrack:
             raise MediaError(self.path, at, f"the sound cannot be decoded ({describe(error)})") from error
         return self._end
 
-    def _decode(self) -> Iterator[tuple[int, np.ndarray]]:
+    def _decode(self) -> Generator[tuple[int, np.ndarray]]:
         """Stretches of the track at its own rate, each with the position of its first sample.
 
         Errors before the span that is wanted are ignored: a seek in MPEG may land inside a frame.
         """
-        for packet in self._container.demux(self._stream):
-            self._at_start = False
-            try:
-                frames = packet.decode()
-            except FFMPEG_ERRORS:
-                if packet.pts is None or packet.pts * (self._stream.time_base or 0) >= self._wanted_from + self._zero:
-                    raise
-                continue
-            for frame in frames:
-                time = None if frame.time is None else frame.time - self._zero
-                sound = mono(frame, self.path, time)
-                sound = _resample(sound, frame.sample_rate, self._stream.rate)  # the rate changes in broadcasts
-                at = self._position(frame.time)
-                self._end = at + len(sound)
-                yield at, sound
+        with demuxing(self._container, self._stream) as packets:
+            for packet in packets:
+                self._at_start = False
+                try:
+                    frames = packet.decode()
+                except FFMPEG_ERRORS:
+                    if (
+                        packet.pts is None
+                        or packet.pts * (self._stream.time_base or 0) >= self._wanted_from + self._zero
+                    ):
+                        raise
+                    continue
+                for frame in frames:
+                    time = None if frame.time is None else frame.time - self._zero
+                    sound = mono(frame, self.path, time)
+                    sound = _resample(sound, frame.sample_rate, self._stream.rate)  # the rate changes in broadcasts
+                    at = self._position(frame.time)
+                    self._end = at + len(sound)
+                    yield at, sound
 
     def _position(self, time: float | None) -> int:
         native = self._stream.rate

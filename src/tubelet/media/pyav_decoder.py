@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from tubelet.media.audio import read_audio
-from tubelet.media.containers import FFMPEG_ERRORS, WAY_OUT, describe, open_input, reading
+from tubelet.media.containers import FFMPEG_ERRORS, WAY_OUT, demuxing, describe, open_input, reading
 from tubelet.media.damage import LONGEST_REORDER, DamageTracker
 from tubelet.media.errors import MediaError
 from tubelet.media.info import MediaInfo, probe, rotation_of
@@ -60,6 +60,7 @@ class PyAVDecoder:
         self._threads = threads
         self._info: MediaInfo | None = None
         self._rgb = VideoReformatter()
+        self._decoded = self._decode()
         with reading(path):
             self._container = open_input(path)
             try:
@@ -96,6 +97,7 @@ class PyAVDecoder:
 
     def close(self) -> None:
         self._shown = self._ahead = None
+        self._decoded.close()
         self._container.close()
 
     def __enter__(self) -> PyAVDecoder:
@@ -185,6 +187,7 @@ class PyAVDecoder:
                 self._container.seek(target - back, stream=self._stream)
             except FFMPEG_ERRORS:
                 break
+            self._decoded.close()
             self._decoded = self._decode()
             self._shown, self._ahead = None, next(self._decoded, None)
             if self._ahead is not None and self._ahead.start <= target:
@@ -193,7 +196,7 @@ class PyAVDecoder:
         self._reopen()
 
     def _reopen(self) -> None:
-        self._container.close()
+        self.close()
         self._container = open_input(self.path)
         self._stream = video_stream(self._container, self.path, self._threads)
         self._start()
@@ -229,7 +232,7 @@ class PyAVDecoder:
             self.by_dts = True
         self._reopen()
 
-    def _decode(self) -> Iterator[_Frame]:
+    def _decode(self) -> Generator[_Frame]:
         """Frames from the container's position on, in presentation order, until the file or its readable part ends."""
         previous: _Frame | None = None
         for picture, whole in self._judged():
@@ -239,23 +242,23 @@ class PyAVDecoder:
     def _judged(self) -> Iterator[tuple[VideoFrame, bool]]:
         self._holes: list[int] = []
         tracker = DamageTracker(self._threads)
-        packets = self._container.demux(self._stream)
-        while (packet := self._next_packet(packets)) is not None:
-            tracker.expect(packet)
-            self._undelayed &= packet.pts is None or packet.pts == packet.dts
-            pictures: list[VideoFrame] = []
-            broken = packet.is_corrupt
-            try:
-                pictures = packet.decode()
-            except FFMPEG_ERRORS as error:
-                self._failure = describe(error)
-                broken = True
-            if broken:
-                tracker.failed(packet)
-                start = packet.dts if self.by_dts else packet.pts
-                self._holes += [] if start is None else [start]
-            yield from tracker.judge(pictures)
-        yield from tracker.rest()
+        with demuxing(self._container, self._stream) as packets:
+            while (packet := self._next_packet(packets)) is not None:
+                tracker.expect(packet)
+                self._undelayed &= packet.pts is None or packet.pts == packet.dts
+                pictures: list[VideoFrame] = []
+                broken = packet.is_corrupt
+                try:
+                    pictures = packet.decode()
+                except FFMPEG_ERRORS as error:
+                    self._failure = describe(error)
+                    broken = True
+                if broken:
+                    tracker.failed(packet)
+                    start = packet.dts if self.by_dts else packet.pts
+                    self._holes += [] if start is None else [start]
+                yield from tracker.judge(pictures)
+            yield from tracker.rest()
 
     def _next_packet(self, packets: Iterator[Packet[VideoStream]]) -> Packet[VideoStream] | None:
         try:

@@ -13,7 +13,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from tubelet.media.containers import decoder_options, open_input
+from tubelet.media.containers import decoder_options, demuxing, open_input
 from tubelet.media.errors import MediaError, NoTrackError
 from tubelet.media.limits import check_pixels
 
@@ -111,8 +111,10 @@ def _moves(container: InputContainer, stream: VideoStream) -> bool:
         return True
     path = container.name.removeprefix("file:")
     with open_input(path) as other:
-        packets = (packet for packet in other.demux(other.streams[stream.index]) if packet.size)
-        return next(packets, None) is not None and next(packets, None) is not None
+        same = next(one for one in other.streams.video if one.index == stream.index)
+        with demuxing(other, same) as packets:
+            full = (packet for packet in packets if packet.size)
+            return next(full, None) is not None and next(full, None) is not None
 
 
 def _rank(stream: VideoStream) -> tuple[bool, bool, bool, int]:
