@@ -1,7 +1,7 @@
 """MTV's experiments (Yan et al. 2022) on its six datasets, with every hyper-parameter of the released configurations.
 
-Models are those that were released: B/2+S/4+Ti/8 ("MTV-B") and L/2+B/4+S/8+Ti/16 ("MTV-L"), with cross-view attention
-before the layers 5 and 11, or 11 and 23. Stochastic depth keeps its branches rescaled, as in the released code. Frames
+Models are those that were released, B/2+S/4+Ti/8 ("MTV-B") and L/2+B/4+S/8+Ti/16 ("MTV-L"), with cross-view attention
+before the layers 5 and 11, or 11 and 23; and the slides' H/2+B/4+S/8+Ti/16 ("MTV-H"). Stochastic depth keeps its branches rescaled, as in the released code. Frames
 of Kinetics come 25 a second, as ViViT states; the configurations name no rate. Figures are the slides', and those of
 the released code's README where they differ: none has been repeated with this library. Neither says on what hardware
 the models were trained nor for how long.
@@ -28,12 +28,13 @@ from tubelet.training.classification import Classification
 from tubelet.training.experiment import SGD, Experiment, Init, Length, Source, Task
 from tubelet.training.objectives import Mixup
 
-BASE, LARGE = "mtv-b/2+s/4+ti/8", "mtv-l/2+b/4+s/8+ti/16"
+BASE, LARGE, HUGE = "mtv-b/2+s/4+ti/8", "mtv-l/2+b/4+s/8+ti/16", "mtv-h/2+b/4+s/8+ti/16"
 
 Data = Annotated[str, Doc("class folders with train/ and val/ above them, or a manifest (CSV, JSONL, Parquet)")]
 ImageViTs = Annotated[tuple[str, ...], Doc("an image ViT to start each stream from, or one MTV; empty: from scratch")]
 Kinetics = Annotated[str, Doc("Kinetics run or model folder of an MTV to start from; empty: from scratch")]
 Size = Annotated[Literal[224, 320], Doc("pixels of the square crop")]
+Wide = Annotated[Literal[224, 280], Doc("pixels of the square crop")]
 Streams = Annotated[str, Doc("an MTV by its name: mtv-b/4, mtv-b/2+ti/8, with -late, -mlp or -bottleneck")]
 
 
@@ -46,6 +47,30 @@ def kinetics400_b(data: Data = "data/kinetics400", init: ImageViTs = (), size: S
     data/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
     """
     return _kinetics("k400", BASE, data, init, size=size)
+
+
+def kinetics400_l(data: Data = "data/kinetics400", init: ImageViTs = ()) -> Experiment:
+    """Kinetics 400, MTV-L (L/2+B/4+S/8+Ti/16).
+
+    tubelet train mtv.kinetics400_l --data K400 --init VIT-L VIT-B VIT-S VIT-TI
+
+    The slides' figures: 84.3 % top-1, 96.3 % top-5, 4x3 views, pretrained on JFT, which is private: from other weights
+    expect less. No configuration was released: the hyper-parameters are those of Kinetics 600. Data:
+    data/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
+    """
+    return _kinetics("k400", LARGE, data, init)
+
+
+def kinetics400_h(data: Data = "data/kinetics400", init: ImageViTs = (), size: Wide = 224) -> Experiment:
+    """Kinetics 400, MTV-H (H/2+B/4+S/8+Ti/16).
+
+    tubelet train mtv.kinetics400_h --data K400 --init VIT-H VIT-B VIT-S VIT-TI
+
+    The slides' figures, 4x3 views: pretrained on JFT 85.8 % top-1, 96.6 % top-5; on WTS 89.1 % and 98.2 %, with --size
+    280 89.9 % and 98.3 %. Both are private: from other weights expect less. No configuration was released: the
+    hyper-parameters are those of MTV-L on Kinetics 600. Data: data/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
+    """
+    return _kinetics("k400", HUGE, data, init, size=size)
 
 
 def kinetics600_b(data: Data = "data/kinetics600", init: ImageViTs = (), size: Size = 224) -> Experiment:
@@ -70,6 +95,18 @@ def kinetics600_l(data: Data = "data/kinetics600", init: ImageViTs = ()) -> Expe
     return _kinetics("k600", LARGE, data, init)
 
 
+def kinetics600_h(data: Data = "data/kinetics600", init: ImageViTs = (), size: Wide = 224) -> Experiment:
+    """Kinetics 600, MTV-H (H/2+B/4+S/8+Ti/16).
+
+    tubelet train mtv.kinetics600_h --data K600 --init VIT-H VIT-B VIT-S VIT-TI
+
+    The slides' figures: pretrained on JFT 86.5 % top-1, 97.3 % top-5; on WTS 89.6 % and 98.3 %, with --size 280 90.3 %
+    and 98.5 %. Both are private: from other weights expect less. No configuration was released: the hyper-parameters
+    are those of MTV-L. Data: data/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
+    """
+    return _kinetics("k600", HUGE, data, init, size=size)
+
+
 def kinetics700_b(data: Data = "data/kinetics700", init: ImageViTs = ()) -> Experiment:
     """Kinetics 700, MTV-B (B/2+S/4+Ti/8), without stochastic depth.
 
@@ -91,6 +128,30 @@ def kinetics700_l(data: Data = "data/kinetics700", init: ImageViTs = ()) -> Expe
     return _kinetics("k700", LARGE, data, init)
 
 
+def kinetics700_h(data: Data = "data/kinetics700", init: ImageViTs = (), size: Wide = 224) -> Experiment:
+    """Kinetics 700, MTV-H (H/2+B/4+S/8+Ti/16).
+
+    tubelet train mtv.kinetics700_h --data K700 --init VIT-H VIT-B VIT-S VIT-TI
+
+    The slides' figures: pretrained on JFT 78.0 % top-1, 93.3 % top-5; on WTS 82.2 % and 95.7 %, with --size 280 83.4 %
+    and 96.2 %. Both are private: from other weights expect less. No configuration was released: the hyper-parameters
+    are those of MTV-L. Data: data/{train,val}/CLASS/*.mp4. Hardware and time: unknown.
+    """
+    return _kinetics("k700", HUGE, data, init, size=size)
+
+
+def moments_in_time_h(data: Data = "data/moments_in_time", init: Kinetics = "", size: Wide = 224) -> Experiment:
+    """Moments in Time, MTV-H (H/2+B/4+S/8+Ti/16), from a Kinetics model.
+
+    tubelet train mtv.moments_in_time_h --data MIT --init runs/mtv.kinetics600_h
+
+    The slides' figures: pretrained on JFT 44.0 % top-1, 70.2 % top-5; on WTS 45.6 % and 74.7 %, with --size 280 47.2 %
+    and 75.7 %. Both are private: from other weights expect less. No configuration was released: the hyper-parameters
+    are those of MTV-L. Data: as moments_in_time_l has it. Hardware and time: unknown.
+    """
+    return _moments(_model(HUGE, frames=32, stride=3, size=size), data, init)
+
+
 def moments_in_time_l(data: Data = "data/moments_in_time", init: Kinetics = "") -> Experiment:
     """Moments in Time, MTV-L (L/2+B/4+S/8+Ti/16), from a Kinetics model.
 
@@ -99,9 +160,7 @@ def moments_in_time_l(data: Data = "data/moments_in_time", init: Kinetics = "") 
     The paper's figures: 41.7 % top-1 (README: 42.5 %), 69.7 % top-5, 1x3 views. Data: data/{train,val}/CLASS/*.mp4; the
     dataset calls the two folders training and validation. Hardware and time: unknown.
     """
-    objective = Classification(mixup=Mixup(alpha=0.2))
-    task = _task(data, objective, learning_rate=0.2, epochs=20, batch_size=256, views=Views(1, 3))
-    return _experiment("mit", _model(LARGE, frames=32, stride=3), task, _one(init))
+    return _moments(_model(LARGE, frames=32, stride=3), data, init)
 
 
 def epic_kitchens_b(data: Data = "data/epic_kitchens.csv", init: Kinetics = "", size: Size = 224) -> Experiment:
@@ -209,9 +268,16 @@ def _kinetics(
     return _experiment(name, _model(model, frames=32, stride=2, size=size, fps=25.0), task, init)
 
 
+def _moments(model: MTVConfig, data: str, init: str) -> Experiment:
+    objective = Classification(mixup=Mixup(alpha=0.2))
+    task = _task(data, objective, learning_rate=0.2, epochs=20, batch_size=256, views=Views(1, 3))
+    return _experiment("mit", model, task, _one(init))
+
+
 def _model(name: str, *, frames: int, stride: int, size: int = 224, fps: float = 0.0) -> MTVConfig:
     config = model_config(name, frames=frames, size=size)
-    assert isinstance(config, MTVConfig), name
+    if not isinstance(config, MTVConfig):
+        raise ConfigError(f"model: {name} is no MTV; give one such as mtv-b/4 or mtv-b/2+s/4+ti/8-late")
     streams = {
         key: replace(stream, backbone=replace(stream.backbone, rescale_depth=True))
         for key, stream in config.streams.items()
