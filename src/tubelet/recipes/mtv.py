@@ -1,10 +1,10 @@
 """MTV's experiments (Yan et al. 2022) on its six datasets, with every hyper-parameter of the released configurations.
 
 Models are those that were released, B/2+S/4+Ti/8 ("MTV-B") and L/2+B/4+S/8+Ti/16 ("MTV-L"), with cross-view attention
-before the layers 5 and 11, or 11 and 23; and the slides' H/2+B/4+S/8+Ti/16 ("MTV-H"). Stochastic depth keeps its branches rescaled, as in the released code. Frames
-of Kinetics come 25 a second, as ViViT states; the configurations name no rate. Figures are the slides', and those of
-the released code's README where they differ: none has been repeated with this library. Neither says on what hardware
-the models were trained nor for how long.
+before the layers 5 and 11, or 11 and 23; and the slides' H/2+B/4+S/8+Ti/16 ("MTV-H"). Stochastic depth keeps its
+branches rescaled, as in the released code. Frames of Kinetics come 25 a second, as ViViT states; the configurations
+name no rate. Figures are the slides', and those of the released code's README where they differ: none has been repeated
+with this library. Neither says on what hardware the models were trained nor for how long.
 
 ``data`` is a folder of class folders with ``train`` and ``val`` above them, or a manifest. ``init``: on Kinetics an
 image ViT for every stream, in the order of the model's name; on the other datasets the MTV trained on Kinetics. The
