@@ -15,7 +15,7 @@ from tubelet.models import Model, ViTConfig
 from tubelet.models.mtv import CrossViewFusion, MTVConfig
 from tubelet.nn.blocks import TransformerConfig
 from tubelet.recipes import mtv, recipes
-from tubelet.recipes.mtv import BASE, LARGE
+from tubelet.recipes.mtv import BASE, HUGE, LARGE
 from tubelet.specs import ImageSpec, VideoSpec
 from tubelet.training.experiment import SGD, Experiment, Length, Task
 from tubelet.weights.folder import save_model
@@ -39,6 +39,14 @@ RELEASED: dict[str, tuple[Any, ...]] = {
     "moments_in_time_l": (LARGE, 0.2, 20, 256, (32, 3), 0.1, 0, 0.2, (0, 0), Views(1, 3)),
     "epic_kitchens_b": (BASE, 0.2, 80, 128, (64, 1), 0.1, 0.2, 0, (3, 10), Views(4, 1)),
     "ssv2_b": (BASE, 0.2, 60, 256, (48, 1), 0.1, 0.2, 0.3, (1, 15), Views(4, 3)),
+}
+# Those of the slides that were not released are trained as MTV-L is.
+SLIDES: dict[str, tuple[Any, ...]] = {
+    "kinetics400_l": RELEASED["kinetics600_l"],
+    "kinetics400_h": (HUGE, *RELEASED["kinetics600_l"][1:]),
+    "kinetics600_h": (HUGE, *RELEASED["kinetics600_l"][1:]),
+    "kinetics700_h": (HUGE, *RELEASED["kinetics700_l"][1:]),
+    "moments_in_time_h": (HUGE, *RELEASED["moments_in_time_l"][1:]),
 }
 
 
@@ -81,7 +89,7 @@ def small_vit(folder: Path, width: int) -> Path:
 
 
 def test_every_released_configuration_is_a_recipe() -> None:
-    assert set(MTV) == set(RELEASED)
+    assert set(MTV) == set(RELEASED | SLIDES)
 
 
 @pytest.mark.parametrize("name", MTV)
@@ -101,7 +109,7 @@ def test_a_recipe_has_the_hyper_parameters_of_its_configuration(name: str) -> No
         (augment.randaugment_layers, augment.randaugment_magnitude),
         task.views,
     )
-    assert row == RELEASED[name]
+    assert row == (RELEASED | SLIDES)[name]
     assert (augment.color, augment.grayscale) == ((0, 0) if augment.randaugment_layers else (0.8, 0.1))
     assert (augment.scale_jitter, augment.min_scale, augment.max_scale, augment.flip) == (1.0, 0.9, 1.33, 0.5)
     assert (task.warmup, experiment.optimizer) == (Length(epochs=2.5), SGD(momentum=0.9))
@@ -111,13 +119,15 @@ def test_a_recipe_has_the_hyper_parameters_of_its_configuration(name: str) -> No
 
 @pytest.mark.parametrize("name", MTV)
 def test_the_model_is_the_released_one(name: str) -> None:
+    """Or, where it is Huge, the slides', put together by the same rules."""
     model = model_of(MTV[name]())
-    large = name.endswith("_l")
-    assert model.fusion == CrossViewFusion(layers=(11, 23) if large else (5, 11))
+    large = not name.endswith("_b")
+    layers, width = {"b": ((5, 11), 1344), "l": ((11, 23), 2368), "h": ((15, 31), 2624)}[name[-1]]
+    assert model.fusion == CrossViewFusion(layers=layers)
     assert list(model.streams.values()) == sorted(model.streams.values(), key=lambda stream: -stream.tubelet[0])
     assert [stream.tubelet[0] for stream in model.streams.values()] == ([16, 8, 4, 2] if large else [8, 4, 2])
     outer = model.global_encoder
-    assert (outer.width, outer.depth, outer.heads, outer.mlp) == (2368 if large else 1344, 12, 8, 3072)
+    assert (outer.width, outer.depth, outer.heads, outer.mlp) == (width, 12, 8, 3072)
     assert (model.merge, model.pool) == ("channel", "token")
     assert all(size.rescale_depth for size in (outer, *(stream.backbone for stream in model.streams.values())))
 

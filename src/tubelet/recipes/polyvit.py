@@ -200,7 +200,7 @@ def linear_probe(
     init: Annotated[str, Doc("the model to probe: a run, a model folder, hf:org/name")] = "",
     size: TransformerConfig = "b",
 ) -> Experiment:
-    """A new head on a frozen encoder, for one of the eleven tasks of Table 9, or of the nine that are co-trained.
+    """A new head on a frozen encoder, for one of Table 9's tasks or of those that are co-trained.
 
     tubelet train polyvit.linear_probe dtd --data DIR --init runs/polyvit.nine_tasks
 

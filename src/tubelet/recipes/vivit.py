@@ -134,7 +134,7 @@ def ablation(
 ) -> Experiment:
     """The backbone, the size of the tubelets and the number of frames on Kinetics 400 (Figs. 7, 8; Sec. 4.2).
 
-    tubelet train vivit.ablation --model vivit-l/16x4 --data K400 --init hf:google/vit-large-patch16-224-in21k
+    tubelet train vivit.ablation --data K400 --model vivit-l/16x4 --init hf:google/vit-large-patch16-224-in21k
 
     Fig. 7 compares vivit-b and vivit-l, Fig. 8 vivit-b/16x2, 16x4 and 16x8 by each of the models (-fe, -fsa, -fdp); the
     figures' accuracies, in % top-1, are drawn and not printed. Nothing is said of hyper-parameters of their own: these
