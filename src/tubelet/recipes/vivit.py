@@ -132,7 +132,7 @@ def ablation(
     data: Data = "data/kinetics400",
     init: ImageViT = "",
 ) -> Experiment:
-    """The backbone, the size of the tubelets and the number of frames on Kinetics 400 (Figs. 7, 8; Sec. 4.2).
+    """Kinetics 400 by other backbones, sizes of tubelets and numbers of frames (Figs. 7 and 8, Sec. 4.2).
 
     tubelet train vivit.ablation --data K400 --model vivit-l/16x4 --init hf:google/vit-large-patch16-224-in21k
 
