@@ -8,8 +8,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import torch
-
 _PROBE = "import torch; x = torch.ones(256, 256, dtype=torch.bfloat16); x @ x"
 _LIMIT = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
 _BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512", "bf16": "Arm"}  # flags of /proc/cpuinfo
@@ -43,8 +41,11 @@ def native_bfloat16() -> list[str]:
     return [unit for flag, unit in _BFLOAT16.items() if flag in flags]
 
 
+@cache
 def computes_bfloat16() -> bool:
     """Whether the device that trainings use here, a GPU or else the CPU, computes in bfloat16 by itself."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(native_bfloat16()) and not bfloat16_fault()

@@ -6,19 +6,16 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from functools import cache
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 
-from tubelet.cli import main
+from commands import experiment_of
 from tubelet.configs import from_json, to_json
 from tubelet.models import Model, ModelConfig
 from tubelet.recipes import outlines
-from tubelet.training.experiment import Experiment
 from tubelet.weights.loaded import LoadedModel
 from tubelet.weights.transfer import initialize_from
 
@@ -63,14 +60,6 @@ CHAINS = list(chains())
 
 
 @cache
-def experiment(*words: str) -> Experiment:
-    printed = StringIO()
-    with redirect_stdout(printed):
-        assert main(["train", *words, "--print-config"]) == 0, words
-    return from_json(Experiment, json.loads(printed.getvalue()))
-
-
-@cache
 def built(config: str) -> Model:
     with torch.device("meta"):
         return Model(from_json(ModelConfig, json.loads(config)).build(), {})
@@ -102,7 +91,7 @@ def vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_run_that_a_command_starts_from_fits(words: list[str], source: str, maker: list[str] | None) -> None:
     assert maker is not None, f"no command makes {source}"
-    theirs, ours = experiment(*maker).model, experiment(*words)
+    theirs, ours = experiment_of(*maker).model, experiment_of(*words)
     (init,) = (init for init in ours.init if init.source == source)
     models = [built(json.dumps(to_json(config, ModelConfig))) for config in (theirs, ours.model)]
     report = initialize_from(LoadedModel(models[0], theirs), models[1], ours.model, init)

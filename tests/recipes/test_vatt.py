@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 
 import tubelet
-from tubelet.cli import main
-from tubelet.configs import from_json
+from commands import experiment_of
 from tubelet.data.manifest import Record, write_manifest
 from tubelet.data.talking_digits import make
 from tubelet.models.vatt.config import Sense, VattConfig
@@ -83,7 +80,7 @@ def test_the_papers_variations_are_flags_of_pre_training(tmp_path: Path) -> None
     }
     for flags, (video, audio, kept) in expected.items():
         assert f"{flags} " in (vatt.pretrain.__doc__ or "")
-        model = printed("vatt.pretrain", "--data", str(tmp_path / "all.csv"), *flags.split()).model
+        model = experiment_of("vatt.pretrain", "--data", str(tmp_path / "all.csv"), *flags.split()).model
         assert isinstance(model, VattConfig)
         grids = {n: m.grid for n, m in model.modalities.items() if isinstance(m, Sense)}
         assert (grids, model.kept) == ({"video": video, "audio": audio}, kept), flags
@@ -95,14 +92,6 @@ def test_table_6_is_flags_of_fine_tuning() -> None:
     (sense,) = model.modalities.values()
     assert isinstance(sense, Sense)
     assert (sense.grid, model.kept) == ((16, 14, 14), 0.5)
-
-
-def printed(*words: str) -> Experiment:
-    """The experiment of a command."""
-    out = StringIO()
-    with redirect_stdout(out):
-        assert main(["train", *words, "--print-config"]) == 0
-    return from_json(Experiment, json.loads(out.getvalue()))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.packet import Packet
 from jaxtyping import Float32
 from torch import Tensor
 
@@ -146,29 +148,26 @@ class SoundTrack:
         return self._end
 
     def _decode(self) -> Generator[tuple[int, np.ndarray]]:
-        """Stretches of the track at its own rate, each with the position of its first sample.
-
-        Errors before the span that is wanted are ignored: a seek in MPEG may land inside a frame.
-        """
+        """Stretches of the track at its own rate, each with the position of its first sample."""
         with demuxing(self._container, self._stream) as packets:
             for packet in packets:
                 self._at_start = False
-                try:
-                    frames = packet.decode()
-                except FFMPEG_ERRORS:
-                    if (
-                        packet.pts is None
-                        or packet.pts * (self._stream.time_base or 0) >= self._wanted_from + self._zero
-                    ):
-                        raise
-                    continue
-                for frame in frames:
+                for frame in self._frames(packet):
                     time = None if frame.time is None else frame.time - self._zero
                     sound = mono(frame, self.path, time)
                     sound = _resample(sound, frame.sample_rate, self._stream.rate)  # the rate changes in broadcasts
                     at = self._position(frame.time)
                     self._end = at + len(sound)
                     yield at, sound
+
+    def _frames(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
+        """Errors before the span that is wanted are ignored: a seek in MPEG may land inside a frame."""
+        try:
+            return packet.decode()
+        except FFMPEG_ERRORS:
+            if packet.pts is None or packet.pts * (self._stream.time_base or 0) >= self._wanted_from + self._zero:
+                raise
+            return []
 
     def _position(self, time: float | None) -> int:
         native = self._stream.rate

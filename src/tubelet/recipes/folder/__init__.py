@@ -38,7 +38,7 @@ _WARMUP = 0.05  # of the updates
 _RATE, _STARTED_RATE = 1e-3, 1e-4  # of learning: at a width of 128, less for a wider one; from weights to start from
 _STEADY = 200  # updates from which on weights to start from learn at the whole rate; in fewer, proportionally slower
 _LAYER_DECAY, _STOCHASTIC_DEPTH = 0.75, 0.1  # of a training that starts from weights
-_BRIEF = 10  # passes from weights below which nothing is mixed, erased or dropped: that takes longer to pay
+_BRIEF = 10  # passes from weights below which nothing is mixed, erased or dropped
 _PASSES, _MOST_PASSES = 40, 800  # over the training files: at least where time allows, and at most
 _STARTED_PASSES = 3  # of fine-tuning that larger pictures leave time for
 _FEWEST_PASSES = 0.02  # passes of the heads alone, if not even one pass fits: the probe is what counts then
@@ -251,9 +251,14 @@ class _Draft:
     ) -> Task:
         specs = [model.inputs[name] for name in inputs]
         span = reader_of(specs[0]).grid(0.0).seconds if specs[0].modality == "audio" else LONGEST
-        augment = replace(_AUGMENT[seen.kind], flip=0.5 if seen.kind == "image" and self.mirrors else 0.0)
         updates, brief = plan.updates[name], self.start is not None and plan.passes < _BRIEF
-        augment = replace(augment, erase=0.0) if brief else augment
+        usual = _AUGMENT[seen.kind]
+        augment = replace(
+            usual,
+            flip=0.5 if seen.kind == "image" and self.mirrors else 0.0,
+            erase=0.0 if brief else usual.erase,
+            color=0.0 if seen.gray else usual.color,
+        )
         return Task(
             source=Source(
                 path=seen.path,
@@ -264,7 +269,7 @@ class _Draft:
             ),
             objective=_objective(self.objective, seen, Mixup(0.0 if brief else _MIXUP)),
             inputs=inputs,
-            augment=replace(augment, color=0.0) if seen.gray else augment,
+            augment=augment,
             batch_size=batch_size(len(seen.train)),
             length=Length(steps=updates),
             warmup=Length(steps=ceil(_WARMUP * updates)),

@@ -89,7 +89,7 @@ def sizes_of(config: ModelConfig, summaries: Sequence[DatasetSummary]) -> list[s
     patch = config.towers()[0].patch[1]
     sides = list(dict.fromkeys(patch * max(2, round(share * min(own.size) / patch)) for share in _SHARES))
     most = _ENLARGED * max(min(s.height, s.height * s.aspect) for s in summaries if s.sizes)
-    return [str(side) for side in sides if side in sides[:1] or side <= most]
+    return [str(side) for side in sides if side == sides[0] or side <= most]
 
 
 @dataclass(frozen=True, kw_only=True)
